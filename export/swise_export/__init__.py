@@ -1,0 +1,1 @@
+"""From a torch network to a verified ONNX file."""

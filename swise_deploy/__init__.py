@@ -1,0 +1,1 @@
+"""The PyTorch core: networks, pictures, the super-resolution protocol, training."""

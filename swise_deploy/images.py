@@ -1,0 +1,112 @@
+"""Pictures in and out: files to uint8 RGB arrays and back."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from swise_deploy.errors import InputError
+from swise_deploy.files import writing
+
+logger = logging.getLogger(__name__)
+
+RgbImage = NDArray[np.uint8]
+"""(H, W, 3), uint8, RGB, sRGB-coded."""
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+
+
+def read_rgb(path: Path) -> RgbImage:
+    """Read a picture as (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
+
+    Greyscale is repeated over the channels, transparency is dropped, 16 bits become 8.
+
+    Raises:
+        InputError: The file is missing, is no picture, is truncated, or is suspiciously large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith(("I", "F")):
+                    return _rgb_from_deep(upright)
+                return np.asarray(upright.convert("RGB"), np.uint8)
+    except FileNotFoundError as error:
+        raise InputError(f"no picture at {path}. Check the path") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"picture {path} refused: {error}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(
+            f"cannot read picture {path}: {error}. "
+            "Expected a whole PNG, JPEG, WebP, TIFF or BMP file"
+        ) from error
+
+
+def _rgb_from_deep(image: Image.Image) -> RgbImage:
+    grey = np.asarray(image, np.float64)
+    if image.mode.startswith("I"):
+        grey = grey / 257.0  # 65535 becomes 255
+    else:
+        grey = grey * (255.0 if grey.max(initial=0.0) <= 1.0 else 1.0)
+    levels = np.clip(np.floor(grey + 0.5), 0, 255).astype(np.uint8)
+    return np.repeat(levels[:, :, None], 3, axis=2)
+
+
+def write_image(path: Path, image: RgbImage) -> None:
+    """Write a picture, whole or not at all; the format follows from the suffix.
+
+    Raises:
+        InputError: The suffix names no picture format.
+        OutputError: The file cannot be written.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"cannot write {path}: expected a suffix among {', '.join(sorted(SUFFIXES))}")
+    with writing(path) as temporary:
+        Image.fromarray(image).save(temporary)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """List the pictures of a folder and its subfolders, sorted by path.
+
+    Raises:
+        InputError: The folder is missing or holds no picture.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no folder at {folder}. Give a folder with pictures")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
+        raise InputError(
+            f"no picture in {folder}. Expected files ending in {', '.join(sorted(SUFFIXES))}"
+        )
+    return paths
+
+
+def read_readable(paths: Sequence[Path]) -> dict[Path, RgbImage]:
+    """Read many pictures; one that cannot be read is logged as a warning and left out.
+
+    Raises:
+        InputError: Not one of them can be read.
+    """
+    images: dict[Path, RgbImage] = {}
+    reason = ""
+    for path in paths:
+        try:
+            images[path] = read_rgb(path)
+        except InputError as error:
+            reason = str(error)
+            logger.warning("left out: %s", error)
+    if not images:
+        raise InputError(f"none of {len(paths)} pictures can be read; the last: {reason}")
+    return images
+
+
+def sample_paths() -> list[Path]:
+    """The free photographs that ship with the package (see samples/README.md)."""
+    folder = Path(str(resources.files("swise_deploy"))) / "samples"
+    return find_images(folder)

@@ -1,0 +1,160 @@
+"""Checkpoints: weights from a file, recognised by their content, never executed."""
+
+import logging
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from swise_deploy.console import choose
+from swise_deploy.errors import InputError
+from swise_deploy.files import sha256_of
+from swise_deploy.models.registry import NETWORKS, network_module
+
+logger = logging.getLogger(__name__)
+
+# Where training scripts put the weights inside what they save (BasicSR, Lightning, timm and others).
+_NESTED_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "generator")
+_PREFIXES = ("module.", "model.", "net_g.", "_orig_mod.")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedNetwork:
+    """A network in eval mode with trained weights in it.
+
+    Attributes:
+        module: (N, 3, H, W) RGB in [0, 1] to (N, 3, H*scale, W*scale).
+        name: A key of NETWORKS.
+        scale: Output size over input size.
+        source: Where the weights came from.
+        weights_sha256: Hash of the weights file.
+    """
+
+    module: nn.Module
+    name: str
+    scale: int
+    source: str
+    weights_sha256: str
+
+
+def shipped_weights(name: str, scale: int) -> Path | None:
+    """The weights file that ships with the package, or None where there is none yet."""
+    path = Path(str(resources.files("swise_deploy"))) / "weights" / f"{name}_x{scale}.safetensors"
+    return path if path.is_file() else None
+
+
+def open_network(
+    name: str | None = None, *, scale: int | None = None, weights: Path | None = None
+) -> LoadedNetwork:
+    """Load a network with trained weights.
+
+    Args:
+        name: A key of NETWORKS; None takes what the weights are, or "swisenet" without weights.
+        scale: None takes what the weights are for, or 2.
+        weights: A .safetensors, .pt or .pth file; None takes the shipped ones.
+
+    Raises:
+        InputError: Unknown name, no shipped weights, or a file that cannot be used.
+    """
+    if name is not None:
+        choose(name, NETWORKS, what="model")
+    if weights is None:
+        name = name or "swisenet"
+        scale = scale or 2
+        weights = shipped_weights(name, scale)
+        if weights is None:
+            raise InputError(
+                f"no weights for {name} x{scale} ship with this version. "
+                f"Shipped: {', '.join(_shipped_names())}. Give your own with --weights FILE"
+            )
+    return _network_from_file(weights, name, scale)
+
+
+def _shipped_names() -> list[str]:
+    folder = Path(str(resources.files("swise_deploy"))) / "weights"
+    return sorted(p.stem.replace("_x", " x") for p in folder.glob("*.safetensors"))
+
+
+def _network_from_file(path: Path, name: str | None, scale: int | None) -> LoadedNetwork:
+    state = read_state(path)
+    recognised = None
+    for module in dict.fromkeys(network.module for network in NETWORKS.values()):
+        first = next(key for key, network in NETWORKS.items() if network.module == module)
+        recognised = network_module(first).recognise(state)
+        if recognised is not None:
+            break
+    if recognised is None:
+        some = ", ".join(list(state)[:4])
+        raise InputError(
+            f"{path} holds no network that is known here ({len(state)} tensors: {some}, ...). "
+            f"Known: {', '.join(NETWORKS)}"
+        )
+    if name is not None and name != recognised.network:
+        raise InputError(
+            f"{path} holds weights of {recognised.network}, not of {name}. "
+            f"Leave --model out, or give weights of {name}"
+        )
+    if scale is None:
+        scale = recognised.scales[0]
+    if scale not in recognised.scales:
+        made_for = " and ".join(f"x{s}" for s in recognised.scales)
+        raise InputError(
+            f"{path} holds {recognised.network} weights for {made_for}, not x{scale}. "
+            f"Use --scale {recognised.scales[0]}, or weights for x{scale}"
+        )
+    return LoadedNetwork(
+        recognised.load(scale).eval(), recognised.network, scale, str(path), sha256_of(path)
+    )
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint by name; code in pickles is not executed.
+
+    Raises:
+        InputError: The file is missing, truncated, or no checkpoint.
+    """
+    if not path.is_file():
+        raise InputError(f"no weights at {path}. Check the path")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(
+            f"cannot read weights {path}: {_first_line(error)}. Expected a whole .safetensors, "
+            ".pt or .pth file"
+        ) from error
+    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"cannot read weights {path}: it is truncated, no checkpoint, or needs code to be "
+            f"executed, which is refused ({_first_line(error)}). Save a plain state dict, best as "
+            "safetensors"
+        ) from error
+    return _plain_state(document, path)
+
+
+def _plain_state(document: object, path: Path) -> dict[str, Tensor]:
+    for key in _NESTED_KEYS:
+        if isinstance(document, Mapping) and isinstance(document.get(key), Mapping):
+            document = document[key]
+    if not isinstance(document, Mapping):
+        raise InputError(f"{path} holds a {type(document).__name__}; expected a state dict")
+    state = {str(k): v for k, v in document.items() if isinstance(v, Tensor)}
+    if not state:
+        raise InputError(f"{path} holds no tensors; expected a state dict")
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
