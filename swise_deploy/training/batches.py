@@ -1,0 +1,180 @@
+"""Batches of random crops: a function of (seed, step), whoever asks and however often.
+
+Nothing is shuffled and no position in an epoch is kept. Step 17 of a run holds the same crops after
+a restart, and with two processes, each of which takes its part of the batch, as with one.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swise_deploy.errors import InputError
+from swise_deploy.images import RgbImage
+from swise_deploy.training.picture_cache import PicturePairs
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Crops for one step.
+
+    Attributes:
+        lr: (N, patch, patch, 3), uint8.
+        hr: (N, patch*scale, patch*scale, 3), uint8.
+    """
+
+    lr: NDArray[np.uint8]
+    hr: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class CropSource:
+    """Where crops are drawn from.
+
+    Attributes:
+        pairs: The pictures.
+        indices: Those of them in use.
+        chances: Of each index, float64, summing to 1: proportional to the square root of the area,
+            between "every picture alike" and "every pixel alike".
+        patch_size: Side of a crop in LR pixels.
+        too_small: Names of the pictures that no crop fits in.
+    """
+
+    pairs: PicturePairs
+    indices: tuple[int, ...]
+    chances: NDArray[np.float64]
+    patch_size: int
+    too_small: tuple[str, ...]
+
+
+def crop_source(pairs: PicturePairs, patch_size: int, *, without: Sequence[int] = ()) -> CropSource:
+    """Choose the pictures that are large enough for a crop.
+
+    Args:
+        pairs: All pictures.
+        patch_size: Side of a crop in LR pixels.
+        without: Indices that are not to be trained on.
+
+    Raises:
+        InputError: No picture is large enough.
+    """
+    sides = {i: min(entry.height, entry.width) for i, entry in enumerate(pairs.lr.entries)}
+    indices = tuple(i for i, side in sides.items() if side >= patch_size and i not in set(without))
+    if not indices:
+        raise InputError(
+            f"no picture is large enough for crops of {patch_size} LR pixels at x{pairs.scale}: "
+            f"the largest has a short side of {max(sides.values()) * pairs.scale}; expected "
+            f"{patch_size * pairs.scale} or more. Use a smaller --patch-size, or larger pictures"
+        )
+    too_small = tuple(pairs.lr.entries[i].name for i, side in sides.items() if side < patch_size)
+    entries = [pairs.lr.entries[i] for i in indices]
+    weights = np.sqrt([float(entry.height * entry.width) for entry in entries])
+    return CropSource(pairs, indices, weights / weights.sum(), patch_size, too_small)
+
+
+def draw_batch(
+    source: CropSource, *, seed: int, step: int, batch_size: int, part: int = 0, num_parts: int = 1
+) -> Batch:
+    """Cut the crops of one step, flipped and rotated at random.
+
+    Args:
+        source: Where crops come from.
+        seed: Of the run.
+        step: From 0.
+        batch_size: Crops over all parts together.
+        part: Which part of the batch to cut; the process number.
+        num_parts: How many parts there are; they divide `batch_size`.
+    """
+    rng = np.random.default_rng((seed, step))
+    positions = rng.choice(len(source.indices), size=batch_size, p=source.chances)
+    fractions = rng.random((batch_size, 2))
+    orientations = rng.integers(8, size=batch_size)
+    size = batch_size // num_parts
+    mine = range(part * size, (part + 1) * size)
+    crops = [
+        _crop(source, source.indices[positions[i]], fractions[i], int(orientations[i]))
+        for i in mine
+    ]
+    return Batch(np.stack([lr for lr, _ in crops]), np.stack([hr for _, hr in crops]))
+
+
+def _crop(
+    source: CropSource, index: int, fractions: NDArray[np.float64], orientation: int
+) -> tuple[RgbImage, RgbImage]:
+    lr, hr = source.pairs.lr.picture(index), source.pairs.hr.picture(index)
+    patch, scale = source.patch_size, source.pairs.scale
+    top, left = (
+        int(fraction * (side - patch + 1))
+        for fraction, side in zip(fractions, lr.shape[:2], strict=True)
+    )
+    lr_crop = lr[top : top + patch, left : left + patch]
+    hr_crop = hr[top * scale : (top + patch) * scale, left * scale : (left + patch) * scale]
+    return turn(lr_crop, orientation), turn(hr_crop, orientation)
+
+
+def turn(picture: RgbImage, orientation: int) -> RgbImage:
+    """One of the 8 symmetries of the square: 0 to 3 quarter turns, from 4 on mirrored first."""
+    mirrored = picture[:, ::-1] if orientation >= 4 else picture
+    return np.rot90(mirrored, orientation % 4)
+
+
+class BatchStream:
+    """Batches in step order, some prepared ahead by threads; the same ones without any thread.
+
+    Attributes:
+        waited_s: Time that `next_batch` has waited for data so far, in seconds.
+    """
+
+    def __init__(
+        self,
+        source: CropSource,
+        *,
+        seed: int,
+        first_step: int,
+        batch_size: int,
+        part: int = 0,
+        num_parts: int = 1,
+        workers: int = 0,
+    ) -> None:
+        self.waited_s = 0.0
+        self._steps = iter(range(first_step, 2**62))
+        self._ahead = 2 * workers
+        self._pool = ThreadPoolExecutor(workers) if workers else None
+        self._waiting: deque[Future[Batch]] = deque()
+
+        def draw(step: int) -> Batch:
+            return draw_batch(
+                source,
+                seed=seed,
+                step=step,
+                batch_size=batch_size,
+                part=part,
+                num_parts=num_parts,
+            )
+
+        self._draw = draw
+
+    def next_batch(self) -> Batch:
+        """The batch of the next step."""
+        start = time.perf_counter()
+        if self._pool is None:
+            batch = self._draw(next(self._steps))
+        else:
+            while len(self._waiting) <= self._ahead:
+                self._waiting.append(self._pool.submit(self._draw, next(self._steps)))
+            batch = self._waiting.popleft().result()
+        self.waited_s += time.perf_counter() - start
+        return batch
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            yield self.next_batch()
