@@ -1,0 +1,218 @@
+"""How long things take: several in turn, with warm-up, percentiles, confidence intervals.
+
+A machine that is not quiet slows everything down for a while. Measured one after the other, two
+programs then differ for no reason of their own; measured in turn, round by round, the slow minutes
+hit both, and the ratio within a round holds. Medians and their confidence intervals come from
+order statistics, so that no distribution is assumed. numpy only.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swise_deploy.runner import Runner
+
+Call = Callable[[], object]
+
+# Warm-up is over when the median of the last runs is this close to that of the runs before them.
+STEADY_WITHIN = 0.05
+STEADY_WINDOW = 4
+MAX_WARMUP_RUNS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with the interval that covers the true one with the stated confidence.
+
+    Attributes:
+        value: The estimate: a median.
+        low: Lower end.
+        high: Upper end.
+        confidence: Coverage that the order statistics guarantee for independent samples; it is
+            below the one asked for where there are too few samples.
+    """
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+
+    @property
+    def relative_width(self) -> float:
+        """Half the interval over the value."""
+        return (self.high - self.low) / 2 / self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What was measured of one callable.
+
+    Attributes:
+        samples_ms: Every counted run in order, wall clock, milliseconds.
+        first_ms: The very first run, which pays for lazy initialisation.
+        warmup_runs: Runs before counting, the first among them.
+        is_steady: Whether warm-up ended because times had settled, not because it ran out.
+    """
+
+    samples_ms: tuple[float, ...]
+    first_ms: float
+    warmup_runs: int
+    is_steady: bool
+
+    def percentile_ms(self, percent: float) -> float:
+        """A percentile of the counted runs, linear between samples."""
+        return float(np.percentile(self.samples_ms, percent))
+
+    @property
+    def p50_ms(self) -> float:
+        """Median."""
+        return self.percentile_ms(50)
+
+    @property
+    def p90_ms(self) -> float:
+        """90th percentile."""
+        return self.percentile_ms(90)
+
+    @property
+    def p99_ms(self) -> float:
+        """99th percentile; with fewer than 100 runs it is close to the slowest one."""
+        return self.percentile_ms(99)
+
+    @property
+    def median_ms(self) -> Interval:
+        """Median with its 95% confidence interval."""
+        return median_interval(self.samples_ms)
+
+
+def time_calls(
+    calls: Mapping[str, Call],
+    *,
+    min_runs: int = 20,
+    max_seconds: float = 10.0,
+    max_relative_width: float = 0.02,
+) -> dict[str, Timing]:
+    """Time several callables in turn, one run of each per round.
+
+    Rounds go on until `min_runs` are done and every median is known to `max_relative_width`, or
+    until `max_seconds` have passed; at least 5 rounds are always made.
+
+    Args:
+        calls: What to run, by name. A call must return when its work is done, not when it is
+            queued.
+        min_runs: Rounds to make if time allows.
+        max_seconds: Time for the counted rounds of all the calls together; warm-up comes on top.
+        max_relative_width: Half the 95% confidence interval of a median over the median.
+
+    Raises:
+        ValueError: There is nothing to time.
+    """
+    if not calls:
+        raise ValueError("nothing to time: calls is empty")
+    warmups = _warm_up(calls)
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    start = time.perf_counter()
+    rounds = 0
+    while True:
+        # Each round starts with another one, so that none always runs in the shadow of the same
+        # neighbour.
+        for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
+            samples[name].append(_wall_ms(calls[name]))
+        rounds += 1
+        if rounds >= 5 and time.perf_counter() - start >= max_seconds:
+            break
+        if rounds >= min_runs and all(
+            median_interval(s).relative_width <= max_relative_width for s in samples.values()
+        ):
+            break
+    return {
+        name: Timing(tuple(samples[name]), warm[0], len(warm), _is_steady(warm))
+        for name, warm in warmups.items()
+    }
+
+
+def time_call(call: Call, *, min_runs: int = 20, max_seconds: float = 10.0) -> Timing:
+    """Time one callable; see `time_calls`."""
+    return time_calls({"": call}, min_runs=min_runs, max_seconds=max_seconds)[""]
+
+
+def picture_call(runner: Runner, lr_size: tuple[int, int], *, batch: int = 1) -> Call:
+    """A call that sends a batch of random pictures of size (W, H) through an activated runner."""
+    width, height = lr_size
+    generator = np.random.default_rng(0)
+    levels = generator.integers(0, 256, (batch, height, width, 3), np.uint8)
+    if runner.io == "uint8":
+        return lambda: runner.infer(levels)
+    pictures = np.ascontiguousarray(levels.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+    return lambda: runner.infer(pictures)
+
+
+def ratio(numerator: Timing, denominator: Timing) -> Interval:
+    """How many times longer one takes than the other: median of the ratios within each round.
+
+    Raises:
+        ValueError: The two do not come from the same rounds.
+    """
+    pairs = zip(numerator.samples_ms, denominator.samples_ms, strict=True)
+    return median_interval([a / b for a, b in pairs])
+
+
+def median_interval(samples: Sequence[float], *, confidence: float = 0.95) -> Interval:
+    """Median and its distribution-free confidence interval.
+
+    The interval between the k-th smallest and k-th largest of n independent samples covers the
+    median with probability 1 - 2 P(Binomial(n, 1/2) < k), whatever the distribution (David and
+    Nagaraja, "Order Statistics", section 7.1). k is the largest that reaches `confidence`, or 1.
+
+    Raises:
+        ValueError: There is no sample.
+    """
+    if not samples:
+        raise ValueError("no samples: the median of nothing is not defined")
+    ordered = np.sort(np.asarray(samples, np.float64))
+    num = len(ordered)
+    tails = np.cumsum(_binomial_half(num))  # tails[k - 1] = P(X < k)
+    tail = (1 - confidence) / 2
+    k = max(1, int(np.searchsorted(tails, tail, side="right")))
+    return Interval(
+        float(np.median(ordered)),
+        float(ordered[k - 1]),
+        float(ordered[num - k]),
+        max(0.0, float(1 - 2 * tails[k - 1])),
+    )
+
+
+def _binomial_half(num: int) -> NDArray[np.float64]:
+    """P(X = k) of Binomial(num, 1/2) for k = 0..num, by logarithms as 2**-num may vanish."""
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num + 1)))])
+    logs = log_factorial[-1] - log_factorial - log_factorial[::-1] - num * math.log(2)
+    return np.asarray(np.exp(logs), np.float64)
+
+
+def _warm_up(calls: Mapping[str, Call]) -> dict[str, list[float]]:
+    warmups: dict[str, list[float]] = {name: [_wall_ms(call)] for name, call in calls.items()}
+    for _ in range(MAX_WARMUP_RUNS - 1):
+        waiting = [name for name, times in warmups.items() if not _is_steady(times)]
+        if not waiting:
+            break
+        for name in waiting:
+            warmups[name].append(_wall_ms(calls[name]))
+    return warmups
+
+
+def _is_steady(times_ms: Sequence[float]) -> bool:
+    if len(times_ms) < 2 * STEADY_WINDOW:
+        return False
+    before = float(np.median(times_ms[-2 * STEADY_WINDOW : -STEADY_WINDOW]))
+    last = float(np.median(times_ms[-STEADY_WINDOW:]))
+    return abs(last - before) <= STEADY_WITHIN * before
+
+
+def _wall_ms(call: Call) -> float:
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1e6
