@@ -171,7 +171,7 @@ def median_interval(samples: Sequence[float], *, confidence: float = 0.95) -> In
     Raises:
         ValueError: There is no sample.
     """
-    if not samples:
+    if len(samples) == 0:
         raise ValueError("no samples: the median of nothing is not defined")
     ordered = np.sort(np.asarray(samples, np.float64))
     num = len(ordered)

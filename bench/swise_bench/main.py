@@ -1,0 +1,52 @@
+"""The `swise` command: one name for every step, each imported only when it is called."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import cast
+
+from swise_deploy.console import choose, run_command
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "export": ("swise_export.cli", "a checkpoint to a verified ONNX file"),
+    "build": ("swise_engines.cli_build", "an ONNX file to a TensorRT engine"),
+    "bench": ("swise_bench.cli", "what an artefact costs and what it is worth, measured"),
+    "upscale": ("swise_engines.cli_upscale", "pictures and videos, upscaled"),
+    "train": ("swise_deploy.training.cli", "weights from photographs"),
+    "doctor": ("swise_engines.cli_doctor", "what this machine can do, and what it lacks"),
+}
+"""Subcommand to the module whose `main(argv)` runs it, and what it makes."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; exit codes as `swise_deploy.errors` lists them."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_help())
+        return 0
+    if arguments[0] == "--version":
+        sys.stdout.write(f"swise-deploy {metadata.version('swise-deploy')}\n")
+        return 0
+    return run_command(lambda: _run(arguments[0], arguments[1:]))
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    module = importlib.import_module(COMMANDS[choose(name, COMMANDS, what="command")][0])
+    return cast("Callable[[Sequence[str]], int]", module.main)(arguments)
+
+
+def _help() -> str:
+    lines = [f"  {name:<8} {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: swise COMMAND [OPTIONS]",
+            "",
+            "A super-resolution checkpoint goes in; a verified, measured engine comes out.",
+            "",
+            *lines,
+            "",
+            "`swise COMMAND --help` explains a command; each is also a program: swise-export, ...",
+            "",
+        ]
+    )
