@@ -16,12 +16,20 @@ from torch import Tensor, nn
 from swise_deploy.console import choose
 from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
-from swise_deploy.models.registry import NETWORKS, network_module
+from swise_deploy.models.registry import NETWORKS, Recognised, network_module
 
 logger = logging.getLogger(__name__)
 
-# Where training scripts put the weights inside what they save (BasicSR, Lightning, timm and others).
-_NESTED_KEYS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "generator")
+# Where training scripts put the weights inside what they save (BasicSR, Lightning, timm, others).
+_NESTED_KEYS = (
+    "params_ema",
+    "params",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "generator",
+)
 _PREFIXES = ("module.", "model.", "net_g.", "_orig_mod.")
 
 
@@ -84,12 +92,7 @@ def _shipped_names() -> list[str]:
 
 def _network_from_file(path: Path, name: str | None, scale: int | None) -> LoadedNetwork:
     state = read_state(path)
-    recognised = None
-    for module in dict.fromkeys(network.module for network in NETWORKS.values()):
-        first = next(key for key, network in NETWORKS.items() if network.module == module)
-        recognised = network_module(first).recognise(state)
-        if recognised is not None:
-            break
+    recognised = recognise_state(state)
     if recognised is None:
         some = ", ".join(list(state)[:4])
         raise InputError(
@@ -112,6 +115,16 @@ def _network_from_file(path: Path, name: str | None, scale: int | None) -> Loade
     return LoadedNetwork(
         recognised.load(scale).eval(), recognised.network, scale, str(path), sha256_of(path)
     )
+
+
+def recognise_state(state: Mapping[str, Tensor]) -> Recognised | None:
+    """Say which network's weights these are, by names and shapes; None for unknown ones."""
+    for module in dict.fromkeys(network.module for network in NETWORKS.values()):
+        first = next(key for key, network in NETWORKS.items() if network.module == module)
+        recognised = network_module(first).recognise(state)
+        if recognised is not None:
+            return recognised
+    return None
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from swise_deploy.console import choose
 from swise_deploy.models.registry import Recognised, Upsampler
 
 Branch = Literal["magnify", "equal", "reduce"]
@@ -284,9 +285,23 @@ def bicubic_to(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
-    """SwiseNet with fresh weights; option "no_sum" replaces the SUM by the plain head."""
-    plain = option == "no_sum" and upsampler == "default"
-    return SwiseNet(scale, branches=() if plain else BRANCHES)
+    """SwiseNet with fresh weights.
+
+    Args:
+        scale: 2, 3 or 4.
+        option: "no_sum" replaces the SUM by the plain head; branches joined by "+", as in
+            "magnify+equal", leave the others out.
+        upsampler: "sum" takes the whole SUM, whatever `option` says.
+
+    Raises:
+        InputError: The option names no branch.
+    """
+    if upsampler == "sum" or not option:
+        return SwiseNet(scale)
+    if option == "no_sum":
+        return SwiseNet(scale, branches=())
+    chosen = [choose(part, BRANCHES, what="branch of the SUM") for part in option.split("+")]
+    return SwiseNet(scale, branches=[b for b in BRANCHES if b in chosen])
 
 
 def recognise(state: Mapping[str, Tensor]) -> Recognised | None:
