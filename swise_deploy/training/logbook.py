@@ -1,0 +1,58 @@
+"""The log of a run: JSON lines for programs, TensorBoard for people."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from typing_extensions import Self
+
+from swise_deploy.dependencies import require
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Logbook:
+    """Appends records to log.jsonl and their numbers to TensorBoard.
+
+    Args:
+        out: The run's folder.
+        first_step: Where this session starts; TensorBoard forgets what lies behind it.
+        tensorboard: Write TensorBoard events.
+
+    Raises:
+        BackendMissingError: TensorBoard is wanted and not installed.
+    """
+
+    def __init__(self, out: Path, *, first_step: int, tensorboard: bool) -> None:
+        self._file = (out / "log.jsonl").open("a", encoding="utf-8")
+        self._writer: SummaryWriter | None = None
+        if tensorboard:
+            module = require(
+                "torch.utils.tensorboard", extra="train", purpose="the TensorBoard log"
+            )
+            self._writer = module.SummaryWriter(out / "tensorboard", purge_step=first_step)
+
+    def record(self, kind: str, step: int, values: Mapping[str, object]) -> None:
+        """Append a record of a kind ("train", "val", "event"), at once on disk."""
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,84 @@
+"""Validation by the protocol of the literature: PSNR-Y and SSIM-Y on whole or cropped pictures."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from swise_deploy.errors import InputError
+from swise_deploy.images import RgbImage, find_images, read_readable
+from swise_deploy.metrics import Quality
+from swise_deploy.protocol import Pair, evaluate, pair_from_hr
+from swise_deploy.runner import float_from_image, image_from_float
+from swise_deploy.training.picture_cache import PicturePairs
+
+
+def held_out_indices(pairs: PicturePairs, count: int, *, smallest: int) -> tuple[int, ...]:
+    """Choose pictures to validate on; the choice hangs on their names alone.
+
+    Args:
+        pairs: All pictures.
+        count: How many to choose.
+        smallest: Least short side in LR pixels.
+
+    Raises:
+        InputError: More than half of the usable pictures would be held out.
+    """
+    usable = [i for i, e in enumerate(pairs.lr.entries) if min(e.height, e.width) >= smallest]
+    if 2 * count > len(usable):
+        raise InputError(
+            f"holdout is {count}, of {len(usable)} usable pictures; expected at most half of them. "
+            "Use --holdout with a smaller number (0 does not validate), or --val DIR"
+        )
+    names = pairs.hr.entries
+    usable.sort(key=lambda i: hashlib.sha256(names[i].name.encode()).digest())
+    return tuple(sorted(usable[:count]))
+
+
+def pairs_from_cache(pairs: PicturePairs, indices: Sequence[int], *, crop: int) -> list[Pair]:
+    """Validation pairs from cached pictures; `crop` is the side of the centre crop, 0 for all."""
+    return [
+        pair_from_hr(pairs.hr.entries[i].name, centre_crop(pairs.hr.picture(i), crop), pairs.scale)
+        for i in indices
+    ]
+
+
+def pairs_from_folder(folder: Path, scale: int, *, crop: int = 0) -> list[Pair]:
+    """Validation pairs from a folder; `crop` is the side of the centre crop, 0 for all.
+
+    Raises:
+        InputError: The folder is missing, or holds no readable picture.
+    """
+    images = read_readable(find_images(folder))
+    return [pair_from_hr(p.name, centre_crop(hr, crop), scale) for p, hr in images.items()]
+
+
+def centre_crop(picture: RgbImage, side: int) -> RgbImage:
+    """The middle of a picture, at most `side` x `side` pixels; 0 keeps all of it."""
+    if side == 0:
+        return picture
+    top, left = (max(0, (length - side) // 2) for length in picture.shape[:2])
+    return np.ascontiguousarray(picture[top : top + side, left : left + side])
+
+
+def score_network(
+    network: nn.Module, pairs: Sequence[Pair], scale: int, *, device: torch.device
+) -> dict[str, Quality]:
+    """Score a network in fp32 by picture name.
+
+    Args:
+        network: In eval mode, on `device`.
+        pairs: What to score on.
+        scale: Output size over input size.
+        device: Where the network is.
+    """
+
+    def upscale(image: RgbImage) -> RgbImage:
+        with torch.inference_mode():
+            lr = torch.from_numpy(float_from_image(image)).to(device)
+            return image_from_float(network(lr).float().cpu().numpy())
+
+    return evaluate(upscale, pairs, scale)
