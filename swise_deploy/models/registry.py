@@ -4,20 +4,15 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
+from swise_deploy.errors import InputError
+from swise_deploy.models.published import COUNTS, PublishedCounts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
 Upsampler = Literal["default", "sum"]
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedCounts:
-    """Counts that a paper states for one scale, at a 1280x720 output."""
-
-    params_k: float
-    mult_adds_g: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +24,14 @@ class Network:
         module: Where its code is; see NetworkModule.
         paper: Where it was published.
         scales: Scales that the paper has.
-        color: "rgb", or "y" for a network that upscales luma (Cb and Cr go bicubic, inside the network).
+        color: "rgb", or "y" for a network that upscales luma (Cb and Cr go bicubic, inside the
+        network).
         published: Counts by scale, as the paper that this project follows prints them.
         note: Why a counted figure differs from the published one, where it does.
         option: The variant of the module's network that this row is, passed to `build`.
+        upsamplers: "sum" is among them where the scale-wise upsampling module can replace the head.
+        window: Height and width are padded inside to a multiple of it; any H, W >= 1 works.
+        trained: False for bicubic, which has no weights.
     """
 
     title: str
@@ -43,6 +42,9 @@ class Network:
     published: "Mapping[int, PublishedCounts]" = field(default_factory=dict)
     note: str = ""
     option: str = ""
+    upsamplers: "tuple[Upsampler, ...]" = ("default",)
+    window: int = 1
+    trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +74,109 @@ class NetworkModule(Protocol):
         """Say by names and shapes whether the weights are this network's; None if they are not."""
 
 
+_MODELS = "swise_deploy.models"
+_EITHER: tuple[Upsampler, ...] = ("default", "sum")
 _SWISENET = "SwiseNet: Lightweight Image Super-Resolution with Scale-wise Network, BMVC 2023"
 _SWISENET_NOTE = "the printed count belongs to a variant that the authors did not release"
+_LBNET = (
+    "Gao et al., Lightweight Bimodal Network for Single-Image Super-Resolution via Symmetric CNN "
+    "and Recursive Transformer, IJCAI 2022"
+)
+_LBNET_NOTE = (
+    "the printed Mult-Adds are those of the convolutions; the linear layers and the attention, "
+    "whose cost grows with the square of the picture, are counted here too"
+)
+_CARN = (
+    "Ahn et al., Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual "
+    "Network, ECCV 2018"
+)
+_CARN_NOTE = "the printed parameters are those of the x2, x3 and x4 upsamplers together"
+_FMEN = (
+    "Du et al., Fast and Memory-Efficient Network Towards Efficient Image Super-Resolution, "
+    "CVPR Workshops 2022"
+)
 
 NETWORKS: dict[str, Network] = {
+    "bicubic": Network(
+        title="Bicubic",
+        module=f"{_MODELS}.bicubic",
+        paper="Keys, Cubic convolution interpolation for digital image processing, 1981",
+        trained=False,
+    ),
+    "srcnn": Network(
+        title="SRCNN",
+        module=f"{_MODELS}.srcnn",
+        paper="Dong et al., Image Super-Resolution Using Deep Convolutional Networks, TPAMI 2016",
+        color="y",
+        published=COUNTS["srcnn"],
+    ),
+    "fsrcnn": Network(
+        title="FSRCNN",
+        module=f"{_MODELS}.fsrcnn",
+        paper=(
+            "Dong et al., Accelerating the Super-Resolution Convolutional Neural Network, ECCV 2016"
+        ),
+        color="y",
+        published=COUNTS["fsrcnn"],
+        note=(
+            "the printed Mult-Adds count the transposed convolution on the grid of its output, "
+            "where all but one in scale^2 products are with inserted zeros"
+        ),
+    ),
+    "vdsr": Network(
+        title="VDSR",
+        module=f"{_MODELS}.vdsr",
+        paper=(
+            "Kim et al., Accurate Image Super-Resolution Using Very Deep Convolutional Networks, "
+            "CVPR 2016"
+        ),
+        color="y",
+        published=COUNTS["vdsr"],
+        note="the printed parameters leave the biases out",
+    ),
+    "drcn": Network(
+        title="DRCN",
+        module=f"{_MODELS}.drcn",
+        paper=(
+            "Kim et al., Deeply-Recursive Convolutional Network for Image Super-Resolution, "
+            "CVPR 2016"
+        ),
+        color="y",
+        published=COUNTS["drcn"],
+        note="the printed parameters leave the biases out",
+    ),
+    "carn": Network(
+        title="CARN",
+        module=f"{_MODELS}.carn",
+        paper=_CARN,
+        published=COUNTS["carn"],
+        note=_CARN_NOTE,
+        upsamplers=_EITHER,
+    ),
+    "carn_m": Network(
+        title="CARN-M",
+        module=f"{_MODELS}.carn",
+        paper=_CARN,
+        published=COUNTS["carn_m"],
+        note=_CARN_NOTE,
+        option="mobile",
+        upsamplers=_EITHER,
+    ),
     "swisenet": Network(
         title="SwiseNet",
-        module="swise_deploy.models.swisenet",
+        module=f"{_MODELS}.swisenet",
         paper=_SWISENET,
-        published={
-            2: PublishedCounts(1077, 236.5),
-            3: PublishedCounts(1068, 128.0),
-            4: PublishedCounts(1227, 88.6),
-        },
+        published=COUNTS["swisenet"],
         note=_SWISENET_NOTE,
     ),
     "swisenet_no_sum": Network(
         title="SwiseNet w/o SUM",
-        module="swise_deploy.models.swisenet",
+        module=f"{_MODELS}.swisenet",
         paper=_SWISENET,
-        published={
-            2: PublishedCounts(1035, 212.7),
-            3: PublishedCounts(1044, 112.8),
-            4: PublishedCounts(1056, 75.3),
-        },
+        published=COUNTS["swisenet_no_sum"],
         note=_SWISENET_NOTE,
         option="no_sum",
+        upsamplers=_EITHER,
     ),
 }
 
@@ -105,3 +184,32 @@ NETWORKS: dict[str, Network] = {
 def network_module(name: str) -> NetworkModule:
     """Import the code of a network (and with it torch)."""
     return cast("NetworkModule", importlib.import_module(NETWORKS[name].module))
+
+
+def build_network(name: str, scale: int, *, upsampler: Upsampler = "default") -> "nn.Module":
+    """Build a network with fresh weights.
+
+    Raises:
+        InputError: The network has no such scale, or no head that SUM could replace.
+    """
+    network = NETWORKS[name]
+    if scale not in network.scales:
+        known = ", ".join(f"x{s}" for s in network.scales)
+        raise InputError(f"{network.title} has no x{scale}. Use one of {known}")
+    if upsampler not in network.upsamplers:
+        refuse_sum(name, upsampler)
+    return network_module(name).build(scale, option=network.option, upsampler=upsampler)
+
+
+def refuse_sum(name: str, upsampler: Upsampler) -> None:
+    """Raise where a network without a PixelShuffle head is asked for another upsampler.
+
+    Raises:
+        InputError: `upsampler` is "sum".
+    """
+    if upsampler == "sum":
+        fitting = ", ".join(k for k, network in NETWORKS.items() if "sum" in network.upsamplers)
+        raise InputError(
+            f"{NETWORKS[name].title} has no head that SUM could replace. "
+            f"Use --upsampler sum with {fitting}"
+        )
