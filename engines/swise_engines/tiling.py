@@ -1,0 +1,183 @@
+"""Pictures of any size in bounded memory: overlapping tiles, cut and put together without seams.
+
+A convolutional network sees a few pixels around each one. Where two tiles overlap by enough, the
+pixels that a cut has disturbed are thrown away and the rest equals the full frame exactly. Where
+the network averages over the whole picture, tiles differ by a little everywhere; there neighbours
+are faded into each other.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Planes = NDArray[np.float32]
+"""(N, 3, H, W), float32, RGB in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileLimits:
+    """Which inputs a runner takes in one call, (width, height) in pixels, and how many at once.
+
+    Attributes:
+        least: Smaller pictures are padded.
+        most: Larger pictures are cut into tiles.
+        least_batch: Smaller batches are padded.
+        most_batch: Tiles per call.
+    """
+
+    least: tuple[int, int] = (1, 1)
+    most: tuple[int, int] = (256, 256)
+    least_batch: int = 1
+    most_batch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How tiles meet. All in pixels of the low resolution.
+
+    Attributes:
+        margin: Pixels beside a cut that are thrown away: the network's reach.
+        fade: Pixels over which neighbours are faded into each other; 0 joins them on a line.
+        step: Tiles start at multiples of it, for networks that shrink their input inside.
+    """
+
+    margin: int
+    fade: int = 0
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no overlap."""
+        if self.margin < 0 or self.fade < 0 or self.step < 1:
+            raise ValueError(f"{self}: expected margin and fade >= 0 and step >= 1")
+
+    @property
+    def width(self) -> int:
+        """The least that two neighbours share."""
+        return 2 * self.margin + self.fade
+
+    @property
+    def smallest_tile(self) -> int:
+        """The least length of a tile: shared on both sides, and something won on the way."""
+        return self.width + max(2 * self.fade, 1) + self.step - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One tile along one axis, in pixels of the low resolution.
+
+    The tile reads start to stop. It contributes from fade_in[0] to fade_out[1], rising over fade_in
+    and falling over fade_out; at an edge of the picture both ends of a fade are the edge.
+    """
+
+    start: int
+    stop: int
+    fade_in: tuple[int, int]
+    fade_out: tuple[int, int]
+
+
+def plan_spans(length: int, tile: int, overlap: Overlap) -> list[Span]:
+    """Cover an axis with tiles of one length (the last up to `step` - 1 longer).
+
+    Args:
+        length: Pixels of the axis, >= 1.
+        tile: Pixels of a tile, rounded down to a multiple of the step; the whole axis where it is
+            not longer.
+        overlap: How neighbours meet.
+
+    Raises:
+        ValueError: The tile is too short for the overlap on both sides.
+    """
+    if length <= tile:
+        return [Span(0, length, (0, 0), (length, length))]
+    tile = tile // overlap.step * overlap.step
+    advance = (tile - overlap.width) // overlap.step * overlap.step
+    if advance < max(1, 2 * overlap.fade):
+        raise ValueError(
+            f"tiles of {tile} pixels are too small for an overlap of {overlap.width} in steps of "
+            f"{overlap.step}; expected at least {overlap.smallest_tile}"
+        )
+    last = (length - tile) // overlap.step * overlap.step
+    starts = [*range(0, last, advance), last]
+    stops = [start + tile for start in starts[:-1]] + [length]
+    # Half-way between the first pixel of a tile and the last of the one before it.
+    joints = [
+        ((start + stop - overlap.fade) // 2, (start + stop - overlap.fade) // 2 + overlap.fade)
+        for start, stop in zip(starts[1:], stops[:-1], strict=True)
+    ]
+    fades = [(0, 0), *joints, (length, length)]
+    return [
+        Span(start, stop, fade_in, fade_out)
+        for start, stop, (fade_in, fade_out) in zip(
+            starts, stops, itertools.pairwise(fades), strict=True
+        )
+    ]
+
+
+def upscale_tiled(
+    infer: Callable[[Planes], Planes],
+    lr: Planes,
+    *,
+    scale: int,
+    rows: list[Span],
+    columns: list[Span],
+    batch: int = 1,
+) -> Iterator[tuple[int, Planes]]:
+    """Upscale a picture tile by tile, top to bottom.
+
+    Args:
+        infer: (n, 3, h, w) to (n, 3, h*scale, w*scale).
+        lr: (1, 3, H, W).
+        scale: Output size over input size.
+        rows: Tiles along H, from `plan_spans`.
+        columns: Tiles along W.
+        batch: Up to how many tiles of equal size go into one call of `infer`.
+
+    Yields:
+        The row of the output at which a finished band starts, and the band, (1, 3, h, W*scale).
+        Bands follow each other without a gap; only one row of tiles is held at a time.
+    """
+    carried: Planes | None = None
+    for row in rows:
+        band = _upscale_row(infer, lr[:, :, row.start : row.stop], scale, columns, batch)
+        top = row.fade_in[0]
+        band = band[:, :, (top - row.start) * scale : (row.fade_out[1] - row.start) * scale]
+        band = band * _weights(row, scale)[:, None]
+        if carried is not None:
+            band[:, :, : carried.shape[2]] += carried
+        num_done = (row.fade_out[0] - top) * scale
+        carried = band[:, :, num_done:]
+        yield top * scale, band[:, :, :num_done]
+
+
+def _upscale_row(
+    infer: Callable[[Planes], Planes], lr: Planes, scale: int, columns: list[Span], batch: int
+) -> Planes:
+    height, width = lr.shape[2] * scale, columns[-1].stop * scale
+    band = np.zeros((1, 3, height, width), np.float32)
+    for _, group in itertools.groupby(columns, key=lambda span: span.stop - span.start):
+        spans = list(group)
+        for i in range(0, len(spans), batch):
+            chosen = spans[i : i + batch]
+            tiles = np.concatenate([lr[:, :, :, span.start : span.stop] for span in chosen])
+            for span, sr in zip(chosen, infer(tiles), strict=True):
+                left, right = span.fade_in[0], span.fade_out[1]
+                used = sr[:, :, (left - span.start) * scale : (right - span.start) * scale]
+                band[0, :, :, left * scale : right * scale] += used * _weights(span, scale)
+    return band
+
+
+def _weights(span: Span, scale: int) -> NDArray[np.float32]:
+    """Share of a tile in the output, fade_in[0] to fade_out[1]; the shares add up to 1."""
+    weights = np.ones((span.fade_out[1] - span.fade_in[0]) * scale, np.float32)
+    rise = _ramp((span.fade_in[1] - span.fade_in[0]) * scale)
+    fall = _ramp((span.fade_out[1] - span.fade_out[0]) * scale)
+    weights[: len(rise)] = rise
+    weights[len(weights) - len(fall) :] *= 1 - fall
+    return weights
+
+
+def _ramp(length: int) -> NDArray[np.float32]:
+    return (np.arange(length, dtype=np.float32) + np.float32(0.5)) / np.float32(max(length, 1))
