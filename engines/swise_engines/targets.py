@@ -51,6 +51,7 @@ class Target:
         fp16_tflops: Dense peak, FP16 accumulation, 10^12 operations a second (a MAC is two).
         int8_tops: Dense peak; None where the hardware has no fast INT8 either.
         fp32_tflops: Peak without tensor cores.
+        driver_names: What the CUDA driver calls it, e.g. "NVIDIA GeForce RTX 4090".
         unconfirmed: Names of the fields that no primary source confirms.
         notes: Power mode, clock, what to know.
     """
@@ -70,6 +71,7 @@ class Target:
     fp16_tflops: float | None = None
     int8_tops: float | None = None
     fp32_tflops: float | None = None
+    driver_names: tuple[str, ...] = ()
     unconfirmed: tuple[str, ...] = ()
     notes: str = ""
 
@@ -174,6 +176,12 @@ def find_target(name: str) -> Target:
     """
     targets = load_targets()
     return targets[choose(name, targets, what="target")]
+
+
+def target_of_gpu(driver_name: str) -> Target | None:
+    """The card that the CUDA driver calls by that name; None for one that is not shipped."""
+    cards = (card for card in load_targets().values() if driver_name in card.driver_names)
+    return next(cards, None)
 
 
 _REQUIRED_IN_DATA = ("title", "sm", "kind", "backends", "tensorrt_versions", "typing", "sources")
