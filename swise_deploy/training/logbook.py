@@ -21,15 +21,18 @@ class Logbook:
         out: The run's folder.
         first_step: Where this session starts; TensorBoard forgets what lies behind it.
         tensorboard: Write TensorBoard events.
+        quiet: Write nothing, as in all processes but the first.
 
     Raises:
         BackendMissingError: TensorBoard is wanted and not installed.
     """
 
-    def __init__(self, out: Path, *, first_step: int, tensorboard: bool) -> None:
-        self._file = (out / "log.jsonl").open("a", encoding="utf-8")
+    def __init__(
+        self, out: Path, *, first_step: int, tensorboard: bool, quiet: bool = False
+    ) -> None:
+        self._file = None if quiet else (out / "log.jsonl").open("a", encoding="utf-8")
         self._writer: SummaryWriter | None = None
-        if tensorboard:
+        if tensorboard and not quiet:
             module = require(
                 "torch.utils.tensorboard", extra="train", purpose="the TensorBoard log"
             )
@@ -37,8 +40,9 @@ class Logbook:
 
     def record(self, kind: str, step: int, values: Mapping[str, object]) -> None:
         """Append a record of a kind ("train", "val", "event"), at once on disk."""
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.flush()
         if self._writer is not None:
             for name, value in values.items():
                 if isinstance(value, (int, float)):
@@ -53,6 +57,7 @@ class Logbook:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._writer is not None:
             self._writer.close()

@@ -53,13 +53,17 @@ def warm_start_from_file(
     Raises:
         InputError: The file cannot be read, or gives the network nothing.
     """
-    weights = read_state(path)
+    weights: Mapping[str, Tensor] = read_state(path)
     recognised = recognise_state(weights)
-    scales = recognised.scales if recognised else (scale,)
+    from_scale = scale
+    if recognised is not None:
+        from_scale = scale if scale in recognised.scales else recognised.scales[0]
+        # Loaded once, so that the file's names become this project's.
+        weights = recognised.load(from_scale).state_dict()
     start = warm_start(
         {name: t for name, t in weights.items() if not any(fnmatch(name, p) for p in exclude)},
         network.state_dict(),
-        from_scale=scale if scale in scales else scales[0],
+        from_scale=from_scale,
         to_scale=scale,
     )
     if not start.copied:

@@ -1,0 +1,163 @@
+"""Lightning Fabric, set up from a config: one process or many, with one device each."""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from swise_deploy.errors import InputError
+from swise_deploy.models.registry import NETWORKS, network_module
+from swise_deploy.training.averaging import WeightAverage
+from swise_deploy.training.batches import Batch
+from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.optimization import (
+    learning_rate_at,
+    make_optimizer,
+    set_learning_rate,
+)
+from swise_deploy.training.precision import FABRIC_NAMES, Resolved
+from swise_deploy.training.run_files import RunState
+from swise_deploy.training.warm_start import WarmStart, warm_start_from_file
+from swise_deploy.training.weight_norm import normalise_weights
+
+
+def launch_fabric(config: TrainConfig, precision: Resolved) -> Fabric:
+    """Start the processes of a run.
+
+    Under torchrun the processes are there already: their number replaces `devices` and `num_nodes`.
+
+    Raises:
+        InputError: The processes do not divide the batch, or Fabric refuses the accelerator.
+    """
+    devices, num_nodes = config.devices, config.num_nodes
+    if "LOCAL_WORLD_SIZE" in os.environ and "WORLD_SIZE" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
+    if config.batch_size % (devices * num_nodes):
+        raise InputError(
+            f"batch_size is {config.batch_size}, which {devices * num_nodes} processes cannot "
+            "share evenly. Use a multiple of their number"
+        )
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy="ddp" if devices * num_nodes > 1 else "auto",
+            precision=FABRIC_NAMES[precision],
+        )
+        fabric.launch()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"cannot start {devices} x {num_nodes} processes on {config.accelerator!r}: {error}"
+        ) from error
+    return fabric
+
+
+def build_network(config: TrainConfig) -> tuple[nn.Module, WarmStart | None]:
+    """The network of a run before its first step.
+
+    Raises:
+        InputError: The network has no such scale or option, or the initial weights do not fit.
+    """
+    known = NETWORKS[config.model]
+    if config.scale not in known.scales:
+        raise InputError(f"{config.model} has no x{config.scale}; expected one of {known.scales}")
+    torch.manual_seed(config.seed)
+    network = network_module(config.model).build(
+        config.scale, option=config.option or known.option, upsampler=config.upsampler
+    )
+    start = None
+    if config.init is not None:
+        start = warm_start_from_file(
+            config.init, network, config.scale, exclude=config.init_exclude
+        )
+        network.load_state_dict(start.state)
+    normalise_weights(network, config.weight_norm)
+    return network, start
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Scalars of one step, still on the device: reading them waits for it."""
+
+    loss: Tensor
+    gradient_norm: Tensor
+
+
+class Trainer:
+    """A network, its optimiser and its average, set up on this process's device.
+
+    Args:
+        fabric: Launched.
+        config: The run.
+        network: Moved to the device; trained in place.
+    """
+
+    def __init__(self, fabric: Fabric, config: TrainConfig, network: nn.Module) -> None:
+        self._fabric = fabric
+        self._config = config
+        self._network = network.train()
+        self._optimizer: Optimizer = make_optimizer(config, network)
+        whole: nn.Module = network
+        if config.compile:
+            whole = cast("nn.Module", torch.compile(network))
+        self._model, self._stepper = fabric.setup(whole, self._optimizer)
+        self.average = WeightAverage(network, config.ema_decay)
+
+    def train_step(self, batch: Batch, step: int) -> StepResult:
+        """One optimiser step on a batch; `step` counts from 0."""
+        # Networks with random layers draw the same numbers after a restart.
+        torch.manual_seed((self._config.seed << 32) + step * 1009 + self._fabric.global_rank)
+        rate = learning_rate_at(self._config, step)
+        set_learning_rate(self._optimizer, rate)
+        lr, hr = self._tensor(batch.lr), self._tensor(batch.hr)
+        loss = F.l1_loss(self._model(lr), hr)
+        self._stepper.zero_grad(set_to_none=True)
+        self._fabric.backward(loss)
+        norm: Tensor = self._fabric.strategy.clip_gradients_norm(
+            self._network,
+            self._optimizer,
+            max_norm=self._config.clip_norm or math.inf,
+            error_if_nonfinite=False,
+        )
+        self._stepper.step()
+        self.average.update(step + 1)
+        return StepResult(loss.detach(), norm.detach())
+
+    def _tensor(self, pictures: NDArray[np.uint8]) -> Tensor:
+        levels = torch.from_numpy(pictures).to(self._fabric.device, non_blocking=True)
+        nhwc = levels.to(torch.float32) / 255
+        nchw = nhwc.permute(0, 3, 1, 2)
+        layout = torch.channels_last if self._config.channels_last else torch.contiguous_format
+        return nchw.contiguous(memory_format=layout)
+
+    def snapshot(
+        self, *, step: int, data_key: str, best_psnr_y_db: float | None, trained_s: float
+    ) -> RunState:
+        """All that a resumed run needs."""
+        return RunState(
+            step=step,
+            data_key=data_key,
+            network=self._network.state_dict(),
+            averages=self.average.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            scaler=self._fabric.strategy.precision.state_dict(),
+            best_psnr_y_db=best_psnr_y_db,
+            trained_s=trained_s,
+        )
+
+    def restore(self, state: RunState) -> None:
+        """Continue from a snapshot."""
+        self._network.load_state_dict(state.network)
+        self.average.load_state_dict(state.averages)
+        self._optimizer.load_state_dict(state.optimizer)
+        self._fabric.strategy.precision.load_state_dict(state.scaler)

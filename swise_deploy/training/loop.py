@@ -1,0 +1,365 @@
+"""The training loop: steps, and every so often a look at how it goes and a save."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from swise_deploy.errors import InputError, SwiseError
+from swise_deploy.files import writing
+from swise_deploy.metrics import Quality
+from swise_deploy.protocol import Pair, mean_quality
+from swise_deploy.training.batches import BatchStream, crop_source
+from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.display import Display
+from swise_deploy.training.engine import Trainer, build_network, launch_fabric
+from swise_deploy.training.logbook import Logbook
+from swise_deploy.training.optimization import learning_rate_at
+from swise_deploy.training.picture_cache import PicturePairs, open_pairs
+from swise_deploy.training.precision import resolve_precision
+from swise_deploy.training.run_files import (
+    RunState,
+    read_state,
+    rewind_log,
+    state_path,
+    write_config,
+    write_state,
+    write_weights,
+)
+from swise_deploy.training.validation import (
+    held_out_indices,
+    pairs_from_cache,
+    pairs_from_folder,
+    score_network,
+)
+from swise_deploy.training.warm_start import WarmStart
+from swise_deploy.training.window import Summary, Window
+
+
+class DivergedError(SwiseError):
+    """Loss or gradients are no longer finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """Where a run stands when it stops.
+
+    Attributes:
+        config: With the precision that was used.
+        step: Optimiser steps done.
+        weights: The best weights by validation, or the last ones where nothing validates.
+        best_psnr_y_db: Of the validation; None without one.
+        trained_s: Seconds of training over all sessions.
+        num_pictures: Pictures trained on.
+        num_validation: Pictures validated on.
+        skipped: Pictures left out, with the reason.
+        data_key: Content of the training pictures.
+        precision_reason: Why the precision is what it is.
+    """
+
+    config: TrainConfig
+    step: int
+    weights: Path
+    best_psnr_y_db: float | None
+    trained_s: float
+    num_pictures: int
+    num_validation: int
+    skipped: dict[str, str]
+    data_key: str
+    precision_reason: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps were made."""
+        return self.step >= self.config.steps
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, stop: Callable[[], bool] = lambda: False
+) -> TrainResult | None:
+    """Train a network; everything is left in `config.out`.
+
+    Args:
+        config: The run.
+        resume: Continue the run that `config.out` holds.
+        stop: Asked after every step; once it answers True the run saves and ends.
+
+    Returns:
+        Where the run stands, in the first process; None in the others.
+
+    Raises:
+        InputError: Pictures, weights or folder cannot be used.
+        DivergedError: Loss or gradients became infinite or NaN; the last good state is kept.
+        OutputError: Nothing can be written to `config.out`.
+    """
+    state = _state_to_resume(config.out, resume=resume)
+    precision, reason = resolve_precision(config.precision, config.accelerator)
+    reason = "as this run began" if resume else reason
+    config = dataclasses.replace(config, precision=precision)
+    fabric = launch_fabric(config, precision)
+    with Display(quiet=not fabric.is_global_zero) as display:
+        display.note(f"training in {precision}: {reason}")
+        with fabric.rank_zero_first(local=True):
+            pictures = open_pairs(
+                config.data, config.scale, root=config.cache, report=display.report
+            )
+        run = _Run(fabric, config, pictures, display, stop)
+        if state is not None:
+            run.restore(state)
+        run.train()
+        return run.result(reason) if fabric.is_global_zero else None
+
+
+def _state_to_resume(out: Path, *, resume: bool) -> RunState | None:
+    if resume:
+        return read_state(out)
+    if state_path(out).exists():
+        raise InputError(
+            f"{out} holds a run already. Continue it with --resume, or choose another --out"
+        )
+    return None
+
+
+class _Run:
+    """A run in the middle of its steps."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: TrainConfig,
+        pictures: PicturePairs,
+        display: Display,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._fabric, self._config, self._display, self._stop = fabric, config, display, stop
+        self._pictures = pictures
+        held_out: tuple[int, ...] = ()
+        if config.val is None and config.holdout:
+            held_out = held_out_indices(pictures, config.holdout, smallest=config.patch_size)
+        self._source = crop_source(pictures, config.patch_size, without=held_out)
+        self._val_pairs: Sequence[Pair] = ()
+        if fabric.is_global_zero:
+            self._val_pairs = (
+                pairs_from_cache(pictures, held_out, crop=config.val_crop)
+                if config.val is None
+                else pairs_from_folder(config.val, config.scale, crop=config.val_crop)
+            )
+        network, start = build_network(config)
+        if start is not None:
+            display.note(_start_note(config, start))
+        self._trainer = Trainer(fabric, config, network)
+        self._step = 0
+        self._best_psnr_y_db: float | None = None
+        self._trained_s = 0.0
+        self._saved_step: int | None = None
+        self._deadline = time.monotonic() + config.max_minutes * 60
+
+    def restore(self, state: RunState) -> None:
+        """Continue from a saved state."""
+        if state.data_key != self._pictures.key:
+            raise InputError(
+                f"the pictures in {self._config.data} are not those that the run in "
+                f"{self._config.out} began with (content {self._pictures.key}, was "
+                f"{state.data_key}). Put them back, or start another run with --init "
+                f"{self._config.out / 'last.safetensors'}"
+            )
+        self._trainer.restore(state)
+        self._step = self._saved_step = state.step
+        self._best_psnr_y_db = state.best_psnr_y_db
+        self._trained_s = state.trained_s
+        self._display.note(f"resumed at step {state.step}")
+
+    def train(self) -> None:
+        """Make the steps that are left."""
+        config, fabric = self._config, self._fabric
+        if fabric.is_global_zero:
+            write_config(config)
+            rewind_log(config.out, self._step)
+        stream = BatchStream(
+            self._source,
+            seed=config.seed,
+            first_step=self._step,
+            batch_size=config.batch_size,
+            part=fabric.global_rank,
+            num_parts=fabric.world_size,
+            workers=config.workers,
+        )
+        fabric.barrier()
+        with Logbook(
+            config.out,
+            first_step=self._step,
+            tensorboard=config.tensorboard,
+            quiet=not fabric.is_global_zero,
+        ) as logbook:
+            try:
+                self._make_steps(stream, logbook)
+            finally:
+                stream.close()
+
+    def _make_steps(self, stream: BatchStream, logbook: Logbook) -> None:
+        config = self._config
+        window = Window(stream)
+        stopping = False
+        while self._step < config.steps and not stopping:
+            window.add(self._trainer.train_step(stream.next_batch(), self._step))
+            self._step += 1
+            stopping = self._must_stop()
+            due = {
+                name: self._step % every == 0 or self._step == config.steps
+                for name, every in (
+                    ("log", config.log_every),
+                    ("save", config.save_every),
+                    ("val", config.val_every),
+                )
+            }
+            if stopping or any(due.values()):
+                self._look(window.summary(self._fabric), logbook, num_steps=window.num_steps)
+                if due["val"]:
+                    self._validate(logbook)
+                if stopping or due["save"]:
+                    self._save()
+                window.restart()
+
+    def _must_stop(self) -> bool:
+        """Whether to stop now; all processes get the same answer."""
+        alone = self._fabric.world_size == 1
+        if not alone and self._step % self._config.log_every:
+            return False
+        late = bool(self._config.max_minutes) and time.monotonic() > self._deadline
+        asked = late or self._stop()
+        return asked if alone else bool(self._fabric.broadcast(asked))
+
+    def _look(self, summary: Summary, logbook: Logbook, *, num_steps: int) -> None:
+        """Log how it goes; refuse to go on from numbers that are none."""
+        config = self._config
+        # Under fp16 a step with infinite gradients is skipped and the loss scale halved: all well.
+        gradients_fine = config.precision == "fp16" or math.isfinite(summary.gradient_norm)
+        if not (math.isfinite(summary.loss) and gradients_fine):
+            logbook.record("event", self._step, {"event": "diverged", "loss": str(summary.loss)})
+            raise DivergedError(self._diverged_message(summary, num_steps))
+        self._trained_s += summary.seconds
+        logbook.record(
+            "train",
+            self._step,
+            {
+                "loss": summary.loss,
+                "learning_rate": learning_rate_at(config, self._step - 1),
+                "gradient_norm": _finite_or_none(summary.gradient_norm),
+                "steps_per_s": summary.steps_per_s,
+                "data_ms_per_step": summary.data_ms,
+                "trained_s": self._trained_s,
+            },
+        )
+        self._display.steps(
+            self._step, config.steps, loss=summary.loss, steps_per_s=summary.steps_per_s
+        )
+
+    def _diverged_message(self, summary: Summary, num_steps: int) -> str:
+        where = (
+            f"loss {summary.loss}, gradient norm {summary.gradient_norm} between steps "
+            f"{self._step - num_steps + 1} and {self._step}; expected finite numbers"
+        )
+        advice = "a smaller --learning-rate or --clip-norm, or --precision fp32"
+        if self._saved_step is None:
+            return f"{where}. No state was saved yet: start again with {advice}"
+        return (
+            f"{where}. The state of step {self._saved_step} is good and kept in "
+            f"{self._config.out}: --resume with {advice}"
+        )
+
+    def _validate(self, logbook: Logbook) -> None:
+        config = self._config
+        if self._val_pairs:
+            network = self._trainer.average.network()
+            scores = score_network(
+                network, self._val_pairs, config.scale, device=self._fabric.device
+            )
+            mean = mean_quality(scores)
+            logbook.record("val", self._step, {"psnr_y_db": mean.psnr_y_db, "ssim_y": mean.ssim_y})
+            best = self._best_psnr_y_db is None or mean.psnr_y_db > self._best_psnr_y_db
+            mark = ", the best so far" if best else ""
+            self._display.note(
+                f"step {self._step}: PSNR-Y {mean.psnr_y_db:.3f} dB, SSIM-Y {mean.ssim_y:.4f} on "
+                f"{len(scores)} pictures{mark}"
+            )
+            if best:
+                self._best_psnr_y_db = mean.psnr_y_db
+                write_weights(config.out / "best.safetensors", network, self._facts(mean))
+        self._fabric.barrier()
+
+    def _save(self) -> None:
+        if self._fabric.is_global_zero:
+            write_state(
+                self._config.out,
+                self._trainer.snapshot(
+                    step=self._step,
+                    data_key=self._pictures.key,
+                    best_psnr_y_db=self._best_psnr_y_db,
+                    trained_s=self._trained_s,
+                ),
+            )
+            write_weights(
+                self._config.out / "last.safetensors",
+                self._trainer.average.network(),
+                self._facts(None),
+            )
+        self._saved_step = self._step
+        self._fabric.barrier()
+
+    def _facts(self, val: Quality | None) -> dict[str, str]:
+        config = self._config
+        facts = {
+            "model": config.model,
+            "option": config.option,
+            "upsampler": config.upsampler,
+            "scale": str(config.scale),
+            "step": str(self._step),
+        }
+        if val is not None:
+            facts["val_psnr_y_db"] = f"{val.psnr_y_db:.4f}"
+        return facts
+
+    def result(self, precision_reason: str) -> TrainResult:
+        """Where the run stands, with the weights to deploy under their own name."""
+        config = self._config
+        found = "last" if self._best_psnr_y_db is None else "best"
+        source = config.out / f"{found}.safetensors"
+        weights = config.out / f"{config.model}_x{config.scale}.safetensors"
+        with writing(weights) as temporary:
+            temporary.write_bytes(source.read_bytes())
+        too_small = f"no crop of {config.patch_size} LR pixels fits in"
+        return TrainResult(
+            config=config,
+            step=self._step,
+            weights=weights,
+            best_psnr_y_db=self._best_psnr_y_db,
+            trained_s=self._trained_s,
+            num_pictures=len(self._source.indices),
+            num_validation=len(self._val_pairs),
+            skipped={
+                **self._pictures.skipped,
+                **dict.fromkeys(self._source.too_small, too_small),
+            },
+            data_key=self._pictures.key,
+            precision_reason=precision_reason,
+        )
+
+
+def _start_note(config: TrainConfig, start: WarmStart) -> str:
+    parts = [f"{len(start.copied)} tensors from {config.init}"]
+    if start.resampled:
+        parts.append(f"{len(start.resampled)} resampled to x{config.scale}")
+    if start.fresh:
+        parts.append(f"{len(start.fresh)} fresh ({', '.join(start.fresh[:4])})")
+    if start.unused:
+        parts.append(f"{len(start.unused)} not used ({', '.join(start.unused[:4])})")
+    return "started with " + ", ".join(parts)
+
+
+def _finite_or_none(value: float) -> float | None:
+    """A number that JSON has, or None."""
+    return value if math.isfinite(value) else None
