@@ -94,6 +94,7 @@ def time_calls(
     min_runs: int = 20,
     max_seconds: float = 10.0,
     max_relative_width: float = 0.02,
+    pause_s: float = 0.0,
 ) -> dict[str, Timing]:
     """Time several callables in turn, one run of each per round.
 
@@ -106,6 +107,7 @@ def time_calls(
         min_runs: Rounds to make if time allows.
         max_seconds: Time for the counted rounds of all the calls together; warm-up comes on top.
         max_relative_width: Half the 95% confidence interval of a median over the median.
+        pause_s: Idle time before each run, for the waiting threads of the last one to give up.
 
     Raises:
         ValueError: There is nothing to time.
@@ -121,6 +123,7 @@ def time_calls(
         # Each round starts with another one, so that none always runs in the shadow of the same
         # neighbour.
         for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
+            time.sleep(pause_s)
             samples[name].append(_wall_ms(calls[name]))
         rounds += 1
         if rounds >= 5 and time.perf_counter() - start >= max_seconds:

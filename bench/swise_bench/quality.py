@@ -1,0 +1,127 @@
+"""PSNR and SSIM of a runner over a folder of ground truth, picture by picture, remembered by content.
+
+A score is found again by what was run and on which picture, not by file names: a run that was
+interrupted goes on where it stopped, and a changed weight, runtime or picture is measured anew.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from swise_bench.results import PictureScore, QualityResult
+from swise_deploy.files import sha256_of
+from swise_deploy.images import RgbImage
+from swise_deploy.metrics import Quality, quality
+from swise_deploy.protocol import mean_quality, read_pairs
+
+Upscale = Callable[[RgbImage], RgbImage]
+
+# Part of every key; raised when the protocol changes what a score means.
+PROTOCOL_VERSION = 1
+
+
+def default_cache() -> Path:
+    """Folder for scores and exported files, in the user's cache."""
+    return Path(platformdirs.user_cache_dir("swise-deploy")) / "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores by picture name, and how many of them were already known."""
+
+    scores: Mapping[str, Quality]
+    num_known: int
+
+
+def score_pictures(
+    upscale: Upscale, paths: Sequence[Path], scale: int, *, identity: str, cache: Path | None
+) -> Scored:
+    """Score every picture; small and unreadable ones are left out.
+
+    Args:
+        upscale: LR to SR.
+        paths: Ground truths.
+        scale: Output size over input size.
+        identity: What is scored: hash of the weights or the file, runner and version.
+        cache: Folder with the scores of earlier runs; None neither reads nor writes.
+
+    Raises:
+        InputError: Not one picture can be read.
+    """
+    store = _store_path(cache, identity, scale) if cache else None
+    known = _read_store(store)
+    scores: dict[str, Quality] = {}
+    num_known = 0
+    for path in paths:
+        key = sha256_of(path)
+        if key in known:
+            scores[path.name] = known[key]
+            num_known += 1
+            continue
+        for pair in read_pairs([path], scale):
+            scores[path.name] = quality(upscale(pair.lr), pair.hr, border=scale)
+            _append(store, key, scores[path.name])
+    return Scored(scores, num_known)
+
+
+def result_from_scores(
+    images: str, scores: Mapping[str, Quality], reference: Mapping[str, Quality] | None
+) -> QualityResult:
+    """Means and losses: `reference` are the scores of the fp32 torch network on the same pictures."""
+    pictures = tuple(
+        PictureScore(
+            name,
+            score.psnr_y_db,
+            score.ssim_y,
+            _loss(score.psnr_y_db, reference[name].psnr_y_db) if reference else None,
+            _loss(score.ssim_y, reference[name].ssim_y) if reference else None,
+        )
+        for name, score in scores.items()
+    )
+    mean = mean_quality(scores)
+    base = mean_quality(reference) if reference else None
+    return QualityResult(
+        images,
+        mean.psnr_y_db,
+        mean.ssim_y,
+        mean.psnr_y_db - base.psnr_y_db if base else None,
+        mean.ssim_y - base.ssim_y if base else None,
+        pictures,
+    )
+
+
+def _loss(score: float, reference: float) -> float:
+    """Difference of two scores; none where both are equal, infinite ones included."""
+    return 0.0 if score == reference else score - reference
+
+
+def _store_path(cache: Path, identity: str, scale: int) -> Path:
+    key = hashlib.sha256(f"{PROTOCOL_VERSION} x{scale} {identity}".encode()).hexdigest()
+    return cache / "scores" / f"{key[:32]}.jsonl"
+
+
+def _read_store(store: Path | None) -> dict[str, Quality]:
+    known: dict[str, Quality] = {}
+    if store is None or not store.is_file():
+        return known
+    for line in store.read_text(encoding="utf-8").splitlines():
+        try:
+            key, psnr_y_db, ssim_y = json.loads(line)
+        except ValueError:
+            continue  # the line that a killed run did not finish
+        known[key] = Quality(psnr_y_db, math.nan if ssim_y is None else ssim_y)
+    return known
+
+
+def _append(store: Path | None, key: str, score: Quality) -> None:
+    if store is None:
+        return
+    store.parent.mkdir(parents=True, exist_ok=True)
+    ssim_y = None if math.isnan(score.ssim_y) else score.ssim_y
+    with store.open("a", encoding="utf-8") as file:
+        file.write(json.dumps([key, score.psnr_y_db, ssim_y]) + "\n")

@@ -1,0 +1,159 @@
+"""What can be benchmarked: files and networks, each with the runner that is asked for.
+
+A subject is written ARTEFACT[@RUNNER]:
+
+    model.onnx                  ONNX Runtime on the CPU
+    model.onnx@openvino         the same file in OpenVINO
+    model.engine                a TensorRT engine
+    swisenet:2@torch            a network of the registry at a scale, eager torch
+    swisenet:2@compile          the same through torch.compile
+    swisenet:2@plain            plain torch.onnx.export of it, in ONNX Runtime
+    swisenet:2@plain-openvino   the same in OpenVINO
+    swisenet:2@deploy           this project's export of it, in ONNX Runtime
+    swisenet:2@deploy-openvino  the same in OpenVINO
+    weights.safetensors@torch   your own weights
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from swise_deploy.console import choose, progress
+from swise_deploy.dependencies import require
+from swise_deploy.errors import InputError
+from swise_deploy.models.registry import NETWORKS
+from swise_deploy.runner import Runner
+
+if TYPE_CHECKING:
+    from swise_deploy.models.checkpoint import LoadedNetwork
+
+FILE_RUNNERS = {".onnx": ("onnxruntime", "openvino"), ".engine": ("tensorrt",)}
+NETWORK_RUNNERS = ("torch", "compile", "plain", "plain-openvino", "deploy", "deploy-openvino")
+WEIGHTS = (".safetensors", ".pth", ".pt")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Something to measure.
+
+    Attributes:
+        name: As it was written.
+        runner: What runs it: a name of FILE_RUNNERS or NETWORK_RUNNERS.
+        path: The file that runs; None for a torch network.
+        network: Name in the registry, "" for a foreign file.
+        weights: The weights of a network, None for the shipped ones.
+        scale: Output size over input size; None where the file has to tell.
+    """
+
+    name: str
+    runner: str
+    path: Path | None = None
+    network: str = ""
+    weights: Path | None = None
+    scale: int | None = None
+
+
+def parse_subject(text: str) -> Subject:
+    """Read ARTEFACT[@RUNNER].
+
+    Raises:
+        InputError: No such file, network or runner.
+    """
+    artefact, _, runner = text.partition("@")
+    path = Path(artefact)
+    if path.suffix in FILE_RUNNERS:
+        if not path.is_file():
+            raise InputError(f"no file at {path}. Make it with swise-export or swise-build")
+        known = FILE_RUNNERS[path.suffix]
+        return Subject(text, choose(runner or known[0], known, what="runner"), path)
+    runner = choose(runner or "torch", NETWORK_RUNNERS, what="runner")
+    if path.suffix in WEIGHTS:
+        return Subject(text, runner, weights=path)
+    name, _, scale = artefact.partition(":")
+    if not scale.removeprefix("x").isdecimal():
+        raise InputError(
+            f"{artefact!r} is neither a file ({', '.join([*FILE_RUNNERS, *WEIGHTS])}) nor "
+            "NETWORK:SCALE, such as swisenet:2"
+        )
+    choose(name, NETWORKS, what="model")
+    return Subject(text, runner, network=name, scale=int(scale.removeprefix("x")))
+
+
+def open_subject(subject: Subject, *, threads: int, folder: Path) -> Runner:
+    """A runner for the subject, not yet activated.
+
+    Args:
+        subject: What to run.
+        threads: Threads of the runtime, on a CPU.
+        folder: Where files go that have to be exported first; they are kept and used again.
+    """
+    if subject.path is not None:
+        return _FILE_OPENERS[subject.runner](subject.path, threads)
+    network = load_network(subject)
+    if subject.runner in ("torch", "compile"):
+        return _torch_runner(network, threads, compiled=subject.runner == "compile")
+    form, _, engine = subject.runner.partition("-")
+    path = exported(network, cast("Literal['plain', 'deploy']", form), folder)
+    return _FILE_OPENERS[engine or "onnxruntime"](path, threads)
+
+
+def load_network(subject: Subject) -> "LoadedNetwork":
+    """The torch network of a subject that is one."""
+    purpose = f"running {subject.name} in torch"
+    checkpoint = require("swise_deploy.models.checkpoint", extra="export", purpose=purpose)
+    network = checkpoint.open_network(
+        subject.network or None, scale=subject.scale, weights=subject.weights
+    )
+    return cast("LoadedNetwork", network)
+
+
+def exported(network: "LoadedNetwork", form: Literal["plain", "deploy"], folder: Path) -> Path:
+    """The network as an fp32 ONNX file, made once per weights and form."""
+    from swise_export.exporting import export_onnx  # imports torch
+
+    stem = f"{network.name}_x{network.scale}_{form}_{network.weights_sha256[:12]}"
+    path = folder / f"{stem}.onnx"
+    if not path.is_file():
+        progress(f"exporting {network.name} x{network.scale}, {form} form")
+        export_onnx(network, path, form=form)
+    return path
+
+
+def _torch_runner(network: "LoadedNetwork", threads: int, *, compiled: bool) -> Runner:
+    import torch  # optional
+
+    from swise_deploy.models.torch_runner import TorchRunner
+
+    torch.set_num_threads(threads)
+    runner = TorchRunner(network)
+    if compiled:
+        network.module.compile(dynamic=False)
+        runner.name = runner.name.replace("eager", "compile")
+    return runner
+
+
+def _onnxruntime_runner(path: Path, threads: int) -> Runner:
+    from swise_export.onnx_runner import OnnxRunner  # onnxruntime takes a while
+
+    return OnnxRunner(path, threads=threads)
+
+
+def _openvino_runner(path: Path, threads: int) -> Runner:
+    from swise_export.openvino_runner import OpenVinoRunner
+
+    return OpenVinoRunner(path, threads=threads)
+
+
+def _engine_runner(path: Path, threads: int) -> Runner:
+    from swise_engines.engine_runner import EngineRunner
+
+    del threads
+    return EngineRunner(path)
+
+
+_FILE_OPENERS: dict[str, Callable[[Path, int], Runner]] = {
+    "onnxruntime": _onnxruntime_runner,
+    "openvino": _openvino_runner,
+    "tensorrt": _engine_runner,
+}
