@@ -1,0 +1,139 @@
+"""The one place where TensorRT is imported, and where its versions differ.
+
+`tensorrt` (JetPack, data centre) and `tensorrt_rtx` (TensorRT for RTX) have the same classes; how
+precision is told to the builder changed twice. `plan_typing` states that as data, so that it can be
+read and tested on machines that have none of these versions.
+"""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from swise_deploy.dependencies import require
+from swise_deploy.errors import BackendMissingError
+from swise_engines.targets import Backend
+
+logger = logging.getLogger(__name__)
+
+EXTRAS: dict[Backend, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
+
+# 8.5 brought tensor names and execute_async_v3, which everything here uses.
+OLDEST_TENSORRT = (8, 5)
+
+Api = Any
+"""A TensorRT module or an object of one: its bindings carry no types."""
+
+
+@dataclass(frozen=True, slots=True)
+class TypingPlan:
+    """How one release of TensorRT is told the precision.
+
+    Attributes:
+        strongly_typed: The graph's own types are the precision; the builder may not change them.
+        creation_flags: Names in NetworkDefinitionCreationFlag; one that a release lacks is
+            its default.
+        builder_flags: Names in BuilderFlag.
+        pins_layers: Every layer gets the type that the ONNX file gives it, because the builder
+            would otherwise choose among the allowed ones by speed.
+    """
+
+    strongly_typed: bool
+    creation_flags: tuple[str, ...]
+    builder_flags: tuple[str, ...] = ()
+    pins_layers: bool = False
+
+
+def plan_typing(backend: Backend, version: str, precisions: Collection[str]) -> TypingPlan:
+    """Say how to build a graph that computes in the given precisions.
+
+    TensorRT 11 and TensorRT for RTX know strongly typed networks only; 10 knows both, 8 only weakly
+    typed ones. (NVIDIA, TensorRT 11 migration guide; TensorRT 8.6 developer guide, "Reduced
+    precision".)
+
+    Args:
+        backend: Which TensorRT.
+        version: Its version, such as "10.3.0.30".
+        precisions: What the graph's layers compute in: "fp32", "fp16", "bf16", "int8".
+
+    Raises:
+        BackendMissingError: The version is too old to be used here.
+    """
+    if backend == "tensorrt_rtx":
+        return TypingPlan(strongly_typed=True, creation_flags=("STRONGLY_TYPED",))
+    release = release_of(version)
+    if release < OLDEST_TENSORRT:
+        raise BackendMissingError(
+            f"TensorRT {version} is too old: {OLDEST_TENSORRT[0]}.{OLDEST_TENSORRT[1]} or later is "
+            "needed. Update JetPack (5.1 brings TensorRT 8.5, 6.0 brings 8.6)"
+        )
+    if release >= (10, 0):
+        return TypingPlan(strongly_typed=True, creation_flags=("STRONGLY_TYPED",))
+    flags = [name.upper() for name in ("fp16", "bf16", "int8") if name in precisions]
+    if "BF16" in flags:
+        raise BackendMissingError(
+            f"TensorRT {version} has no bf16. Export with --fp16, or use TensorRT 10 or later"
+        )
+    return TypingPlan(
+        strongly_typed=False,
+        creation_flags=("EXPLICIT_BATCH",),
+        builder_flags=(*flags, "OBEY_PRECISION_CONSTRAINTS"),
+        pins_layers=True,
+    )
+
+
+def release_of(version: str) -> tuple[int, int]:
+    """Major and minor of a version such as "10.3.0.30"."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def load_tensorrt(backend: Backend) -> ModuleType:
+    """Import a TensorRT.
+
+    Raises:
+        BackendMissingError: It is not installed, or its libraries do not load.
+    """
+    purpose = "an engine of TensorRT for RTX" if backend == "tensorrt_rtx" else "a TensorRT engine"
+    return require(backend, extra=EXTRAS[backend], purpose=purpose)
+
+
+def version_of(trt: ModuleType) -> str:
+    """The version of an imported TensorRT."""
+    return str(trt.__version__)
+
+
+class Messages:
+    """What TensorRT said during one build or load: errors are kept, the rest is logged."""
+
+    def __init__(self, trt: ModuleType) -> None:
+        self.errors: list[str] = []
+        self.sink: Api = _make_sink(trt, self.errors)
+
+    def explain(self) -> str:
+        """The errors as one line, in order, each once."""
+        return "; ".join(dict.fromkeys(self.errors)) or "TensorRT gave no reason"
+
+
+def _make_sink(trt: ModuleType, errors: list[str]) -> Api:
+    levels = {
+        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.ERROR: logging.ERROR,
+        trt.ILogger.WARNING: logging.INFO,
+        trt.ILogger.INFO: logging.DEBUG,
+    }
+    base: Any = trt.ILogger
+
+    class Sink(base):  # type: ignore[misc]  # a class that exists only once TensorRT is imported
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def log(self, severity: Api, message: str) -> None:
+            level = levels.get(severity)
+            if level == logging.ERROR:
+                errors.append(" ".join(message.split()))
+            elif level is not None:
+                logger.log(level, "%s", message)
+
+    return Sink()
