@@ -1,0 +1,164 @@
+"""CUDA through cuda-python (the package cuda-bindings): the runtime API and its primary context."""
+
+import contextlib
+import ctypes
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from swise_deploy.dependencies import require
+from swise_deploy.errors import BackendMissingError, SwiseError
+from swise_engines.cuda import Device, DeviceBuffer, Graph, HostBuffer, Stream, Timer, out_of_memory
+from swise_engines.tensorrt_api import Api
+
+
+def open_device(index: int) -> "CudaPython":
+    """Open a GPU.
+
+    Raises:
+        BackendMissingError: The package is not installed, or no GPU answers.
+    """
+    runtime = require("cuda.bindings.runtime", extra="rtx", purpose="running an engine")
+    return CudaPython(runtime, index)
+
+
+class CudaPython:
+    """A GPU through cuda-python; see the protocol Cuda."""
+
+    has_graphs = True
+
+    def __init__(self, runtime: Api, index: int) -> None:
+        self._rt = runtime
+        self._index = index
+        version = require("cuda.bindings", extra="rtx", purpose="running an engine").__version__
+        self.name = f"cuda-python {version}"
+        try:
+            self.device = self._read_device()
+        except SwiseError as error:
+            raise BackendMissingError(f"{self.name} finds no GPU: {error}") from error
+
+    def _read_device(self) -> Device:
+        rt = self._rt
+        attributes = rt.cudaDeviceAttr
+        count = self._call("cudaGetDeviceCount")
+        if self._index >= count:
+            raise SwiseError(f"GPU {self._index} was asked for, {count} are here")
+
+        def attribute(which: Api) -> int:
+            return int(self._call("cudaDeviceGetAttribute", which, self._index))
+
+        properties = self._call("cudaGetDeviceProperties", self._index)
+        driver = int(self._call("cudaDriverGetVersion"))
+        major = attribute(attributes.cudaDevAttrComputeCapabilityMajor)
+        minor = attribute(attributes.cudaDevAttrComputeCapabilityMinor)
+        return Device(
+            name=properties.name.decode().rstrip("\0"),
+            sm=f"{major}.{minor}",
+            memory_bytes=int(properties.totalGlobalMem),
+            is_integrated=bool(attribute(attributes.cudaDevAttrIntegrated)),
+            driver_cuda=f"{driver // 1000}.{driver % 1000 // 10}",
+        )
+
+    def _call(self, name: str, *arguments: object) -> Api:
+        error, *results = getattr(self._rt, name)(*arguments)
+        if error != self._rt.cudaError_t.cudaSuccess:
+            _, text = self._rt.cudaGetErrorString(error)
+            raise SwiseError(f"{name}: {text.decode()} (CUDA error {int(error)})")
+        return results[0] if len(results) == 1 else tuple(results)
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        """Make the GPU current on this thread; the runtime keeps its primary context."""
+        self._call("cudaSetDevice", self._index)
+        yield
+
+    def free_memory(self) -> tuple[int, int]:
+        """Free and total bytes."""
+        free, total = self._call("cudaMemGetInfo")
+        return int(free), int(total)
+
+    def allocate(self, size_bytes: int) -> DeviceBuffer:
+        """Take memory of the GPU."""
+        pointer = int(self._allocate("cudaMalloc", size_bytes, "a device buffer", size_bytes))
+        return DeviceBuffer(pointer, size_bytes, lambda: self._call("cudaFree", pointer))
+
+    def allocate_host(
+        self, shape: tuple[int, ...], dtype: DTypeLike, *, mapped: bool
+    ) -> HostBuffer:
+        """Take page-locked memory."""
+        size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        flags = self._rt.cudaHostAllocMapped if mapped else self._rt.cudaHostAllocDefault
+        address = int(
+            self._allocate("cudaHostAlloc", size_bytes, "a page-locked buffer", size_bytes, flags)
+        )
+        memory = (ctypes.c_uint8 * size_bytes).from_address(address)
+        array = np.frombuffer(memoryview(memory), dtype).reshape(shape)
+        pointer = int(self._call("cudaHostGetDevicePointer", address, 0)) if mapped else 0
+        return HostBuffer(array, pointer, lambda: self._call("cudaFreeHost", address))
+
+    def _allocate(self, name: str, size_bytes: int, purpose: str, *arguments: object) -> Api:
+        error, pointer = getattr(self._rt, name)(*arguments)
+        if error == self._rt.cudaError_t.cudaErrorMemoryAllocation:
+            self._rt.cudaGetLastError()  # an error that is not taken is met again by the next call
+            raise out_of_memory(size_bytes, *self.free_memory(), purpose)
+        if error != self._rt.cudaError_t.cudaSuccess:
+            _, text = self._rt.cudaGetErrorString(error)
+            raise SwiseError(f"{name} of {size_bytes} bytes: {text.decode()}")
+        return pointer
+
+    def create_stream(self) -> Stream:
+        """A queue that does not wait for others."""
+        handle = self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking)
+        return Stream(int(handle), handle, lambda: self._call("cudaStreamDestroy", handle))
+
+    def synchronize(self, stream: Stream) -> None:
+        """Wait until everything on the stream is done."""
+        self._call("cudaStreamSynchronize", stream.handle)
+
+    def upload(self, stream: Stream, target: DeviceBuffer, source: HostBuffer) -> None:
+        """Copy CPU to GPU."""
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
+        array = source.array
+        self._call(
+            "cudaMemcpyAsync", target.pointer, array.ctypes.data, array.nbytes, kind, stream.handle
+        )
+
+    def download(self, stream: Stream, target: HostBuffer, source: DeviceBuffer) -> None:
+        """Copy GPU to CPU."""
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        array = target.array
+        self._call(
+            "cudaMemcpyAsync", array.ctypes.data, source.pointer, array.nbytes, kind, stream.handle
+        )
+
+    def create_timer(self) -> Timer:
+        """Events that measure GPU time."""
+        first, last = (self._call("cudaEventCreate") for _ in range(2))
+
+        def release() -> None:
+            for event in (first, last):
+                self._call("cudaEventDestroy", event)
+
+        return Timer(
+            start=lambda stream: self._call("cudaEventRecord", first, stream.handle),
+            stop=lambda stream: self._call("cudaEventRecord", last, stream.handle),
+            elapsed_ms=lambda: float(self._call("cudaEventElapsedTime", first, last)),
+            release=release,
+        )
+
+    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
+        """Record what `enqueue` puts on the stream."""
+        mode = self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", stream.handle, mode)
+        try:
+            enqueue()
+        finally:
+            recorded = self._call("cudaStreamEndCapture", stream.handle)
+        executable = self._call("cudaGraphInstantiate", recorded, 0)
+        self._call("cudaGraphDestroy", recorded)
+        return Graph(
+            launch=lambda on: self._call("cudaGraphLaunch", executable, on.handle),
+            release=lambda: self._call("cudaGraphExecDestroy", executable),
+        )
