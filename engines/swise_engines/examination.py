@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from platformdirs import user_cache_path
 
@@ -23,6 +23,8 @@ from swise_engines.machine import Fact, Machine, UnobservableError, Value, obser
 from swise_engines.targets import target_of_gpu
 
 Section = tuple[Fact, ...]
+_T = TypeVar("_T")
+_TEGRASTATS = ("tegrastats", "--interval", "100")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +128,13 @@ def _look_at_machine(machine: Machine) -> Section:
 
 
 def _look_at_gpu(machine: Machine, cuda: Backend, gpu: Gpu | None, no_gpu: str) -> Section:
-    def from_smi(pick: Callable[[nvidia_smi.GpuReading], Value | None]) -> Value:
-        value = pick(nvidia_smi.read_gpus(machine)[0])
-        if value is None:
-            raise UnobservableError("nvidia-smi does not report it for this GPU")
-        return value
-
     if gpu is None:
         return (Fact("name", reason=no_gpu), observe("cuda", cuda.require_version))
+    row = _once(lambda: nvidia_smi.read_gpus(machine)[0])
+
+    def from_smi(pick: Callable[[nvidia_smi.GpuReading], Value | None]) -> Value:
+        return _present(pick(row()), "nvidia-smi does not report it for this GPU")
+
     return (
         Fact("name", gpu.name),
         Fact("compute_capability", gpu.sm),
@@ -162,6 +163,17 @@ def _look_at_jetson(machine: Machine) -> Section:
     def locked() -> bool:
         return jetson.read_gpu_clock(machine, "min") == jetson.read_gpu_clock(machine, "max")
 
+    stats = _once(lambda: jetson.parse_tegrastats(machine.ask_first_line(*_TEGRASTATS)))
+
+    def from_stats(pick: Callable[[jetson.TegraStats], Value | None]) -> Value:
+        return _present(pick(stats()), "tegrastats does not report it for this module")
+
+    def watts(stats: jetson.TegraStats) -> float | None:
+        return None if stats.total_mw is None else stats.total_mw / 1000
+
+    def gpu_degrees(stats: jetson.TegraStats) -> float | None:
+        return stats.temperatures_c.get("gpu", stats.temperatures_c.get("GPU"))
+
     return (
         observe("module", lambda: machine.read("/proc/device-tree/model").strip("\0\n")),
         observe("l4t", l4t),
@@ -170,6 +182,8 @@ def _look_at_jetson(machine: Machine) -> Section:
         observe("gpu_clock_mhz", lambda: jetson.read_gpu_clock(machine, "cur")),
         observe("gpu_clock_max_mhz", lambda: jetson.read_gpu_clock(machine, "max")),
         observe("clocks_locked", locked),
+        observe("module_power_w", lambda: from_stats(watts)),
+        observe("gpu_temperature_c", lambda: from_stats(gpu_degrees)),
     )
 
 
@@ -210,6 +224,26 @@ def _jetson_target(machine: Machine) -> str | None:
     except UnobservableError:
         return None
     return jetson.target_of_module(compatible, model)
+
+
+def _once(look: Callable[[], _T]) -> Callable[[], _T]:
+    """Look now; give the result, or raise the same reason, as often as it is asked for."""
+    try:
+        value = look()
+    except UnobservableError as error:
+        reason = str(error)
+
+        def refuse() -> _T:
+            raise UnobservableError(reason)
+
+        return refuse
+    return lambda: value
+
+
+def _present(value: Value | None, reason: str) -> Value:
+    if value is None:
+        raise UnobservableError(reason)
+    return value
 
 
 def _read_jetpack(machine: Machine) -> str:

@@ -1,5 +1,6 @@
 """Reading a computer: its files and its commands, and the reason where something is not known."""
 
+import select
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from shutil import which
 
 Value = str | int | float | bool
 COMMAND_LIMIT_S = 5.0
+FIRST_LINE_LIMIT_S = 1.0
 
 
 class UnobservableError(Exception):
@@ -100,3 +102,32 @@ class Machine:
             said = " ".join((done.stderr or done.stdout).split()) or "no message"
             raise UnobservableError(f"{command[0]} failed with {done.returncode}: {said}")
         return done.stdout
+
+    def ask_first_line(self, *command: str) -> str:
+        """First line of a command that does not end by itself, such as tegrastats; it is killed.
+
+        Raises:
+            UnobservableError: The command is absent or says nothing in time.
+        """
+        program = which(command[0], path=self.command_path)
+        if program is None:
+            raise UnobservableError(f"{command[0]} is not on the PATH")
+        try:
+            with (
+                subprocess.Popen(  # noqa: S603  # fixed commands, no user input
+                    [program, *command[1:]],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    stdin=subprocess.DEVNULL,
+                    text=True,
+                ) as process
+            ):
+                assert process.stdout is not None
+                ready, _, _ = select.select([process.stdout], [], [], FIRST_LINE_LIMIT_S)
+                line = process.stdout.readline() if ready else ""
+                process.kill()
+        except OSError as error:
+            raise UnobservableError(f"{command[0]}: {error.strerror or error}") from error
+        if not line:
+            raise UnobservableError(f"{command[0]} said nothing in {FIRST_LINE_LIMIT_S:.0f} s")
+        return line

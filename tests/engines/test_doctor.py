@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ ORIN_NANO_SUPER = {
 }
 JETSON_COMMANDS = {
     "nvpmodel": "NV Power Mode: 25W\n1\n",
+    "tegrastats": "06-18-2025 11:25:24 RAM 3452/7620MB (lfb 25x4MB) GR3D_FREQ 0% cpu@50.031C "
+    "gpu@49.031C tj@50.25C VDD_IN 4824mW/4824mW VDD_CPU_GPU_CV 518mW/518mW VDD_SOC 1475mW/1475mW\n",
     "nvidia-smi": "Orin (nvgpu), 8.7, 540.4.0, [N/A], [N/A], [N/A], [N/A], [N/A], [N/A]\n",
 }
 ORIN_GPU = {"name": "Orin", "sm": "8.7", "memory_mib": 7619, "integrated": True}
@@ -97,6 +100,8 @@ def test_a_jetson_is_read_from_its_files_and_commands(jetson):
         "gpu_clock_mhz": 306.0,
         "gpu_clock_max_mhz": 918.0,
         "clocks_locked": False,
+        "module_power_w": 4.824,
+        "gpu_temperature_c": 49.031,
     }
     assert seen.gpu is not None
     assert (seen.gpu.sm, seen.gpu.target) == ("8.7", "jetson-orin-nano-super")
@@ -246,6 +251,21 @@ def test_a_command_that_fails_gives_its_own_words(tmp_path, script, reason):
     machine = lay_out(tmp_path, {}, {"nvpmodel": ""})
     (tmp_path / "bin" / "nvpmodel").write_text(script)
     assert observe("mode", lambda: machine.ask("nvpmodel", "-q")).reason == reason
+
+
+def test_a_command_that_never_ends_is_stopped_after_its_first_line(tmp_path):
+    machine = lay_out(tmp_path, {}, {"tegrastats": ""})
+    (tmp_path / "bin" / "tegrastats").write_text("#!/bin/sh\necho RAM\nexec /bin/sleep 600\n")
+    begun = time.perf_counter()
+    assert machine.ask_first_line("tegrastats") == "RAM\n"
+    assert time.perf_counter() - begun < 60
+
+
+def test_a_silent_command_is_unknown(tmp_path):
+    machine = lay_out(tmp_path, {}, {"tegrastats": ""})
+    (tmp_path / "bin" / "tegrastats").write_text("#!/bin/sh\nexec /bin/sleep 600\n")
+    with pytest.raises(UnobservableError, match="tegrastats said nothing in 1 s"):
+        machine.ask_first_line("tegrastats")
 
 
 def test_an_absent_command_is_named(tmp_path):
