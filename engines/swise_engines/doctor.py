@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 from swise_engines import jetson
 from swise_engines.examination import Examination
@@ -62,7 +61,7 @@ def list_abilities(seen: Examination) -> list[Ability]:
         _build_rtx(seen),
         _build_tensorrt(seen),
         _run_engines(seen),
-        _from_checkpoints(),
+        _from_checkpoints(seen),
     ]
 
 
@@ -159,13 +158,13 @@ def _run_engines(seen: Examination) -> Ability:
     return Ability(name, works=True, why=f"{' and '.join(runtimes)} through {drivers[0]}")
 
 
-def _from_checkpoints() -> Ability:
-    name = "export and train (elsewhere than on the device, usually)"
-    missing = [module for module in ("torch", "safetensors") if find_spec(module) is None]
-    if not missing:
-        return Ability(name, works=True, why="torch and safetensors are installed")
-    mend = ("pip install 'swise-deploy[export]'",)
-    return Ability(name, works=False, why=f"{' and '.join(missing)} not installed", mend=mend)
+def _from_checkpoints(seen: Examination) -> Ability:
+    name = "export and train checkpoints"
+    torch = seen.fact("python", "torch")
+    if torch.value is not None:
+        return Ability(name, works=True, why=f"torch {torch.value}")
+    mend = (_install_extra(seen, "export"),)
+    return Ability(name, works=False, why=str(torch.reason), mend=mend)
 
 
 def _judge(seen: Examination, target: Target) -> TargetVerdict:
