@@ -1,4 +1,4 @@
-"""PSNR and SSIM of a runner over a folder of ground truth, picture by picture, remembered by content.
+"""PSNR and SSIM of a runner over a folder of ground truth, remembered by content.
 
 A score is found again by what was run and on which picture, not by file names: a run that was
 interrupted goes on where it stopped, and a changed weight, runtime or picture is measured anew.
@@ -6,6 +6,7 @@ interrupted goes on where it stopped, and a changed weight, runtime or picture i
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from pathlib import Path
 import platformdirs
 
 from swise_bench.results import PictureScore, QualityResult
+from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
-from swise_deploy.images import RgbImage
+from swise_deploy.images import RgbImage, read_rgb
 from swise_deploy.metrics import Quality, quality
-from swise_deploy.protocol import mean_quality, read_pairs
+from swise_deploy.protocol import mean_quality, pair_from_hr
+
+logger = logging.getLogger(__name__)
 
 Upscale = Callable[[RgbImage], RgbImage]
 
@@ -63,16 +67,35 @@ def score_pictures(
             scores[path.name] = known[key]
             num_known += 1
             continue
-        for pair in read_pairs([path], scale):
+        hr = _read(path, smallest=4 * scale)
+        if hr is not None:
+            pair = pair_from_hr(path.name, hr, scale)
             scores[path.name] = quality(upscale(pair.lr), pair.hr, border=scale)
             _append(store, key, scores[path.name])
+    if not scores:
+        raise InputError(
+            f"none of {len(paths)} pictures can be scored at x{scale}. "
+            f"Expected readable pictures with sides of at least {4 * scale}"
+        )
     return Scored(scores, num_known)
+
+
+def _read(path: Path, *, smallest: int) -> RgbImage | None:
+    try:
+        image = read_rgb(path)
+    except InputError as error:
+        logger.warning("left out: %s", error)
+        return None
+    if min(image.shape[:2]) < smallest:
+        logger.warning("left out: %s is smaller than %d pixels", path, smallest)
+        return None
+    return image
 
 
 def result_from_scores(
     images: str, scores: Mapping[str, Quality], reference: Mapping[str, Quality] | None
 ) -> QualityResult:
-    """Means and losses: `reference` are the scores of the fp32 torch network on the same pictures."""
+    """Means, and losses against `reference`: the fp32 torch network on the same pictures."""
     pictures = tuple(
         PictureScore(
             name,

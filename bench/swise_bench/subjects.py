@@ -90,12 +90,22 @@ def open_subject(subject: Subject, *, threads: int, folder: Path) -> Runner:
     """
     if subject.path is not None:
         return _FILE_OPENERS[subject.runner](subject.path, threads)
-    network = load_network(subject)
-    if subject.runner in ("torch", "compile"):
-        return _torch_runner(network, threads, compiled=subject.runner == "compile")
-    form, _, engine = subject.runner.partition("-")
-    path = exported(network, cast("Literal['plain', 'deploy']", form), folder)
+    path = onnx_path(subject, folder)
+    if path is None:
+        compiled = subject.runner == "compile"
+        return _torch_runner(load_network(subject), threads, compiled=compiled)
+    engine = subject.runner.partition("-")[2]
     return _FILE_OPENERS[engine or "onnxruntime"](path, threads)
+
+
+def onnx_path(subject: Subject, folder: Path) -> Path | None:
+    """The ONNX file behind a subject, exported where it has to be; None where there is none."""
+    if subject.path is not None:
+        return subject.path if subject.path.suffix == ".onnx" else None
+    if subject.runner in ("torch", "compile"):
+        return None
+    form = cast("Literal['plain', 'deploy']", subject.runner.partition("-")[0])
+    return exported(load_network(subject), form, folder)
 
 
 def load_network(subject: Subject) -> "LoadedNetwork":

@@ -192,7 +192,7 @@ def _is_evaluable(node: onnx.NodeProto, used: Sequence[str], state: _State) -> b
 
 
 def _evaluate(node: onnx.NodeProto, used: Sequence[str], state: _State) -> None:
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415  # 0.1 s, for files that need it
+    from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(node, opsets=state.opsets)
     outputs = evaluator.run(None, {name: state.data[name] for name in used})

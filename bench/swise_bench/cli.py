@@ -1,0 +1,115 @@
+"""The `swise-bench` command."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from swise_deploy.console import parse_size, run_command
+
+EPILOG = """\
+examples:
+  swise-bench swisenet_x2_fp16.onnx
+  swise-bench swisenet:2@deploy swisenet:2@plain swisenet:2@torch --lr 160x90
+  swise-bench swisenet_x2.onnx swisenet_x2.onnx@openvino --images Set5/HR --html report.html
+  swise-bench --suite table1 --data benchmark --weights weights
+  swise-bench new.onnx --baseline old.json --max-regress 5%
+
+A subject is ARTEFACT[@RUNNER]: FILE.onnx[@openvino], FILE.engine, or NETWORK:SCALE or WEIGHTS with
+@torch, @compile, @plain, @plain-openvino, @deploy, @deploy-openvino.
+exit codes: 0 done, 1 failed, 2 usage, 3 a runtime is missing, 4 slower than the baseline allows
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure artefacts and print or write what was found."""
+    return run_command(lambda: _run(_parser().parse_args(argv)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="swise-bench",
+        description="What artefacts cost and what they are worth: counted and measured, "
+        "with how each number was obtained.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help="see below")
+    measure = parser.add_argument_group("what to measure")
+    measure.add_argument(
+        "--lr",
+        type=parse_size,
+        action="append",
+        metavar="WxH",
+        help="input size of the latency; may be repeated (default: 160x90)",
+    )
+    measure.add_argument(
+        "--batch", type=_positive, action="append", metavar="N", help="pictures per call (1)"
+    )
+    measure.add_argument(
+        "--images",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="ground truth for PSNR, SSIM and drift; may be repeated",
+    )
+    measure.add_argument("--layers", action="store_true", help="time every layer")
+    measure.add_argument("--memory", action="store_true", help="peak memory, each in its process")
+    measure.add_argument("--energy", action="store_true", help="joules per frame, with a sensor")
+    measure.add_argument(
+        "--target", action="append", default=[], metavar="NAME", help="predict for a device"
+    )
+    measure.add_argument("--full", action="store_true", help="all of the above, every device")
+    how = parser.add_argument_group("how")
+    how.add_argument("--threads", type=_positive, default=_num_cpus(), metavar="N")
+    how.add_argument("--runs", type=_positive, default=20, metavar="N", help="at least (20)")
+    how.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="per subject and size (10)"
+    )
+    how.add_argument("--cache", type=Path, metavar="DIR", help="scores and exports, kept")
+    suite = parser.add_argument_group("the paper's table")
+    suite.add_argument("--suite", choices=["table1"])
+    suite.add_argument("--data", type=Path, metavar="DIR", help="with Set5/, Set14/, B100/, ...")
+    suite.add_argument("--weights", type=Path, metavar="DIR", help="published weights of others")
+    suite.add_argument("--network", action="append", default=[], metavar="NAME", help="only these")
+    suite.add_argument("--set", action="append", default=[], metavar="NAME", help="only these")
+    output = parser.add_argument_group("results")
+    output.add_argument("--json", action="store_true", help="a JSON document on stdout")
+    for kind in ("output", "csv", "markdown", "html"):
+        text = "the JSON document" if kind == "output" else f"the report as {kind}"
+        output.add_argument(f"--{kind}", type=Path, metavar="FILE", help=text)
+    gate = parser.add_argument_group("regression gate")
+    gate.add_argument("--baseline", type=Path, metavar="JSON", help="an earlier --output")
+    gate.add_argument(
+        "--max-regress", type=_percent, default=0.05, metavar="P%", help="allowed slowdown (5%%)"
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from swise_bench import command
+
+    if options.suite:
+        return command.run_table1(options)
+    return command.run_subjects(options)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    return int(text)
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%")) / 100
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 10:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a percentage, such as 5%")
+    return value
+
+
+def _num_cpus() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,117 @@
+"""Energy of a frame: what sensors show while frames are processed, less what they show at rest."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from swise_bench.nvml import NvmlError, open_nvml
+from swise_bench.results import Energy, NotMeasured
+from swise_deploy.runner import Runner
+from swise_deploy.timing import picture_call
+
+SAMPLE_EVERY_S = 0.05
+
+# Rails that carry everything; where a board has none of them, its rails are summed.
+TOTAL_RAILS = ("VDD_IN", "POM_5V_IN", "VDD_TOTAL")
+
+
+@dataclass(frozen=True, slots=True)
+class PowerSensor:
+    """Something that tells watts.
+
+    Attributes:
+        name: What is read.
+        read_watts: Reads it.
+    """
+
+    name: str
+    read_watts: Callable[[], float]
+
+
+def find_rails(root: Path = Path("/")) -> PowerSensor | None:
+    """The INA3221 power monitor of a Jetson, read through the kernel's hwmon files.
+
+    `inN_input` is in mV and `currN_input` in mA (kernel documentation, hwmon/ina3221).
+    """
+    rails: dict[str, tuple[Path, Path]] = {}
+    for monitor in sorted(root.glob("sys/class/hwmon/hwmon*")):
+        name = monitor / "name"
+        if not name.is_file() or name.read_text().strip() != "ina3221":
+            continue
+        for label in sorted(monitor.glob("in[1-3]_label")):
+            number = label.name[2]
+            files = monitor / f"in{number}_input", monitor / f"curr{number}_input"
+            if all(file.is_file() for file in files):
+                rails[label.read_text().strip()] = files
+    if not rails:
+        return None
+    total = next((rail for rail in TOTAL_RAILS if rail in rails), None)
+    used = [total] if total else list(rails)
+
+    def read_watts() -> float:
+        pairs = ([int(file.read_text()) for file in rails[rail]] for rail in used)
+        return sum(millivolts * milliamperes for millivolts, milliamperes in pairs) / 1e6
+
+    return PowerSensor(f"INA3221 {' + '.join(used)}", read_watts)
+
+
+def measure_energy(
+    runner: Runner, *, lr_size: tuple[int, int], seconds: float = 5.0, root: Path = Path("/")
+) -> Energy | NotMeasured:
+    """Joules per frame above idle, of an activated runner.
+
+    Args:
+        runner: An activated runner.
+        lr_size: Input size, (W, H).
+        seconds: How long to rest, and then how long to work.
+        root: Where /sys is found.
+    """
+    with ExitStack() as stack:
+        sensor = find_rails(root)
+        if sensor is None:
+            try:
+                nvml = stack.enter_context(open_nvml())
+                sensor = PowerSensor("NVML power of GPU 0", nvml.power_watts)
+                sensor.read_watts()
+            except NvmlError as error:
+                return NotMeasured(f"no sensor: no INA3221 rails in /sys/class/hwmon, and {error}")
+        call = picture_call(runner, lr_size)
+        call()
+        idle = _mean_watts(sensor, lambda: time.sleep(seconds))
+        num_frames = 0
+        start = time.perf_counter()
+
+        def work() -> None:
+            nonlocal num_frames
+            while time.perf_counter() - start < seconds:
+                call()
+                num_frames += 1
+
+        active = _mean_watts(sensor, work)
+        elapsed = time.perf_counter() - start
+    joules = (active - idle) * elapsed / num_frames
+    return Energy(joules, active, idle, sensor.name, num_frames, elapsed)
+
+
+def _mean_watts(sensor: PowerSensor, work: Callable[[], None]) -> float:
+    samples: list[float] = []
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.is_set():
+            samples.append(sensor.read_watts())
+            done.wait(SAMPLE_EVERY_S)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        work()
+    finally:
+        done.set()
+        thread.join()
+    return float(np.mean(samples))

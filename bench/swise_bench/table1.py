@@ -1,0 +1,267 @@
+"""The table of the SwiseNet paper: published, measured here, and the difference."""
+
+import functools
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swise_bench.quality import Upscale, score_pictures
+from swise_bench.report_tables import MISSING, TextTable
+from swise_deploy.console import progress
+from swise_deploy.errors import InputError
+from swise_deploy.files import sha256_of
+from swise_deploy.images import RgbImage, find_images
+from swise_deploy.imresize import imresize
+from swise_deploy.metrics import Quality
+from swise_deploy.protocol import mean_quality
+from swise_deploy.runner import upscale
+from swise_export.counting import lr_size_for_hr
+
+if TYPE_CHECKING:
+    from swise_deploy.models.checkpoint import LoadedNetwork
+
+logger = logging.getLogger(__name__)
+
+SETS = ("Set5", "Set14", "B100", "Urban100")
+BICUBIC = "bicubic"
+_SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One row of the paper's table; None where it prints nothing."""
+
+    params_k: float | None
+    mult_adds_g: float | None
+    scores: dict[str, Quality]
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A network at a scale on a set.
+
+    Attributes:
+        network: Name in the registry, or "bicubic".
+        scale: Output size over input size.
+        image_set: One of SETS.
+        measured: Mean scores here.
+        published: The paper's row; None for a network that it has only in its figure.
+        params: Counted parameters; None for bicubic.
+        mult_adds: Counted MACs at a 1280x720 output.
+        source: The weights.
+        num_known: Pictures whose scores an earlier run had found.
+        num_pictures: Pictures in all.
+    """
+
+    network: str
+    scale: int
+    image_set: str
+    measured: Quality
+    published: Published | None
+    params: int | None
+    mult_adds: int | None
+    source: str
+    num_known: int
+    num_pictures: int
+
+
+@functools.cache
+def published_table() -> dict[tuple[str, int], Published]:
+    """The paper's table by network and scale."""
+    text = resources.files("swise_bench").joinpath("table1.json").read_text(encoding="utf-8")
+    return {
+        (row["network"], row["scale"]): Published(
+            row["params_k"], row["mult_adds_g"], {name: Quality(*row[name]) for name in SETS}
+        )
+        for row in json.loads(text)["rows"]
+    }
+
+
+def find_sets(data: Path, wanted: Sequence[str]) -> dict[str, list[Path]]:
+    """Ground truths by set: DATA/Set5/HR/*, or DATA/Set5/*.
+
+    Raises:
+        InputError: None of the sets is there.
+    """
+    found = {}
+    for name in wanted or SETS:
+        folder = next((f for f in (data / name / "HR", data / name) if f.is_dir()), None)
+        if folder is not None:
+            found[name] = find_images(folder)
+    if not found:
+        raise InputError(
+            f"none of {', '.join(wanted or SETS)} is in {data}. Expected a folder for each set, "
+            f"such as {data / 'Set5' / 'HR'}"
+        )
+    return found
+
+
+def measure_table(
+    sets: dict[str, list[Path]],
+    *,
+    weights: Path | None,
+    networks: Sequence[str],
+    threads: int,
+    cache: Path,
+) -> Iterator[TableRow]:
+    """Measure row by row: bicubic, the shipped networks, and every network among the weights.
+
+    Args:
+        sets: Ground truths by set.
+        weights: Folder with the published weights of others.
+        networks: Only these; empty for all.
+        threads: Threads of torch.
+        cache: Folder that remembers every picture's score.
+    """
+    for scale in (2, 3, 4):
+        if not networks or BICUBIC in networks:
+            run = partial(_bicubic, scale=scale)
+            identity = "bicubic, MATLAB imresize"
+            yield from _rows(
+                BICUBIC, scale, run, identity=identity, sets=sets, cache=cache, counted=None
+            )
+        for network in _networks(weights, scale):
+            if networks and network.name not in networks:
+                continue
+            yield from _network_rows(network, sets, threads, cache)
+
+
+def _bicubic(lr: RgbImage, *, scale: int) -> RgbImage:
+    return np.asarray(imresize(lr, Fraction(scale)), np.uint8)
+
+
+def _networks(weights: Path | None, scale: int) -> "Iterator[LoadedNetwork]":
+    from swise_deploy.models.checkpoint import open_network, shipped_weights
+    from swise_deploy.models.registry import NETWORKS
+
+    for name in NETWORKS:
+        if shipped_weights(name, scale) is not None:
+            yield open_network(name, scale=scale)
+    paths = sorted(p for p in weights.rglob("*") if p.suffix in _SUFFIXES) if weights else []
+    for path in paths:
+        try:
+            network = open_network(scale=scale, weights=path)
+        except InputError as error:
+            logger.info("left out: %s", error)
+            continue
+        shipped = shipped_weights(network.name, scale)
+        if shipped is None or sha256_of(shipped) != network.weights_sha256:
+            yield network
+
+
+def _network_rows(
+    network: "LoadedNetwork",
+    sets: dict[str, list[Path]],
+    threads: int,
+    cache: Path,
+) -> Iterator[TableRow]:
+    import torch
+
+    from swise_bench.torch_counting import count_torch
+    from swise_deploy.models.torch_runner import TorchRunner
+
+    torch.set_num_threads(threads)
+    counts = count_torch(network.module, lr_size=lr_size_for_hr(network.scale))
+    with TorchRunner(network) as runner:
+        yield from _rows(
+            network.name,
+            network.scale,
+            partial(upscale, runner),
+            identity=f"{network.weights_sha256} {runner.name}",
+            sets=sets,
+            cache=cache,
+            counted=(counts.params, counts.mult_adds),
+            source=Path(network.source).name,
+        )
+
+
+def _rows(
+    name: str,
+    scale: int,
+    run: Upscale,
+    *,
+    identity: str,
+    sets: dict[str, list[Path]],
+    cache: Path,
+    counted: tuple[int, int] | None,
+    source: str = "",
+) -> Iterator[TableRow]:
+    for image_set, paths in sets.items():
+        progress(f"{name} x{scale} on {image_set}, {len(paths)} pictures")
+        scored = score_pictures(run, paths, scale, identity=identity, cache=cache)
+        yield TableRow(
+            name,
+            scale,
+            image_set,
+            mean_quality(scored.scores),
+            published_table().get((name, scale)),
+            counted[0] if counted else None,
+            counted[1] if counted else None,
+            source,
+            scored.num_known,
+            len(scored.scores),
+        )
+
+
+def text_from_rows(rows: Sequence[TableRow]) -> TextTable:
+    """The table with measured, published and difference side by side."""
+    cells = []
+    for row in rows:
+        printed = row.published.scores[row.image_set] if row.published else None
+        cells.append(
+            (
+                f"{row.network} x{row.scale}",
+                row.image_set,
+                _measured_printed(
+                    row.params, row.published.params_k if row.published else None, 1e3, "K"
+                ),
+                _measured_printed(
+                    row.mult_adds, row.published.mult_adds_g if row.published else None, 1e9, "G"
+                ),
+                f"{row.measured.psnr_y_db:.2f}",
+                f"{printed.psnr_y_db:.2f}" if printed else MISSING,
+                f"{row.measured.psnr_y_db - printed.psnr_y_db:+.2f}" if printed else MISSING,
+                f"{row.measured.ssim_y:.4f}",
+                f"{printed.ssim_y:.4f}" if printed else MISSING,
+                f"{row.measured.ssim_y - printed.ssim_y:+.4f}" if printed else MISSING,
+                row.source or MISSING,
+            )
+        )
+    return TextTable(
+        "Table 1 of the paper: measured here, published, difference",
+        (
+            "network",
+            "set",
+            "params counted (published)",
+            "Mult-Adds counted (published)",
+            "PSNR-Y",
+            "published",
+            "diff",
+            "SSIM-Y",
+            "published",
+            "diff",
+            "weights",
+        ),
+        tuple(cells),
+        (
+            (
+                "Y of BT.601, border of `scale` pixels left out, LR by MATLAB's bicubic; "
+                "Mult-Adds at a 1280x720 output (x3: LR 426x240)"
+            ),
+        ),
+    )
+
+
+def _measured_printed(counted: int | None, printed: float | None, unit: float, suffix: str) -> str:
+    if counted is None:
+        return MISSING
+    published = f"{printed:g}{suffix}" if printed else MISSING
+    return f"{counted / unit:.1f}{suffix} ({published})"
