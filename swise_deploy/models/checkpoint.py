@@ -5,7 +5,6 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from swise_deploy.console import choose
 from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.models.registry import NETWORKS, Recognised, network_module
+from swise_deploy.models.shipped import shipped_names, shipped_weights
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +52,6 @@ class LoadedNetwork:
     weights_sha256: str
 
 
-def shipped_weights(name: str, scale: int) -> Path | None:
-    """The weights file that ships with the package, or None where there is none yet."""
-    path = Path(str(resources.files("swise_deploy"))) / "weights" / f"{name}_x{scale}.safetensors"
-    return path if path.is_file() else None
-
-
 def open_network(
     name: str | None = None, *, scale: int | None = None, weights: Path | None = None
 ) -> LoadedNetwork:
@@ -80,14 +74,9 @@ def open_network(
         if weights is None:
             raise InputError(
                 f"no weights for {name} x{scale} ship with this version. "
-                f"Shipped: {', '.join(_shipped_names())}. Give your own with --weights FILE"
+                f"Shipped: {', '.join(shipped_names())}. Give your own with --weights FILE"
             )
     return _network_from_file(weights, name, scale)
-
-
-def _shipped_names() -> list[str]:
-    folder = Path(str(resources.files("swise_deploy"))) / "weights"
-    return sorted(p.stem.replace("_x", " x") for p in folder.glob("*.safetensors"))
 
 
 def _network_from_file(path: Path, name: str | None, scale: int | None) -> LoadedNetwork:
