@@ -15,7 +15,7 @@ import swise_engines
 from swise_engines.machine import Machine, UnobservableError
 from swise_engines.probe import PROBES
 
-PROBE_LIMIT_S = 20.0
+PROBE_LIMIT_S = 60.0  # a first import from an SD card takes its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class Backend:
     def works(self) -> bool:
         """Whether it loads."""
         return self.version is not None
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it is simply not installed, and not there but broken or slow."""
+        return self.error is not None and self.error.startswith("No module named")
 
     def require_version(self) -> str:
         """Its version.

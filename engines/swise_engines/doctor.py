@@ -116,7 +116,7 @@ def _onnx_on_cpu(seen: Examination) -> Ability:
     if runtime.works:
         providers = seen.fact("python", "onnxruntime_providers").value
         return Ability(name, works=True, why=f"ONNX Runtime {runtime.version}: {providers}")
-    mend = (f"{_pip(seen)} install onnxruntime",)
+    mend = _mend_packages(seen, ["onnxruntime"], f"{_pip(seen)} install onnxruntime")
     return Ability(name, works=False, why=f"onnxruntime: {runtime.error}", mend=mend)
 
 
@@ -127,7 +127,8 @@ def _build_rtx(seen: Examination) -> Ability:
         version = seen.backends["tensorrt_rtx"].version
         return Ability(name, works=True, why=f"TensorRT for RTX {version}; needs no GPU")
     why = "; ".join(f"{key}: {seen.backends[key].error}" for key in missing)
-    return Ability(name, works=False, why=why, mend=(_install_extra(seen, "rtx"),))
+    mend = _mend_packages(seen, missing, _install_extra(seen, "rtx"))
+    return Ability(name, works=False, why=why, mend=mend)
 
 
 def _build_tensorrt(seen: Examination) -> Ability:
@@ -139,7 +140,8 @@ def _build_tensorrt(seen: Examination) -> Ability:
         return Ability(name, works=False, why=f"it builds on the GPU it builds for; {seen.no_gpu}")
     if not seen.backends["polygraphy"].works:
         why = f"polygraphy: {seen.backends['polygraphy'].error}"
-        return Ability(name, works=False, why=why, mend=(_install_extra(seen, "tensorrt"),))
+        mend = _mend_packages(seen, ["polygraphy"], _install_extra(seen, "tensorrt"))
+        return Ability(name, works=False, why=why, mend=mend)
     return Ability(name, works=True, why=f"TensorRT {trt.version} for SM {seen.gpu.sm}")
 
 
@@ -218,7 +220,17 @@ def _can_run(seen: Examination, target: Target) -> Ability:
     return Ability("run", works=ability.works, why=ability.why, mend=ability.mend)
 
 
+def _mend_packages(seen: Examination, names: list[str], install: str) -> tuple[str, ...]:
+    """Install what is absent; try by hand what is there and does not load, to see all it says."""
+    broken = [name for name in names if not seen.backends[name].is_absent]
+    if broken:
+        return tuple(f"{sys.executable} -m swise_engines.probe {name}" for name in broken)
+    return (install,)
+
+
 def _mend_tensorrt(seen: Examination) -> tuple[str, ...]:
+    if not seen.backends["tensorrt"].is_absent:
+        return (f"{sys.executable} -m swise_engines.probe tensorrt",)
     if seen.hidden_tensorrt:
         return _show_system_packages(seen)
     if seen.jetpack:
@@ -241,6 +253,8 @@ def _show_system_packages(seen: Examination) -> tuple[str, ...]:
 
 
 def _mend_pycuda(seen: Examination) -> tuple[str, ...]:
+    if not seen.backends["pycuda"].is_absent:
+        return (f"{sys.executable} -m swise_engines.probe pycuda",)
     if seen.jetpack:
         return (
             "sudo apt-get install build-essential python3-dev",

@@ -178,6 +178,15 @@ def test_a_jetson_without_pycuda_compiles_it_with_jetpacks_cuda(jetson):
     assert ability.mend[1].startswith("PATH=/usr/local/cuda/bin:$PATH ")
 
 
+def test_what_is_installed_but_broken_is_not_installed_again(jetson):
+    found = backends(ORIN_GPU)
+    broken = "libnvinfer.so.10: cannot open shared object file"
+    found["tensorrt"] = Backend("tensorrt", None, broken)
+    ability = by_name(doctor.list_abilities(examine(jetson, found)), "build engines with TensorRT")
+    assert broken in ability.why
+    assert ability.mend == (f"{sys.executable} -m swise_engines.probe tensorrt",)
+
+
 def test_a_ready_jetson_serves_itself_and_says_with_what(jetson):
     found = backends(ORIN_GPU, tensorrt="10.3.0", polygraphy="0.49.20", pycuda="2024.1.2")
     seen = examine(jetson, found)
