@@ -6,6 +6,7 @@ runner's name.
 """
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ MIB = 1 << 20
 
 Binding = Literal["cuda-python", "pycuda"]
 
-# Tried in this order; the modules import their package when they are opened.
-BINDINGS: dict[Binding, str] = {
-    "cuda-python": "swise_engines.cuda_python",
-    "pycuda": "swise_engines.cuda_pycuda",
+# Package and module of each, tried in this order.
+BINDINGS: dict[Binding, tuple[str, str]] = {
+    "cuda-python": ("cuda", "swise_engines.cuda_python"),
+    "pycuda": ("pycuda", "swise_engines.cuda_pycuda"),
 }
 
 
@@ -147,18 +148,50 @@ def open_cuda(binding: Binding | None = None, *, index: int = 0) -> Cuda:
     """Open a GPU with the binding named, or with the first that serves.
 
     Raises:
-        BackendMissingError: No binding is installed, or no GPU answers; every reason is told.
+        BackendMissingError: No binding is installed, or no GPU answers; each says why.
     """
+    asked = [binding] if binding is not None else list(BINDINGS)
+    installed = [name for name in asked if importlib.util.find_spec(BINDINGS[name][0])]
+    if not installed:
+        raise BackendMissingError(
+            f"running an engine needs {' or '.join(asked)}, and it is not installed. Install it "
+            "with: pip install 'swise-deploy[rtx]' (on a Jetson: 'swise-deploy[tensorrt]')"
+        )
     reasons = []
-    for name, module in BINDINGS.items():
-        if binding in (None, name):
-            try:
-                opened: Cuda = importlib.import_module(module).open_device(index)
-            except BackendMissingError as error:
-                reasons.append(str(error))
-            else:
-                return opened
-    raise BackendMissingError("no GPU to run on: " + "; ".join(reasons))
+    for name in installed:
+        opened, reason = _try_open(name, index)
+        if opened is not None:
+            return opened
+        reasons.append(reason)
+    raise BackendMissingError("; ".join(reasons))
+
+
+def _try_open(binding: Binding, index: int) -> tuple[Cuda | None, str]:
+    try:
+        return importlib.import_module(BINDINGS[binding][1]).open_device(index), ""
+    except BackendMissingError as error:
+        return None, str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuAtHand:
+    """The GPU of this machine, or why there is none."""
+
+    cuda: Cuda | None
+    reason: str = ""
+
+    @property
+    def device(self) -> Device | None:
+        """What it is."""
+        return None if self.cuda is None else self.cuda.device
+
+
+def find_gpu() -> GpuAtHand:
+    """Look for a GPU; not finding one is an answer, not an error."""
+    try:
+        return GpuAtHand(open_cuda())
+    except BackendMissingError as error:
+        return GpuAtHand(None, str(error))
 
 
 def out_of_memory(asked_bytes: int, free_bytes: int, total_bytes: int, purpose: str) -> SwiseError:
@@ -166,6 +199,6 @@ def out_of_memory(asked_bytes: int, free_bytes: int, total_bytes: int, purpose: 
     return SwiseError(
         f"out of GPU memory: {purpose} needs {asked_bytes / MIB:.0f} MiB, but "
         f"{free_bytes / MIB:.0f} of {total_bytes / MIB:.0f} MiB are free. Close what else uses "
-        "the GPU, build the engine for smaller pictures (swise-build --size), or upscale in smaller "
-        "tiles"
+        "the GPU, build the engine for smaller pictures (swise-build --size), or upscale in "
+        "smaller tiles"
     )

@@ -106,8 +106,9 @@ def _weights_beside(tensors: Sequence[Api], producers: Mapping[str, Api]) -> str
         producer = producers.get(tensor.name)
         if source := _dequantised_from(producer):
             return source
-        if producer is not None and producer.type.name == "CONSTANT":
-            return _type_name(tensor.dtype)
+        stored = _type_name(tensor.dtype)
+        if producer is not None and producer.type.name == "CONSTANT" and stored in FLOATING:
+            return stored
     return ""
 
 
@@ -133,10 +134,8 @@ def _type_name(data_type: Api) -> str:
 
 
 def _nodes_of(name: str, metadata: str) -> tuple[str, ...]:
-    found = _ONNX_NODE.findall(metadata or "")
-    if found:
-        return tuple(found)
-    parts = re.split(r" \+ |[{}\[\]]|\.\.\.", name)
+    parts = _ONNX_NODE.findall(metadata or "") or re.split(r" \+ |[{}\[\]]|\.\.\.", name)
+    # The parser names a nameless node after its first output, as the counting does.
     return tuple(part.strip().removeprefix("node_of_") for part in parts if part.strip())
 
 

@@ -12,8 +12,7 @@ from swise_deploy.files import sha256_of
 from swise_deploy.runner import PictureIO
 from swise_engines.profiles import Extent, Profile
 from swise_export.counting import Counts, count_onnx, picture_input, picture_layout, read_onnx
-
-METADATA_PREFIX = "swise."
+from swise_export.manifest import METADATA_PREFIX
 
 
 @dataclass(frozen=True, slots=True)

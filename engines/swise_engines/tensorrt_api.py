@@ -45,7 +45,9 @@ class TypingPlan:
     pins_layers: bool = False
 
 
-def plan_typing(backend: Backend, version: str, precisions: Collection[str]) -> TypingPlan:
+def plan_typing(
+    backend: Backend, version: str, precisions: Collection[str], *, on_dla: bool = False
+) -> TypingPlan:
     """Say how to build a graph that computes in the given precisions.
 
     TensorRT 11 and TensorRT for RTX know strongly typed networks only; 10 knows both, 8 only weakly
@@ -56,6 +58,7 @@ def plan_typing(backend: Backend, version: str, precisions: Collection[str]) -> 
         backend: Which TensorRT.
         version: Its version, such as "10.3.0.30".
         precisions: What the graph's layers compute in: "fp32", "fp16", "bf16", "int8".
+        on_dla: Built for a deep-learning accelerator, which TensorRT 10 serves weakly typed only.
 
     Raises:
         BackendMissingError: The version is too old to be used here.
@@ -68,7 +71,7 @@ def plan_typing(backend: Backend, version: str, precisions: Collection[str]) -> 
             f"TensorRT {version} is too old: {OLDEST_TENSORRT[0]}.{OLDEST_TENSORRT[1]} or later is "
             "needed. Update JetPack (5.1 brings TensorRT 8.5, 6.0 brings 8.6)"
         )
-    if release >= (10, 0):
+    if release >= (11, 0) or (release >= (10, 0) and not on_dla):
         return TypingPlan(strongly_typed=True, creation_flags=("STRONGLY_TYPED",))
     flags = [name.upper() for name in ("fp16", "bf16", "int8") if name in precisions]
     if "BF16" in flags:
@@ -97,6 +100,15 @@ def load_tensorrt(backend: Backend) -> ModuleType:
     """
     purpose = "an engine of TensorRT for RTX" if backend == "tensorrt_rtx" else "a TensorRT engine"
     return require(backend, extra=EXTRAS[backend], purpose=purpose)
+
+
+def is_installed(backend: Backend) -> bool:
+    """Whether a TensorRT can be imported here."""
+    try:
+        load_tensorrt(backend)
+    except BackendMissingError:
+        return False
+    return True
 
 
 def version_of(trt: ModuleType) -> str:

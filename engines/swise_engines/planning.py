@@ -1,0 +1,146 @@
+"""What a build is asked for, checked against the target, the TensorRT and the GPU that are here."""
+
+from dataclasses import dataclass
+
+from swise_deploy.errors import BackendMissingError, InputError
+from swise_engines.builder_config import CompileOptions
+from swise_engines.cuda import Device
+from swise_engines.engine_manifest import Compatibility
+from swise_engines.profiles import Profile, default_profile
+from swise_engines.source_onnx import SourceOnnx
+from swise_engines.targets import Backend, Target
+from swise_engines.tensorrt_api import is_installed, load_tensorrt
+
+_MOST_DLA_CORES = 2  # of any Jetson; the builder refuses one that is not there
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What is to be built.
+
+    Attributes:
+        target: The device; None is the GPU at hand.
+        backend: Which TensorRT; None takes the target's first that is installed.
+        profiles: Sizes that the engine takes; none takes the defaults for the scale.
+        max_batch: Most pictures at once, for the default profile.
+        precision: What is asked for; "" asks for what the ONNX file says of itself.
+        workspace_mib: Limit for scratch memory while building.
+        optimization_level: 0 to 5.
+        dla_core: Deep-learning accelerator to run on.
+        compatibility: Which other GPUs may run the engine.
+        version_compatible: Whether later versions of TensorRT may.
+    """
+
+    target: Target | None
+    backend: Backend | None = None
+    profiles: tuple[Profile, ...] = ()
+    max_batch: int = 1
+    precision: str = ""
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    dla_core: int | None = None
+    compatibility: Compatibility = "none"
+    version_compatible: bool = False
+
+
+def choose_backend(options: BuildOptions, device: Device | None) -> Backend:
+    """The TensorRT to build with: the one asked for, or the first of the target's that is here.
+
+    Raises:
+        InputError: The target has no such backend.
+        BackendMissingError: None of them is installed, or the GPU at hand is asked for without one.
+    """
+    if options.target is None and device is None:
+        raise BackendMissingError(
+            "--target current needs a GPU, and there is none here. Name the device that the engine "
+            "is for; swise-doctor lists them"
+        )
+    known: tuple[Backend, ...] = ("tensorrt", "tensorrt_rtx")
+    if options.target is not None:
+        known = options.target.backends
+    if options.backend is not None:
+        if options.backend not in known:
+            raise InputError(
+                f"--backend {options.backend}: {title_of(options)} is served by {', '.join(known)}"
+            )
+        return options.backend
+    # Without any of them, the import of the preferred one tells what to install.
+    chosen = next(filter(is_installed, known), known[0])
+    load_tensorrt(chosen)
+    return chosen
+
+
+def plan_build(
+    source: SourceOnnx,
+    options: BuildOptions,
+    backend: Backend,
+    version: str,
+    device: Device | None,
+) -> CompileOptions:
+    """Check that source, target, TensorRT and GPU go together, and say what TensorRT is told.
+
+    Raises:
+        InputError: They do not.
+        BackendMissingError: The target's engines are built on the target, which is not here.
+    """
+    target = options.target
+    if backend == "tensorrt":
+        _check_on_device(options, version, device)
+    num_dla_cores = _MOST_DLA_CORES if target is None else target.dla_cores
+    if options.dla_core is not None and options.dla_core >= num_dla_cores:
+        raise InputError(
+            f"--dla-core {options.dla_core}: {title_of(options)} has {num_dla_cores} of them, "
+            "counted from 0"
+        )
+    profiles = options.profiles
+    if not profiles:
+        profiles = (source.fit_profile(default_profile(source.scale, max_batch=options.max_batch)),)
+    for profile in profiles:
+        source.check_profile(profile)
+    sm = target.sm if target is not None else (device.sm if device is not None else None)
+    return CompileOptions(
+        backend=backend,
+        sm=sm,
+        profiles=profiles,
+        precision=options.precision or source.precision,
+        workspace_mib=options.workspace_mib,
+        optimization_level=options.optimization_level,
+        dla_core=options.dla_core,
+        compatibility=options.compatibility,
+        version_compatible=options.version_compatible,
+    )
+
+
+def _check_on_device(options: BuildOptions, version: str, device: Device | None) -> None:
+    target = options.target
+    if device is None:
+        raise BackendMissingError(
+            f"TensorRT builds on the device itself: run swise-build on {title_of(options)}, where "
+            "TensorRT times its kernels on the GPU. Engines for RTX cards build anywhere with "
+            "--backend tensorrt_rtx"
+        )
+    if target is not None and target.sm != device.sm:
+        raise InputError(
+            f"{target.title} has SM {target.sm}, but this is a {device.name} of SM {device.sm}, "
+            "and TensorRT builds for the GPU that it runs on. Build on the device, or for this one "
+            "with --target current"
+        )
+    if target is not None and not target.served_by(version):
+        raise InputError(
+            f"TensorRT {version} does not serve {target.title}; "
+            f"{', '.join(target.tensorrt_versions)} do"
+        )
+
+
+def target_slug(options: BuildOptions, settings: CompileOptions) -> str:
+    """How an engine's file name names what it is for, such as "sm86" or "jetson-orin-nano"."""
+    if settings.compatibility == "ampere_plus":
+        return "portable"
+    if options.target is not None:
+        return options.target.name
+    return f"sm{(settings.sm or '').replace('.', '')}"
+
+
+def title_of(options: BuildOptions) -> str:
+    """What the target is called."""
+    return "the GPU at hand" if options.target is None else options.target.title

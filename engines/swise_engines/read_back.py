@@ -1,0 +1,53 @@
+"""The precision of a built engine, read out of the engine itself. Needs the GPU that it is for."""
+
+from types import ModuleType
+
+from swise_deploy.errors import BuildError
+from swise_engines.cuda import Cuda
+from swise_engines.layer_types import layers_from_inspector
+from swise_engines.precision_table import PrecisionTable, table_from_layers
+from swise_engines.profiles import Profile
+from swise_engines.source_onnx import SourceOnnx
+from swise_engines.tensorrt_api import Api, Messages
+
+
+def deserialize(trt: ModuleType, plan: bytes, messages: Messages) -> tuple[Api, Api]:
+    """Load an engine; gives the runtime, which has to outlive it, and the engine.
+
+    Raises:
+        BuildError: TensorRT refuses it, with its reasons.
+    """
+    runtime = trt.Runtime(messages.sink)
+    if runtime is not None and hasattr(runtime, "engine_host_code_allowed"):
+        runtime.engine_host_code_allowed = True  # version-compatible engines carry their runtime
+    engine = runtime.deserialize_cuda_engine(plan) if runtime is not None else None
+    if engine is None:
+        raise BuildError(
+            f"TensorRT {trt.__version__} cannot load the engine: {messages.explain()}. "
+            "Build it again on this device with swise-build --target current"
+        )
+    return runtime, engine
+
+
+def read_back(
+    trt: ModuleType, plan: bytes, source: SourceOnnx, profile: Profile, cuda: Cuda
+) -> PrecisionTable:
+    """Load an engine and sum up the precision of its layers, at the profile's typical size.
+
+    Raises:
+        BuildError: It cannot be loaded or does not tell.
+    """
+    messages = Messages(trt)
+    with cuda.use():
+        runtime, engine = deserialize(trt, plan, messages)
+        context = engine.create_execution_context()
+        if context is None:
+            raise BuildError(f"no execution context for the engine: {messages.explain()}")
+        # With open sizes the inspector tells formats only for the sizes that a context has set.
+        context.set_input_shape(source.input_name, profile.opt.shape(source.io))
+        inspector = engine.create_engine_inspector()
+        inspector.execution_context = context
+        text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+        table = table_from_layers(layers_from_inspector(text), source.counts, "built engine")
+        del inspector, context, engine, runtime
+    return table
