@@ -21,6 +21,7 @@ Call = Callable[[], object]
 # Warm-up is over when the median of the last runs is this close to that of the runs before them.
 STEADY_WITHIN = 0.05
 STEADY_WINDOW = 4
+MIN_WARMUP_RUNS = 3
 MAX_WARMUP_RUNS = 40
 
 
@@ -105,7 +106,8 @@ def time_calls(
         calls: What to run, by name. A call must return when its work is done, not when it is
             queued.
         min_runs: Rounds to make if time allows.
-        max_seconds: Time for the counted rounds of all the calls together; warm-up comes on top.
+        max_seconds: Time for the counted rounds of all the calls together; warm-up may take as
+            much again.
         max_relative_width: Half the 95% confidence interval of a median over the median.
         pause_s: Idle time before each run, for the waiting threads of the last one to give up.
 
@@ -114,7 +116,7 @@ def time_calls(
     """
     if not calls:
         raise ValueError("nothing to time: calls is empty")
-    warmups = _warm_up(calls)
+    warmups = _warm_up(calls, max_seconds)
     samples: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     start = time.perf_counter()
@@ -196,11 +198,13 @@ def _binomial_half(num: int) -> NDArray[np.float64]:
     return np.asarray(np.exp(logs), np.float64)
 
 
-def _warm_up(calls: Mapping[str, Call]) -> dict[str, list[float]]:
+def _warm_up(calls: Mapping[str, Call], max_seconds: float) -> dict[str, list[float]]:
+    start = time.perf_counter()
     warmups: dict[str, list[float]] = {name: [_wall_ms(call)] for name, call in calls.items()}
-    for _ in range(MAX_WARMUP_RUNS - 1):
+    for done in range(1, MAX_WARMUP_RUNS):
         waiting = [name for name, times in warmups.items() if not _is_steady(times)]
-        if not waiting:
+        is_late = done >= MIN_WARMUP_RUNS and time.perf_counter() - start >= max_seconds
+        if not waiting or is_late:
             break
         for name in waiting:
             warmups[name].append(_wall_ms(calls[name]))

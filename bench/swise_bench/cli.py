@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     for kind in ("output", "csv", "markdown", "html"):
         text = "the JSON document" if kind == "output" else f"the report as {kind}"
         output.add_argument(f"--{kind}", type=Path, metavar="FILE", help=text)
+    output.add_argument("--figure", type=Path, metavar="PNG", help="one crop, every method")
     gate = parser.add_argument_group("regression gate")
     gate.add_argument("--baseline", type=Path, metavar="JSON", help="an earlier --output")
     gate.add_argument(

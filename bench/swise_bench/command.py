@@ -5,13 +5,25 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from swise_bench.benchmark import Settings, run_benchmark
 from swise_bench.gate import compare_documents, describe_changes
+from swise_bench.peaks import measure_peaks
+from swise_bench.prediction import (
+    PREDICTED_PRECISIONS,
+    Prediction,
+    device_from_target,
+    document_from_prediction,
+    predict,
+    tables_from_predictions,
+)
 from swise_bench.quality import default_cache
+from swise_bench.report_html import page_from_benchmark
 from swise_bench.report_tables import (
     TextTable,
     csv_from_benchmark,
@@ -19,12 +31,17 @@ from swise_bench.report_tables import (
     print_tables,
     tables_from_benchmark,
 )
-from swise_bench.results import document_from_benchmark, read_document
-from swise_bench.subjects import parse_subject
+from swise_bench.results import Benchmark, NotMeasured, document_from_benchmark, read_document
+from swise_bench.showcase import Showcase, make_showcase, write_figure
+from swise_bench.subjects import onnx_path, open_subject, parse_subject
 from swise_bench.table1 import find_sets, measure_table, text_from_rows
 from swise_deploy.console import progress
 from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.files import write_json, writing
+from swise_deploy.images import find_images
+from swise_deploy.runner import upscale
+from swise_engines.targets import find_target, load_targets
+from swise_export.counting import count_onnx
 
 
 def run_subjects(options: argparse.Namespace) -> int:
@@ -53,10 +70,18 @@ def run_subjects(options: argparse.Namespace) -> int:
         cache=options.cache or default_cache(),
     )
     benchmark = run_benchmark(settings)
+    predictions = _predict(options, settings, benchmark)
     document = document_from_benchmark(benchmark)
-    tables = tables_from_benchmark(benchmark)
+    document["predictions"] = [document_from_prediction(p) for p in predictions]
+    tables = [*tables_from_benchmark(benchmark), *tables_from_predictions(predictions)]
     _write(options.markdown, markdown_from_tables(tables))
     _write(options.csv, csv_from_benchmark(benchmark))
+    if options.html or options.figure:
+        showcase = _showcase(settings, benchmark)
+        if options.figure:
+            _write_figure(options.figure, showcase)
+        page = page_from_benchmark(benchmark, showcase=showcase, predictions=predictions)
+        _write(options.html, page)
     if options.output:
         write_json(options.output, document)
     _print(document, tables, as_json=options.json)
@@ -70,6 +95,61 @@ def run_subjects(options: argparse.Namespace) -> int:
                 f"{'; '.join(slower)}. Find what changed, or measure a new baseline"
             )
     return 0
+
+
+def _predict(
+    options: argparse.Namespace, settings: Settings, benchmark: Benchmark
+) -> list[Prediction]:
+    """Every target that was asked for, in fp16 and int8; with --full this machine too."""
+    names = list(load_targets()) if options.full else options.target
+    devices = [device_from_target(find_target(name)) for name in names]
+    predictions = []
+    for subject, result in zip(settings.subjects, benchmark.subjects, strict=True):
+        path = onnx_path(subject, settings.cache / "exported")
+        if path is None:
+            continue
+        if options.full:
+            latency = result.latencies[0]
+            own = predict(
+                subject.name,
+                count_onnx(path, lr_size=latency.lr_size),
+                measure_peaks(settings.threads),
+                precision="fp32",
+                measured_ms=latency.timing.p50_ms / latency.batch,
+            )
+            predictions.append(own)
+        counts = count_onnx(path)
+        for device in devices:
+            predictions += [
+                predict(subject.name, counts, device, precision=precision)
+                for precision in PREDICTED_PRECISIONS
+            ]
+    return [prediction for prediction in predictions if prediction is not None]
+
+
+def _showcase(settings: Settings, benchmark: Benchmark) -> Showcase | None:
+    """The picture that lost most, through every subject of the first one's scale."""
+    first = benchmark.subjects[0]
+    if not settings.images or isinstance(first.quality, NotMeasured):
+        return None
+    worst = first.quality[0].worst.picture
+    path = next(p for p in find_images(settings.images[0]) if p.name == worst)
+    with ExitStack() as stack:
+        upscalers = {}
+        for subject, result in zip(settings.subjects, benchmark.subjects, strict=True):
+            if result.scale == first.scale:
+                runner = open_subject(
+                    subject, threads=settings.threads, folder=settings.cache / "exported"
+                )
+                upscalers[subject.name] = partial(upscale, stack.enter_context(runner))
+        return make_showcase(path, first.scale, upscalers)
+
+
+def _write_figure(path: Path, showcase: Showcase | None) -> None:
+    if showcase is None:
+        raise InputError("--figure needs pictures. Give --images DIR")
+    write_figure(path, showcase)
+    progress(f"wrote {path}")
 
 
 def run_table1(options: argparse.Namespace) -> int:

@@ -139,8 +139,9 @@ def _bicubic(lr: RgbImage, *, scale: int) -> RgbImage:
 
 
 def _networks(weights: Path | None, scale: int) -> "Iterator[LoadedNetwork]":
-    from swise_deploy.models.checkpoint import open_network, shipped_weights
+    from swise_deploy.models.checkpoint import open_network
     from swise_deploy.models.registry import NETWORKS
+    from swise_deploy.models.shipped import shipped_weights
 
     for name in NETWORKS:
         if shipped_weights(name, scale) is not None:

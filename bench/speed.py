@@ -1,0 +1,84 @@
+"""How much faster the deploy form is: one interleaved run on this machine's CPU.
+
+    python bench/speed.py --scale 2 --scale 4
+
+For each scale, the same weights as plain torch.onnx.export and as this project's export, both in
+ONNX Runtime and, where it is installed, in OpenVINO, beside eager torch: 2 threads, LR 160x90.
+Ratios are taken within each round, so that they hold on a machine that is not quiet; absolute
+times do not.
+"""
+
+import argparse
+import json
+import sys
+
+from swise_bench.benchmark import Settings, run_benchmark
+from swise_bench.results import document_from_benchmark
+from swise_bench.subjects import parse_subject
+from swise_deploy.console import parse_size, progress, run_command
+from swise_deploy.dependencies import require
+from swise_deploy.errors import BackendMissingError
+
+BASE = ("deploy", "plain", "torch")
+OPENVINO = ("plain-openvino", "deploy-openvino")
+
+
+def main() -> int:
+    """Measure every scale that was asked for and print one line for each runner."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", default="swisenet")
+    parser.add_argument("--scale", type=int, action="append", help="default: 2 and 4")
+    parser.add_argument("--lr", type=parse_size, default=(160, 90), metavar="WxH")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=8.0, help="per runner")
+    parser.add_argument("--runs", type=int, default=15, help="at least")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile too; it takes a while"
+    )
+    parser.add_argument("--json", action="store_true")
+    return run_command(lambda: _run(parser.parse_args()))
+
+
+def _run(options: argparse.Namespace) -> int:
+    kinds = [*BASE, *(["compile"] if options.compile else []), *_openvino_kinds()]
+    documents = []
+    for scale in options.scale or [2, 4]:
+        names = [f"{options.model}:{scale}@{kind}" for kind in kinds]
+        benchmark = run_benchmark(
+            Settings(
+                subjects=tuple(parse_subject(name) for name in names),
+                lr_sizes=(options.lr,),
+                threads=options.threads,
+                min_runs=options.runs,
+                max_seconds=options.seconds,
+            )
+        )
+        documents.append(document_from_benchmark(benchmark))
+        if options.json:
+            continue
+        width, height = options.lr
+        lines = [f"{options.model} x{scale}, LR {width}x{height}, {options.threads} threads"]
+        lines += [
+            f"  {r.subject:<32} {r.times_slower.value:6.2f} times the time of {r.reference}"
+            f"  (95% CI {r.times_slower.low:.2f} to {r.times_slower.high:.2f})"
+            for r in benchmark.ratios
+        ]
+        lines += [f"  warning: {w}" for w in [benchmark.quietness.warning] if w]
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+    if options.json:
+        sys.stdout.write(json.dumps(documents, indent=2) + "\n")
+    return 0
+
+
+def _openvino_kinds() -> tuple[str, ...]:
+    try:
+        require("openvino", extra="openvino", purpose="comparing with OpenVINO")
+    except BackendMissingError as error:
+        progress(f"left out: {error}")
+        return ()
+    return OPENVINO
+
+
+if __name__ == "__main__":
+    sys.exit(main())

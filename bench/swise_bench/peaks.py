@@ -1,0 +1,76 @@
+"""What this machine's processor reaches at best: a large convolution and a large copy."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from swise_bench.prediction import Device
+from swise_deploy.timing import time_calls
+
+# 256 channels at 64x64: compute-bound by a wide margin (about 500 MACs a byte), and within a
+# second's reach.
+_CHANNELS = 256
+_SIDE = 64
+_KERNEL = 3
+_COPY_BYTES = 64 * 2**20
+
+
+def measure_peaks(threads: int) -> Device:
+    """Measure the peaks of this machine, with the threads that the benchmark uses.
+
+    Arithmetic: a 256-channel 3x3 convolution in ONNX Runtime, fp32. Bandwidth: copies of 64 MiB,
+    one in each thread, reading and writing counted. The best of the runs stands for the peak.
+    """
+    copies = _copies(threads)
+    timings = time_calls(
+        {"convolution": _convolution(threads), "copy": copies}, min_runs=12, max_seconds=6
+    )
+    macs = _CHANNELS**2 * _KERNEL**2 * _SIDE**2
+    tera_ops = 2 * macs / (min(timings["convolution"].samples_ms) * 1e9)
+    bandwidth = 2 * _COPY_BYTES * threads / (min(timings["copy"].samples_ms) * 1e6)
+    return Device(
+        "this machine",
+        {"fp32": tera_ops, "fp16": None, "int8": None},
+        tera_ops,
+        bandwidth,
+        f"measured with {threads} threads: {tera_ops * 500:.1f} GMAC/s in a {_CHANNELS}-channel "
+        f"{_KERNEL}x{_KERNEL} convolution of ONNX Runtime, {bandwidth:.1f} GB/s in copies",
+    )
+
+
+def _convolution(threads: int) -> Callable[[], object]:
+    import onnxruntime
+
+    generator = np.random.default_rng(0)
+    shape = (1, _CHANNELS, _SIDE, _SIDE)
+    weight = generator.standard_normal((_CHANNELS, _CHANNELS, _KERNEL, _KERNEL), np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        "peak",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=onnx.IR_VERSION_2021_7_30)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    x = generator.standard_normal(shape, np.float32)
+    return lambda: session.run(None, {"x": x})
+
+
+def _copies(threads: int) -> Callable[[], object]:
+    sources = [np.ones(_COPY_BYTES // 4, np.float32) for _ in range(threads)]
+    destinations = [np.zeros_like(source) for source in sources]
+    pool = ThreadPoolExecutor(threads)
+
+    def copy() -> None:
+        list(pool.map(np.copyto, destinations, sources))
+
+    return copy

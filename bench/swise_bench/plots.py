@@ -1,0 +1,219 @@
+"""Plots as inline SVG; colours are the page's CSS variables, to follow its light and dark mode."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH = 720
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 14, 44
+_ROW = 44
+NUM_COLOURS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A labelled mark.
+
+    Attributes:
+        label: Shown on hover and read to screen readers.
+        x: Horizontal value.
+        y: Vertical value.
+        series: Colour, counted from 0.
+        text: Written beside the mark; empty for none.
+    """
+
+    label: str
+    x: float
+    y: float
+    series: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One direction of a plot: label, range and whether it is logarithmic."""
+
+    label: str
+    low: float
+    high: float
+    is_log: bool = False
+
+    def place(self, value: float, start: float, end: float) -> float:
+        """Position of a value between two pixel coordinates."""
+        low, high, at = (_scaled(v, self.is_log) for v in (self.low, self.high, value))
+        return start + (end - start) * (at - low) / ((high - low) or 1)
+
+    def ticks(self) -> list[float]:
+        """Round values to label, about five."""
+        if self.is_log:
+            low, high = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            steps = (1,) if high - low > 3 else (1, 2, 5)
+            values = [s * 10.0**e for e in range(low, high + 1) for s in steps]
+        else:
+            step = _round_step((self.high - self.low) / 5)
+            first = math.ceil(self.low / step)
+            values = [step * i for i in range(first, math.floor(self.high / step) + 1)]
+        return [v for v in values if self.low <= v <= self.high]
+
+
+def axis_around(label: str, values: Sequence[float], *, is_log: bool = False) -> Axis:
+    """An axis with a margin around the values."""
+    low, high = min(values), max(values)
+    if is_log:
+        return Axis(label, low / 1.4, high * 1.4, is_log=True)
+    margin = 0.12 * ((high - low) or abs(high) or 1)
+    return Axis(label, low - margin, high + margin)
+
+
+def scatter(title: str, points: Sequence[Point], x: Axis, y: Axis, *, extra: str = "") -> str:
+    """Marks with their names; `extra` is SVG drawn below them."""
+    height = 380
+    marks = []
+    for point in points:
+        px = x.place(point.x, _LEFT, WIDTH - _RIGHT)
+        py = y.place(point.y, height - _BOTTOM, _TOP)
+        anchor, shift = ("end", -9) if px > WIDTH * 0.7 else ("start", 9)
+        text = (
+            f'<text x="{px + shift:.1f}" y="{py - 7:.1f}" text-anchor="{anchor}">'
+            f"{escape(point.text)}</text>"
+            if point.text
+            else ""
+        )
+        marks.append(
+            f'<g class="s{point.series % NUM_COLOURS}"><circle cx="{px:.1f}" cy="{py:.1f}" r="5">'
+            f"<title>{escape(point.label)}</title></circle>{text}</g>"
+        )
+    return _svg(title, height, _frame(x, y, height) + extra + "".join(marks))
+
+
+def line(x: Axis, y: Axis, points: Sequence[tuple[float, float]], *, height: int = 380) -> str:
+    """A polyline for the `extra` of a scatter plot."""
+    path = " ".join(
+        f"{x.place(a, _LEFT, WIDTH - _RIGHT):.1f},{y.place(b, height - _BOTTOM, _TOP):.1f}"
+        for a, b in points
+    )
+    return f'<polyline class="roof" points="{path}"/>'
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Samples of one thing and their landmarks."""
+
+    label: str
+    samples: Sequence[float]
+    median: float
+    low: float
+    high: float
+    p90: float
+    p99: float
+
+
+def distributions(title: str, x_label: str, spreads: Sequence[Spread]) -> str:
+    """Every sample as a dot; a bar for the median's interval, ticks at p50, p90 and p99."""
+    values = [v for spread in spreads for v in spread.samples]
+    x = axis_around(x_label, values, is_log=max(values) > 8 * min(values))
+    height = _TOP + _BOTTOM + _ROW * len(spreads)
+    rows = []
+    for index, spread in enumerate(spreads):
+        centre = _TOP + _ROW * index + _ROW * 0.62
+
+        def at(value: float) -> float:
+            return x.place(value, _LEFT, WIDTH - _RIGHT)
+
+        dots = "".join(
+            f'<circle cx="{at(v):.1f}" cy="{centre + 5 * _spread(i):.1f}" r="2.2"/>'
+            for i, v in enumerate(spread.samples)
+        )
+        landmarks = "".join(
+            f'<line x1="{at(v):.1f}" x2="{at(v):.1f}" y1="{centre - h}" y2="{centre + h}"/>'
+            for v, h in ((spread.median, 12), (spread.p90, 8), (spread.p99, 5))
+        )
+        rows.append(
+            f'<g class="s{index % NUM_COLOURS}"><text x="{_LEFT}" y="{centre - 15:.1f}">'
+            f"{escape(spread.label)}</text>{dots}"
+            f'<rect class="ci" x="{at(spread.low):.1f}" y="{centre - 12:.1f}" height="24" '
+            f'width="{max(1.0, at(spread.high) - at(spread.low)):.1f}"/>{landmarks}'
+            f"<title>{escape(_describe(spread))}</title></g>"
+        )
+    return _svg(title, height, _frame(x, None, height) + "".join(rows))
+
+
+def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
+    """Horizontal bars: label, value, text at the end."""
+    step = 26
+    height = _TOP + step * len(rows) + 8
+    most = max((value for _, value, _ in rows), default=1.0) or 1.0
+    start = 250
+    marks = []
+    for index, (label, value, text) in enumerate(rows):
+        y = _TOP + step * index
+        width = (WIDTH - start - 130) * value / most
+        marks.append(
+            f'<g class="s0"><text x="{start - 8}" y="{y + 14}" text-anchor="end">'
+            f'{escape(_shorten(label, 36))}</text><rect x="{start}" y="{y + 2}" height="16" '
+            f'width="{width:.1f}"/>'
+            f'<text x="{start + width + 6:.1f}" y="{y + 14}">{escape(text)}</text>'
+            f"<title>{escape(label)}: {escape(text)}</title></g>"
+        )
+    return _svg(title, height, "".join(marks))
+
+
+def _frame(x: Axis, y: Axis | None, height: int) -> str:
+    base = height - _BOTTOM
+    parts = [f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>']
+    for tick in x.ticks():
+        px = x.place(tick, _LEFT, WIDTH - _RIGHT)
+        parts.append(f'<line class="grid" x1="{px:.1f}" x2="{px:.1f}" y1="{_TOP}" y2="{base}"/>')
+        parts.append(_tick(px, base + 16, "middle", tick))
+    parts.append(
+        f'<text class="label" x="{(WIDTH + _LEFT) / 2}" y="{height - 8}" text-anchor="middle">'
+        f"{escape(x.label)}</text>"
+    )
+    if y is not None:
+        for tick in y.ticks():
+            py = y.place(tick, base, _TOP)
+            ends = f'x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{py:.1f}" y2="{py:.1f}"'
+            parts.append(f'<line class="grid" {ends}/>')
+            parts.append(_tick(_LEFT - 6, py + 4, "end", tick))
+        middle = (base + _TOP) / 2
+        parts.append(
+            f'<text class="label" transform="rotate(-90 14 {middle})" x="14" y="{middle}" '
+            f'text-anchor="middle">{escape(y.label)}</text>'
+        )
+    return "".join(parts)
+
+
+def _tick(x: float, y: float, anchor: str, value: float) -> str:
+    return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{value:.6g}</text>'
+
+
+def _svg(title: str, height: int, body: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{body}</svg>'
+    )
+
+
+def _scaled(value: float, is_log: bool) -> float:
+    return math.log10(value) if is_log else value
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(power * m for m in (1, 2, 5, 10) if power * m >= step)
+
+
+def _spread(index: int) -> float:
+    """A repeatable jitter in -1..1: the golden-ratio sequence."""
+    return 2 * ((index * 0.618_033_988_749_895) % 1) - 1
+
+
+def _describe(spread: Spread) -> str:
+    return (
+        f"{spread.label}: p50 {spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f}), "
+        f"p90 {spread.p90:.2f}, p99 {spread.p99:.2f}, {len(spread.samples)} runs"
+    )
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"...{text[3 - length :]}"
