@@ -14,8 +14,10 @@ A subject is written ARTEFACT[@RUNNER]:
     weights.safetensors@torch   your own weights
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -119,15 +121,24 @@ def load_network(subject: Subject) -> "LoadedNetwork":
 
 
 def exported(network: "LoadedNetwork", form: Literal["plain", "deploy"], folder: Path) -> Path:
-    """The network as an fp32 ONNX file, made once per weights and form."""
-    from swise_export.exporting import export_onnx  # imports torch
+    """The network as an fp32 ONNX file, made once for its weights, the form and the exporter."""
+    from swise_export.exporting import export_onnx
 
-    stem = f"{network.name}_x{network.scale}_{form}_{network.weights_sha256[:12]}"
-    path = folder / f"{stem}.onnx"
+    key = f"{network.weights_sha256[:12]}_{_exporter_hash()[:8]}"
+    path = folder / f"{network.name}_x{network.scale}_{form}_{key}.onnx"
     if not path.is_file():
         progress(f"exporting {network.name} x{network.scale}, {form} form")
         export_onnx(network, path, form=form)
     return path
+
+
+def _exporter_hash() -> str:
+    """Hash of the exporting code and of torch's version: what decides about the graph."""
+    digest = hashlib.sha256(metadata.version("torch").encode())
+    sources = Path(str(resources.files("swise_export"))).glob("*.py")
+    for source in sorted(sources):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def _torch_runner(network: "LoadedNetwork", threads: int, *, compiled: bool) -> Runner:

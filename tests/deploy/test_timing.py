@@ -95,9 +95,20 @@ def test_times_that_never_settle_are_reported_as_unsteady(monkeypatch: pytest.Mo
     clock = _Clock()
     monkeypatch.setattr(timing.time, "perf_counter_ns", clock.now)
     growing = itertools.count(1)
-    found = timing.time_call(lambda: clock.pass_ms(2.0 ** next(growing)), min_runs=5, max_seconds=0)
+    call = {"": lambda: clock.pass_ms(2.0 ** next(growing))}
+    found = timing.time_calls(call, min_runs=5, max_relative_width=math.inf)[""]
     assert not found.is_steady
     assert found.warmup_runs == timing.MAX_WARMUP_RUNS
+
+
+def test_warm_up_ends_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock()
+    monkeypatch.setattr(timing.time, "perf_counter_ns", clock.now)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock.now() / 1e9)
+    growing = itertools.count(1)
+    found = timing.time_call(lambda: clock.pass_ms(1000 * next(growing)), max_seconds=1)
+    assert found.warmup_runs == timing.MIN_WARMUP_RUNS
+    assert len(found.samples_ms) == 5
 
 
 def test_nothing_to_time_is_refused() -> None:
