@@ -1,6 +1,7 @@
 """The settings of a build, in TensorRT's terms."""
 
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def create_config(
         settings["memory_pool_limits"] = {pool: options.workspace_mib * MIB}
     if options.backend == "tensorrt_rtx":
         settings.update(_rtx_settings(trt, options))
-        return config_class(**settings)(builder, network)
+        return _call(config_class(**settings), builder, network)
     settings["version_compatible"] = options.version_compatible or None
     if options.compatibility != "none":
         level = getattr(trt, "HardwareCompatibilityLevel", None)
@@ -97,7 +98,14 @@ def create_config(
         settings["hardware_compatibility_level"] = getattr(level, name)
     if options.timing_cache is not None and options.timing_cache.exists():
         settings["load_timing_cache"] = str(options.timing_cache)
-    return config_class(**settings)(builder, network)
+    return _call(config_class(**settings), builder, network)
+
+
+def _call(create: Api, builder: Api, network: Api) -> Api:
+    with warnings.catch_warnings():
+        # polygraphy sets a timing cache, of which TensorRT for RTX says that it does nothing.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return create(builder, network)
 
 
 def _rtx_settings(trt: ModuleType, options: CompileOptions) -> Mapping[str, object]:

@@ -94,12 +94,10 @@ def _creation_flags(trt: ModuleType, typing: TypingPlan) -> int:
 def _parse(trt: ModuleType, network: Api, messages: Messages, path: Path) -> None:
     parser = trt.OnnxParser(network, messages.sink)
     if not parser.parse_from_file(str(path)):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        reasons = "; ".join(
-            f"node {error.node()}: {' '.join(error.desc().split())}" for error in errors
-        )
+        # The parser frames its dump of a node in dashes; what matters is before and after it.
+        messages.errors[:] = [text for text in messages.errors if "---" not in text]
         raise BuildError(
-            f"TensorRT {version_of(trt)} cannot read {path}: {reasons or messages.explain()}. "
+            f"TensorRT {version_of(trt)} cannot read {path}: {messages.explain()}. "
             "Export the network again with swise-export, which keeps to what TensorRT knows"
         )
 
@@ -140,12 +138,13 @@ def _save_timings(config: Api, path: Path) -> None:
 
 
 def _advise(reasons: str, options: CompileOptions) -> str:
-    if "outofmemory" in reasons.lower().replace(" ", ""):
+    words = reasons.lower().replace(" ", "")
+    if "outofmemory" in words or "workspace" in words:
         limit = f"{options.workspace_mib} MiB" if options.workspace_mib else "not limited"
         return (
-            f"It ran out of memory (workspace: {limit}). Raise --workspace, build for smaller "
+            f"It had too little memory (workspace: {limit}). Raise --workspace, build for smaller "
             "pictures with --size, or close what else uses memory"
         )
-    if "resize" in reasons.lower():
+    if "resize" in words:
         return "Export with swise-export, whose default form has no bicubic Resize"
     return "Lower --optimization-level, or give one fixed --size"
