@@ -1,0 +1,168 @@
+"""Small ONNX files with a known answer, and real engines built from them."""
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from swise_engines.building import Built, build_engine
+from swise_engines.cuda import Cuda, GpuAtHand, find_gpu
+from swise_engines.planning import BuildOptions
+from swise_engines.profiles import Extent, Profile
+from swise_engines.progress import Report
+from swise_engines.targets import find_target
+
+Kind = Literal["fp32", "fp16", "int8", "mixed"]
+MakeOnnx = Callable[..., Path]
+
+NO_GPU = GpuAtHand(None, "this test runs without one")
+SMALL = Profile(Extent(1, 8, 8), Extent(1, 16, 12), Extent(2, 32, 24))
+
+
+def quiet(phase: str, share: float) -> None:
+    del phase, share
+
+
+@pytest.fixture(scope="session")
+def make_onnx(tmp_path_factory: pytest.TempPathFactory) -> MakeOnnx:
+    """Writes an ONNX file that repeats every pixel `scale` times both ways.
+
+    A 1x1 convolution 3 -> 3 (the identity, 9 MACs a pixel), then a 3x3 one 3 -> 3*scale**2 (243 *
+    scale**2 / 9 MACs), then PixelShuffle. "mixed" computes the first in fp32, the second in fp16.
+    """
+
+    def make(
+        kind: Kind = "fp32",
+        *,
+        scale: int = 2,
+        io: Literal["float", "uint8"] = "float",
+        sides: tuple[int | str, int | str, int | str] = ("n", "h", "w"),
+        says: dict[str, str] | None = None,
+        name: str = "tiny.onnx",
+    ) -> Path:
+        path = tmp_path_factory.mktemp("onnx") / name
+        model = _repeating_model(kind, scale, io, sides)
+        facts = {"model": "tiny", "scale": str(scale), "io": io, "precision": kind}
+        facts.update(says or {})
+        helper.set_model_props(model, {f"swise.{key}": value for key, value in facts.items()})
+        onnx.checker.check_model(model)
+        onnx.save(model, path)
+        return path
+
+    return make
+
+
+def _repeating_model(
+    kind: Kind, scale: int, io: str, sides: tuple[int | str, int | str, int | str]
+) -> onnx.ModelProto:
+    first = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    second = np.zeros((3 * scale**2, 3, 3, 3), np.float32)
+    for channel in range(3):
+        second[channel * scale**2 : (channel + 1) * scale**2, channel, 1, 1] = 1
+    nodes: list[onnx.NodeProto] = []
+    stored: list[onnx.TensorProto] = []
+
+    def add(op: str, inputs: list[str], output: str, **attributes: object) -> str:
+        nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        return output
+
+    def store(name: str, array: np.ndarray) -> str:
+        stored.append(numpy_helper.from_array(array, name))
+        return name
+
+    def convolve(x: str, weights: np.ndarray, name: str, half: bool, pad: int) -> str:
+        if half:
+            x = add("Cast", [x], f"{name}_half", to=TensorProto.FLOAT16)
+            weights = weights.astype(np.float16)
+        if kind == "int8":
+            x = _quantised(x, name)
+            levels = store(f"{name}_levels", weights.astype(np.int8))
+            step = store(f"{name}_step", np.ones(len(weights), np.float32))
+            w = add("DequantizeLinear", [levels, step], f"{name}_weights", axis=0)
+        else:
+            w = store(f"{name}_weights", weights)
+        return add("Conv", [x, w], name, pads=[pad] * 4)
+
+    def _quantised(x: str, name: str) -> str:
+        step = store(f"{name}_x_step", np.float32(1 / 127))
+        zero = store(f"{name}_x_zero", np.int8(0))
+        q = add("QuantizeLinear", [x, step, zero], f"{name}_q")
+        return add("DequantizeLinear", [q, step, zero], f"{name}_dq")
+
+    x = "lr"
+    if io == "uint8":
+        x = add("Cast", [x], "widened", to=TensorProto.FLOAT)
+        x = add("Transpose", [x], "planes", perm=[0, 3, 1, 2])
+    x = convolve(x, first, "first", kind == "fp16", 0)
+    x = convolve(x, second, "second", kind in ("fp16", "mixed"), 1)
+    x = add("DepthToSpace", [x], "shuffled", blocksize=scale, mode="CRD")
+    if io == "uint8":
+        x = add("Cast", [x], "float", to=TensorProto.FLOAT)
+        x = add("Clip", [x, store("low", np.float32(0)), store("high", np.float32(255))], "clipped")
+        x = add("Round", [x], "rounded")
+        x = add("Transpose", [x], "pixels", perm=[0, 2, 3, 1])
+        add("Cast", [x], "sr", to=TensorProto.UINT8)
+    else:
+        add("Cast", [x], "sr", to=TensorProto.FLOAT)
+    batch, height, width = sides
+    dims = [batch, 3, height, width] if io == "float" else [batch, height, width, 3]
+    dtype = TensorProto.FLOAT if io == "float" else TensorProto.UINT8
+    free = ["N", 3, "H", "W"] if io == "float" else ["N", "H", "W", 3]
+    graph = helper.make_graph(
+        nodes,
+        "repeat",
+        [helper.make_tensor_value_info("lr", dtype, dims)],
+        [helper.make_tensor_value_info("sr", dtype, free)],
+        stored,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture(scope="session")
+def rtx() -> None:
+    """Skips where TensorRT for RTX is not installed; it needs no GPU."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("needs tensorrt-rtx-cu13: pip install 'swise-deploy[rtx]'")
+
+
+@pytest.fixture(scope="session")
+def sm86(rtx: None, make_onnx: MakeOnnx, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A real fp16 engine for SM 8.6, built once; `engine` hands out copies."""
+    del rtx
+    return build_engine(
+        make_onnx("fp16"),
+        tmp_path_factory.mktemp("sm86") / "tiny.engine",
+        BuildOptions(find_target("sm86"), profiles=(SMALL,)),
+        gpu=NO_GPU,
+        cache=None,
+        report=quiet,
+        say=str,
+    )
+
+
+@pytest.fixture
+def engine(sm86: Built, tmp_path: Path) -> Path:
+    """A copy of a real engine with its manifest, to be damaged."""
+    for suffix in (".engine", ".json"):
+        shutil.copy(sm86.path.with_suffix(suffix), tmp_path)
+    return tmp_path / sm86.path.name
+
+
+@pytest.fixture(scope="session")
+def cuda() -> Cuda:
+    """A GPU; tests that take it are skipped where there is none."""
+    gpu = find_gpu()
+    if gpu.cuda is None:
+        pytest.skip(f"needs an NVIDIA GPU: {gpu.reason}")
+    return gpu.cuda
+
+
+@pytest.fixture
+def report() -> Report:
+    return quiet
