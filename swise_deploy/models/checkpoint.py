@@ -30,7 +30,7 @@ _NESTED_KEYS = (
     "net",
     "generator",
 )
-_PREFIXES = ("module.", "model.", "net_g.", "_orig_mod.")
+_PREFIXES = ("module.", "model.", "net_g.", "_orig_mod.", "network.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise InputError(f"no weights at {path}. Check the path")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _plain_state(load_file(path), path)
         document = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InputError(
