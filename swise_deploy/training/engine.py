@@ -76,6 +76,8 @@ def build_network(config: TrainConfig) -> tuple[nn.Module, WarmStart | None]:
         config.scale, option=config.option or known.option, upsampler=config.upsampler
     )
     start = None
+    if not list(network.parameters()):
+        raise InputError(f"{config.model} has no weights to train. Choose another --model")
     if config.init is not None:
         start = warm_start_from_file(
             config.init, network, config.scale, exclude=config.init_exclude

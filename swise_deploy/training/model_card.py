@@ -14,7 +14,7 @@ from swise_deploy.metrics import Quality
 from swise_deploy.models.checkpoint import open_network
 from swise_deploy.models.registry import NETWORKS
 from swise_deploy.protocol import mean_quality
-from swise_deploy.training.config import toml_from_config
+from swise_deploy.training.config import TrainConfig, toml_from_config
 from swise_deploy.training.display import clock
 from swise_deploy.training.loop import TrainResult
 from swise_deploy.training.run_files import read_log
@@ -93,18 +93,26 @@ def card_text(
             f"- Precision: {config.precision}, {result.precision_reason}\n"
             f"- Machine: {platform.machine()}, torch {torch.__version__}, Python "
             f"{platform.python_version()}\n"
+            f"- Started from {config.init.name if config.init else 'random weights'}\n"
             f"- Averaged weights (decay {config.ema_decay:g}) are what is saved"
         ),
         f"## Data\n\n{result.num_pictures} pictures trained on, {result.num_validation} validated "
         f"on; content {result.data_key}." + (f" Left out:\n\n{skipped}" if skipped else ""),
         (
             "## Settings\n\n"
-            "`swise-train --config config.toml --data DIR --out DIR` with this file:\n\n"
-            f"```toml\n{toml_from_config(config)}```"
+            "`swise-train --config settings.toml --data DIR --out DIR` with these settings:\n\n"
+            f"```toml\n{_shareable_settings(config)}```"
         ),
         f"## Use\n\n```\nswise-export --weights {shlex.quote(result.weights.name)} --fp16\n```",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _shareable_settings(config: TrainConfig) -> str:
+    """The settings less the folders of the machine that it ran on."""
+    own = {"data", "out", "cache", "val", "test", "init"}
+    lines = toml_from_config(config).splitlines(keepends=True)
+    return "".join(line for line in lines if line.split(" =")[0] not in own)
 
 
 def _results(result: TrainResult, scores: Mapping[str, Quality]) -> str:

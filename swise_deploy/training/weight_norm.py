@@ -5,8 +5,9 @@ Salimans and Kingma, "Weight Normalization", 2016: w = g * v / |v| for each outp
 
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from swise_deploy.errors import InputError
@@ -39,7 +40,14 @@ def normalise_weights(network: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 
 def fold_weights(network: nn.Module) -> None:
-    """Turn reparametrised weights back into plain ones, in place; outputs stay as they are."""
-    for module in network.modules():
+    """Turn reparametrised weights back into plain ones, in place; outputs stay as they are.
+
+    Unlike torch's `remove_parametrizations` it leaves the class of a module alone, which a copied
+    network shares with the one it was copied from.
+    """
+    for module in list(network.modules()):
         if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            weight = nn.Parameter(cast("Tensor", module.weight).detach().clone())
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            module.register_parameter("weight", weight)
