@@ -15,9 +15,12 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def run_command(command: Callable[[], int]) -> int:
     """Run a command; turn what the user can fix into one message and an exit code.
 
-    Exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 the drift gate refused, 130 Ctrl-C.
+    Exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 the drift gate refused, 130
+    Ctrl-C.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
+    )
     try:
         return command()
     except SwiseError as error:

@@ -8,8 +8,9 @@
     |-- ExportError             1  a network could not be turned into ONNX
     `-- BuildError              1  an ONNX file could not be turned into an engine
 
-The number is the exit code of the command line. A message says what happened, the actual value, what was
-expected and how to fix it. Errors of other libraries are translated once, where they are met.
+The number is the exit code of the command line. A message says what happened, the actual value,
+what was expected and how to fix it. Errors of other libraries are translated once, where they are
+met.
 """
 
 

@@ -66,7 +66,9 @@ def write_image(path: Path, image: RgbImage) -> None:
         OutputError: The file cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"cannot write {path}: expected a suffix among {', '.join(sorted(SUFFIXES))}")
+        raise InputError(
+            f"cannot write {path}: expected a suffix among {', '.join(sorted(SUFFIXES))}"
+        )
     with writing(path) as temporary:
         Image.fromarray(image).save(temporary)
 

@@ -4,7 +4,8 @@ Every published super-resolution figure rests on low-resolution pictures that MA
 OpenCV and torch resize differently (no antialiasing, another kernel, other edges) and move PSNR by
 more than a decibel. What MATLAB does: a cubic kernel with a = -0.5 (Keys, "Cubic convolution
 interpolation for digital image processing", 1981), stretched by 1/scale when it shrinks; symmetric
-padding; the axis of the smaller scale first (rows where both are equal); uint8 is rounded half up after each axis.
+padding; the axis of the smaller scale first (rows where both are equal); uint8 is rounded half up
+after each axis.
 """
 
 from fractions import Fraction
@@ -56,9 +57,7 @@ def _resize_axis(image: NDArray[np.generic], axis: int, scale: Fraction) -> NDAr
     return total.astype(image.dtype)
 
 
-def _contributions(
-    length: int, scale: Fraction
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+def _contributions(length: int, scale: Fraction) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Weights and source indices of every output sample, each (output length, taps)."""
     out_length = -(-length * scale.numerator // scale.denominator)
     stretch = min(float(scale), 1.0)  # antialiasing: a wider kernel when shrinking

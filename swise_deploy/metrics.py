@@ -1,7 +1,7 @@
 """Picture quality as the super-resolution literature measures it: PSNR and SSIM on luma.
 
-Luma is BT.601 studio-swing Y as MATLAB's `rgb2ycbcr` gives it (16 to 235), and a border of `scale` pixels is
-left out. numpy only.
+Luma is BT.601 studio-swing Y as MATLAB's `rgb2ycbcr` gives it (16 to 235), and a border of `scale`
+pixels is left out. numpy only.
 """
 
 import math
@@ -68,8 +68,8 @@ def psnr(
 def ssim(test: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
     """Mean structural similarity of two (H, W) planes in 0..255.
 
-    Gaussian window 11x11, sigma 1.5, population covariance, only where the window fits. NaN where the
-    picture is smaller than the window.
+    Gaussian window 11x11, sigma 1.5, population covariance, only where the window fits. NaN where
+    the picture is smaller than the window.
 
     Raises:
         ValueError: The shapes differ.

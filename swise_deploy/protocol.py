@@ -1,4 +1,4 @@
-"""The evaluation protocol of the super-resolution literature: pictures in, LR/HR pairs and scores out."""
+"""The evaluation protocol of the super-resolution literature: LR/HR pairs and their scores."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What upscaling, verification and benchmarking know of a network: a runner, and pictures through it."""
+"""What upscaling, verification and benchmarking know of a network: a runner."""
 
 from types import TracebackType
 from typing import Literal, Protocol, runtime_checkable
@@ -21,8 +21,8 @@ uint8: (N, H, W, 3), uint8, RGB; scaling, clamping and rounding are part of the 
 class Runner(Protocol):
     """A network that is ready to run: torch module, ONNX file or engine.
 
-    `activate` loads it and may be slow; `infer` runs it; `deactivate` frees it. A runner is a context
-    manager that does the first and the last. One runner serves one thread at a time.
+    `activate` loads it and may be slow; `infer` runs it; `deactivate` frees it. A runner is a
+    context manager that does the first and the last. One runner serves one thread at a time.
     """
 
     @property

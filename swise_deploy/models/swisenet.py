@@ -154,8 +154,8 @@ class ScaleWiseUpsample(nn.Module):
 
     Features are magnified to (scale + 1)x, to scale x, and reduced to half size; each branch is
     brought to the target size by bicubic interpolation and turned into `out_channels` by a 3x3
-    convolution; the branches are summed. It takes any (N, in_channels, H, W) feature map, so that it
-    can replace the upsampler of another network.
+    convolution; the branches are summed. It takes any (N, in_channels, H, W) feature map, so that
+    it can replace the upsampler of another network.
 
     Args:
         in_channels: Channels of the feature map; a multiple of 4.

@@ -1,0 +1,145 @@
+"""Half precision, written into the graph: which operations compute in fp16 and which stay in fp32.
+
+TensorRT 11 takes precision from the graph alone, so the decision is made here and every runtime
+sees the same one. Kept in fp32: what sums over many values (norms, averages), what a picture's
+last bits depend on (the final sum), and every operation that touches a tensor too large for fp16,
+found by running the network on pictures. docs/adr/0001-deploy-form.md and docs/precision.md say
+what each of them buys.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import onnx
+from onnx import numpy_helper
+
+from swise_deploy.images import RgbImage
+from swise_export.activations import FP16_MAX, measure_ranges
+
+logger = logging.getLogger(__name__)
+
+# Pictures that nobody measured reach larger activations than the sampled ones did.
+HEADROOM = 4.0
+
+# Sums over many values, and functions whose error fp16 would multiply.
+_FP32_OPS = frozenset(
+    {
+        "GlobalAveragePool",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "ReduceMean",
+        "ReduceSum",
+        "Softmax",
+        "Sqrt",
+    }
+)
+# What may stand between the last layer and the picture.
+_ARITHMETIC = frozenset(
+    {"Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Round", "Sub", "Transpose"}
+)
+# Modules that run in fp32 as a whole, so that nothing is cast to and fro inside them.
+_FP32_SCOPES = ("norm", "picture")
+
+
+def fp16_from_fp32(
+    model: onnx.ModelProto, images: Sequence[RgbImage] = ()
+) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Turn an fp32 model into one that computes in fp16 where it can; inputs and outputs stay.
+
+    Args:
+        model: fp32, every node named.
+        images: LR pictures on which the activations are measured.
+
+    Returns:
+        The new model, and the names of the nodes that stay in fp32.
+
+    Raises:
+        ExportError: A layer gives values that are not finite in fp32 already.
+    """
+    # Only here: the converter takes a moment to import.
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    too_large = _tensors_too_large(model, images)
+    last = _last_arithmetic(model)
+    kept = [
+        node.name
+        for node in model.graph.node
+        if node.op_type in _FP32_OPS
+        or any(part.startswith(_FP32_SCOPES) for part in node.name.split("/"))
+        or node.name in last
+        or any(name in too_large for name in (*node.input, *node.output))
+    ]
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    half = convert_float_to_float16(
+        half,
+        keep_io_types=True,
+        op_block_list=[],
+        node_block_list=kept,
+    )
+    _merge_casts(half)
+    return half, tuple(kept)
+
+
+def _merge_casts(model: onnx.ModelProto) -> None:
+    """Drop casts that the converter need not have made.
+
+    It casts around every fp32 node on its own: between two of them a value would be rounded to fp16
+    and back, and a tensor with several readers is cast once for each.
+    """
+    casts = {n.output[0]: n for n in model.graph.node if n.op_type == "Cast"}
+    first: dict[tuple[str, int], str] = {}
+    renamed: dict[str, str] = {}
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = renamed.get(name, name)
+        if node.op_type != "Cast":
+            continue
+        target = node.attribute[0].i
+        source = casts.get(node.input[0])
+        if target == onnx.TensorProto.FLOAT and source is not None and _is_rounding(source):
+            renamed[node.output[0]] = source.input[0]
+        else:
+            renamed[node.output[0]] = first.setdefault((node.input[0], target), node.output[0])
+    outputs = {value.name for value in model.graph.output}
+    used = outputs | {name for node in model.graph.node for name in node.input}
+    nodes = [n for n in model.graph.node if n.op_type != "Cast" or n.output[0] in used]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _is_rounding(cast: onnx.NodeProto) -> bool:
+    return bool(cast.attribute[0].i == onnx.TensorProto.FLOAT16)
+
+
+def _tensors_too_large(model: onnx.ModelProto, images: Sequence[RgbImage]) -> set[str]:
+    limit = FP16_MAX / HEADROOM
+    too_large = {
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and abs(numpy_helper.to_array(tensor)).max(initial=0.0) > limit
+    }
+    for found in measure_ranges(model, images) if images else ():
+        if found.max_abs > limit:
+            too_large.add(found.tensor)
+            logger.warning(
+                "%s (%s) reaches %.3g, too much for fp16: it stays in fp32",
+                found.node,
+                found.op_type,
+                found.max_abs,
+            )
+    return too_large
+
+
+def _last_arithmetic(model: onnx.ModelProto) -> set[str]:
+    """Names of the element-wise nodes between the last layer and the output."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    pending = [value.name for value in model.graph.output]
+    found: set[str] = set()
+    while pending:
+        node = producers.get(pending.pop())
+        if node is not None and node.op_type in _ARITHMETIC and node.name not in found:
+            found.add(node.name)
+            pending.extend(node.input)
+    return found

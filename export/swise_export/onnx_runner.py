@@ -1,0 +1,134 @@
+"""An ONNX file as a runner, through ONNX Runtime."""
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from swise_deploy.console import choose
+from swise_deploy.errors import BackendMissingError, InputError, SwiseError
+from swise_deploy.runner import PictureIO
+from swise_export.manifest import METADATA_PREFIX
+
+logger = logging.getLogger(__name__)
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+
+
+class OnnxRunner:
+    """Runs an ONNX file.
+
+    Args:
+        path: The file; one that this project did not make works if it takes and gives (N, 3, H, W)
+        float32. provider: A key of PROVIDERS. Nothing else is fallen back to silently.
+        threads: Threads within one operation; None leaves it to ONNX Runtime.
+
+    Raises:
+        InputError: The file is missing, no ONNX model, or not a picture network.
+        BackendMissingError: This ONNX Runtime has not got the provider.
+    """
+
+    def __init__(self, path: Path, *, provider: str = "cpu", threads: int | None = None) -> None:
+        self.path = path
+        self.provider = PROVIDERS[choose(provider, PROVIDERS, what="provider")]
+        self.threads = threads
+        if self.provider not in ort.get_available_providers():
+            raise BackendMissingError(
+                f"this ONNX Runtime has no {self.provider}; it has "
+                f"{', '.join(ort.get_available_providers())}. Install the onnxruntime build for it"
+            )
+        if not path.is_file():
+            raise InputError(f"no ONNX file at {path}. Check the path")
+        self._session: ort.InferenceSession | None = self._open()
+        facts = self._session.get_modelmeta().custom_metadata_map
+        self.io: PictureIO = self._picture_io()
+        self.name = f"onnxruntime {ort.__version__} {self.provider}"
+        scale = facts.get(f"{METADATA_PREFIX}scale")
+        self.scale = int(scale) if scale else self._measured_scale()
+
+    def activate(self) -> None:
+        """Load the file and let ONNX Runtime optimise it."""
+        if self._session is None:
+            self._session = self._open()
+
+    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Upscale a batch, in the layout that `io` names."""
+        assert self._session is not None, "infer before activate"
+        try:
+            (sr,) = self._session.run(None, {self._session.get_inputs()[0].name: lr})
+        except Exception as error:  # ONNX Runtime has no base class of its own
+            expected = self._session.get_inputs()[0]
+            raise InputError(
+                f"{self.path.name} cannot take a batch of shape {lr.shape}, {lr.dtype}; it expects "
+                f"{expected.shape}, {expected.type}: {str(error).splitlines()[0]}"
+            ) from error
+        return cast("NDArray[np.generic]", sr)
+
+    def deactivate(self) -> None:
+        """Free the session."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        self.activate()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.deactivate()
+
+    def _open(self) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        try:
+            return ort.InferenceSession(str(self.path), options, providers=[self.provider])
+        except Exception as error:  # ONNX Runtime has no base class of its own
+            raise InputError(
+                f"ONNX Runtime cannot load {self.path}: {str(error).splitlines()[0]}. "
+                "Expected a whole ONNX model"
+            ) from error
+
+    def _picture_io(self) -> PictureIO:
+        assert self._session is not None
+        inputs = self._session.get_inputs()
+        if len(inputs) == 1 and len(inputs[0].shape) == 4:
+            if inputs[0].type == "tensor(uint8)" and inputs[0].shape[3] == 3:
+                return "uint8"
+            if inputs[0].type == "tensor(float)" and inputs[0].shape[1] in (3, "channels"):
+                return "float"
+        found = ", ".join(f"{i.name}: {i.type}{i.shape}" for i in inputs)
+        raise InputError(
+            f"{self.path} takes ({found}); expected one picture input, (N, 3, H, W) float32 or "
+            "(N, H, W, 3) uint8"
+        )
+
+    def _measured_scale(self) -> int:
+        """Find the scale of a foreign file by running it."""
+        assert self._session is not None
+        shape = self._session.get_inputs()[0].shape
+        axes = (1, 2) if self.io == "uint8" else (2, 3)
+        sides = [shape[axis] if isinstance(shape[axis], int) else 64 for axis in axes]
+        dims = (1, *sides, 3) if self.io == "uint8" else (1, 3, *sides)
+        sr = self.infer(np.zeros(dims, np.uint8 if self.io == "uint8" else np.float32))
+        scale, rest = divmod(sr.shape[axes[0]], sides[0])
+        if rest or scale < 1:
+            raise SwiseError(
+                f"{self.path} turns {sides} pixels into {sr.shape}; expected a whole-number scale"
+            )
+        return int(scale)
