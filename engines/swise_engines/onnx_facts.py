@@ -1,0 +1,44 @@
+"""What an ONNX file says of itself: which network, and which inputs it takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from swise_export.counting import picture_input, picture_layout, read_onnx
+from swise_export.manifest import METADATA_PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFacts:
+    """Facts of an ONNX file.
+
+    Attributes:
+        network: Name of the network; "" where the file does not say.
+        size: The only input (width, height) that it takes; None for any.
+        batch: The only batch that it takes; None for any.
+    """
+
+    network: str
+    size: tuple[int, int] | None
+    batch: int | None
+
+
+def read_facts(path: Path) -> OnnxFacts:
+    """Read the facts of an ONNX file.
+
+    Raises:
+        InputError: The file is missing or is no whole ONNX file with one picture input.
+    """
+    model = read_onnx(path)
+    notes = {prop.key: prop.value for prop in model.metadata_props}
+    picture = picture_input(model)
+    batch, *sides = _fixed_dims(picture)
+    height, width = sides[:2] if picture_layout(picture) == "nhwc" else sides[1:]
+    size = (width, height) if width and height else None
+    return OnnxFacts(notes.get(f"{METADATA_PREFIX}model", ""), size, batch or None)
+
+
+def _fixed_dims(picture: onnx.ValueInfoProto) -> list[int]:
+    """Dimensions, 0 where any is taken."""
+    return [dim.dim_value for dim in picture.type.tensor_type.shape.dim]

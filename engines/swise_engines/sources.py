@@ -1,0 +1,219 @@
+"""From a file or the name of a network to a runner and the tiles that suit it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import platformdirs
+
+from swise_deploy.console import choose
+from swise_deploy.dependencies import require
+from swise_deploy.errors import InputError
+from swise_deploy.files import sha256_of
+from swise_deploy.models.registry import NETWORKS
+from swise_deploy.models.shipped import shipped_weights
+from swise_deploy.runner import Runner
+from swise_engines.engine_manifest import read_manifest
+from swise_engines.onnx_facts import read_facts
+from swise_engines.profiles import Profile
+from swise_engines.reach import PROBE_SIZES, cached_reach, measure_reach
+from swise_engines.tile_memory import bytes_per_pixel, tile_side
+from swise_engines.tiling import Overlap, Planes, TileLimits
+
+logger = logging.getLogger(__name__)
+
+FindOverlap = Callable[[Callable[[Planes], Planes]], Overlap | None]
+
+ENGINE_SUFFIXES = frozenset({".engine", ".plan", ".trt"})
+WEIGHTS_SUFFIXES = frozenset({".safetensors", ".pth", ".pt"})
+
+DEFAULT_MEMORY_MIB = 768
+# A larger tile wins nothing on a CPU: at 256 the share computed twice is small and caches still
+# hold rows.
+MAX_DEFAULT_TILE = 512
+# Networks that average over the whole picture, known without a probe.
+GLOBAL_NETWORKS = frozenset({"swisenet", "swisenet_no_sum"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A network that can be opened.
+
+    Attributes:
+        runner: Runs it; not yet activated.
+        limits: What it takes in one call.
+        find_overlap: Says how tiles overlap, given the network; None where no overlap makes them
+            exact.
+    """
+
+    runner: Runner
+    limits: TileLimits
+    find_overlap: FindOverlap
+
+
+def open_source(
+    source: str | Path,
+    *,
+    weights: Path | None = None,
+    scale: int | None = None,
+    tile: int | None = None,
+    memory_mib: int | None = None,
+    threads: int | None = None,
+) -> Source:
+    """Choose the runner for a file, a network's name, or "auto".
+
+    Raises:
+        InputError: There is no such file or name, or it does not serve that scale.
+        BackendMissingError: What runs it is not installed.
+    """
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix in ENGINE_SUFFIXES:
+        return _engine_source(_existing(path), scale, tile)
+    if suffix not in WEIGHTS_SUFFIXES | {".onnx"}:
+        name = "swisenet" if str(source) == "auto" else str(source)
+        choose(name, NETWORKS, what="model or file")
+        path = _exported(name, scale, weights)
+    elif suffix in WEIGHTS_SUFFIXES:
+        path = _exported(None, scale, _existing(path))
+    return _onnx_source(_existing(path), scale, tile, memory_mib, threads)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"no file at {path}. Check the path")
+    return path
+
+
+def cache_folder() -> Path:
+    """Where exported networks and measured overlaps are kept; it may be deleted at any time."""
+    return Path(platformdirs.user_cache_dir("swise-deploy")) / "upscale"
+
+
+def _exported(name: str | None, scale: int | None, weights: Path | None) -> Path:
+    """The network as an ONNX file, exported once for each file of weights and version."""
+    if name is not None and weights is None:
+        kept = _kept_export(name, scale or 2)
+        if kept is not None:
+            return kept
+    purpose = f"turning {name or weights} into ONNX"
+    checkpoint = require("swise_deploy.models.checkpoint", extra="export", purpose=purpose)
+    exporting = require("swise_export.exporting", extra="export", purpose=purpose)
+    network = checkpoint.open_network(name, scale=scale, weights=weights)
+    path = _export_path(network.name, network.scale, network.weights_sha256)
+    if not path.is_file():
+        logger.info("exporting %s x%d to %s", network.name, network.scale, path)
+        exporting.export_onnx(network, path)
+    return path
+
+
+def _kept_export(name: str, scale: int) -> Path | None:
+    """An earlier export of the shipped weights, found without torch."""
+    weights = shipped_weights(name, scale)
+    path = None if weights is None else _export_path(name, scale, sha256_of(weights))
+    return path if path is not None and path.is_file() else None
+
+
+def _export_path(name: str, scale: int, weights_sha256: str) -> Path:
+    stem = f"{name}_x{scale}_{weights_sha256[:12]}_{metadata.version('swise-deploy')}"
+    return cache_folder() / f"{stem}.onnx"
+
+
+def _onnx_source(
+    path: Path,
+    scale: int | None,
+    tile: int | None,
+    memory_mib: int | None,
+    threads: int | None,
+) -> Source:
+    # ONNX Runtime takes a while to import.
+    from swise_export.onnx_runner import OnnxRunner
+
+    runner = OnnxRunner(path, provider=best_provider(), threads=threads)
+    _refuse_other_scale(path, runner.scale, scale)
+    facts = read_facts(path)
+    if facts.size is not None:
+        limits = TileLimits(facts.size, facts.size, facts.batch or 1, facts.batch or 1)
+        if tile is not None:
+            raise InputError(f"{path} takes pictures of {facts.size} only. Leave --tile out")
+    else:
+        side = tile or _affordable_tile(path, memory_mib)
+        limits = TileLimits(
+            most=(side, side), least_batch=facts.batch or 1, most_batch=facts.batch or 1
+        )
+    return Source(runner, limits, _overlap_finder(path, facts.network, runner, limits))
+
+
+def best_provider() -> str:
+    """The fastest ONNX Runtime provider that this installation has and that needs no building."""
+    import onnxruntime  # takes a while
+
+    return "cuda" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
+
+
+def _affordable_tile(path: Path, memory_mib: int | None) -> int:
+    cost = bytes_per_pixel(path)
+    side = tile_side((memory_mib or DEFAULT_MEMORY_MIB) << 20, cost)
+    logger.info("%.0f bytes a pixel: tiles of %d pixels", cost, side)
+    return side if memory_mib is not None else min(side, MAX_DEFAULT_TILE)
+
+
+def _engine_source(path: Path, scale: int | None, tile: int | None) -> Source:
+    runner_module = require("swise_engines.engine_runner", extra="rtx", purpose=f"running {path}")
+    manifest = read_manifest(path)
+    runner: Runner = runner_module.EngineRunner(path)
+    _refuse_other_scale(path, runner.scale, scale)
+    if manifest is None:
+        raise InputError(f"no manifest beside {path}. Build it with swise-build, which writes one")
+    limits = limits_of_profiles(manifest.profiles, tile)
+    return Source(runner, limits, _overlap_finder(path, manifest.model, runner, limits))
+
+
+def limits_of_profiles(profiles: Sequence[Profile], tile: int | None) -> TileLimits:
+    """Tiles for an engine: as large as its largest profile, or as asked for.
+
+    Raises:
+        InputError: The asked tile is outside the profile.
+    """
+    widest = max(profiles, key=lambda profile: profile.max.width * profile.max.height)
+    most = widest.max.width, widest.max.height
+    least = widest.min.width, widest.min.height
+    if tile is not None:
+        if not (max(least) <= tile <= min(most)):
+            raise InputError(f"tiles of {tile} pixels do not fit the engine, which takes {widest}")
+        most = tile, tile
+    return TileLimits(least, most, widest.min.batch, widest.max.batch)
+
+
+def _refuse_other_scale(path: Path, found: int, asked: int | None) -> None:
+    if asked is not None and found != asked:
+        raise InputError(
+            f"{path} upscales x{found}, not x{asked}. Use --scale {found} or another file"
+        )
+
+
+def _overlap_finder(path: Path, network: str, runner: Runner, limits: TileLimits) -> FindOverlap:
+    def measure(infer: Callable[[Planes], Planes]) -> Overlap | None:
+        sizes = sorted({_fitting(size, limits) for size in PROBE_SIZES})
+        return measure_reach(infer, runner.scale, rounds=runner.io == "uint8", sizes=sizes)
+
+    def find(infer: Callable[[Planes], Planes]) -> Overlap | None:
+        if network in GLOBAL_NETWORKS:
+            return None
+        kept = cache_folder() / "reach" / f"{sha256_of(path)}.json"
+        return cached_reach(kept, lambda: measure(infer))
+
+    return find
+
+
+def _fitting(size: tuple[int, int], limits: TileLimits) -> tuple[int, int]:
+    """The nearest size that the runner takes; one that takes any may probe beyond its tiles."""
+    if limits.least == (1, 1):
+        return size
+    width, height = (
+        max(low, min(side, high))
+        for low, side, high in zip(limits.least, size, limits.most, strict=True)
+    )
+    return width, height

@@ -1,0 +1,137 @@
+import threading
+
+import numpy as np
+import pytest
+
+from swise_deploy.errors import InputError
+from swise_engines.profiles import Extent, Profile
+from swise_engines.sources import limits_of_profiles
+from swise_engines.tiling import TileLimits
+from swise_engines.upscaler import Upscaler
+
+
+def noise(shape, dtype=np.uint8, seed=0):
+    if dtype == np.float32:
+        return np.random.default_rng(seed).random(shape, np.float32)
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (5, 9, 3), (9, 5), (40, 33, 3)])
+def test_an_enlargement_by_repetition_repeats_every_pixel(small_network, dtype, shape):
+    image = noise(shape, dtype)
+    with Upscaler.open(small_network(radius=0), tile=32) as upscaler:
+        sr = upscaler(image)
+    expected = image.repeat(2, axis=0).repeat(2, axis=1)
+    assert sr.dtype == dtype
+    # Greyscale goes through RGB and back: float32 weights that add up to 1 but for rounding.
+    tolerance = 1e-6 if dtype == np.float32 else 0
+    np.testing.assert_allclose(sr, expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("uint8", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(33, 97), (100, 31), (64, 64)])
+def test_tiles_equal_the_full_frame_within_a_level(small_network, uint8, height, width):
+    path = small_network(radius=4, uint8=uint8)
+    image = noise((height, width, 3))
+    with Upscaler.open(path, tile=32) as tiled, Upscaler.open(path, tile=512) as whole:
+        assert len(tiled.plan(width, height)[1]) * len(tiled.plan(width, height)[0]) > 1
+        difference = tiled(image).astype(int) - whole(image)
+        assert tiled.is_exact
+    assert np.abs(difference).max() <= 1
+
+
+def test_averages_over_the_picture_are_told(small_network, caplog):
+    image = np.linspace(0, 150, 128 * 128 * 3).reshape(128, 128, 3).astype(np.uint8)
+    with Upscaler.open(small_network(averages=True), tile=96) as upscaler:
+        sr = upscaler(image)
+        assert not upscaler.is_exact
+    assert "averages over the whole picture" in caplog.text
+    # Brightness rises by 150 levels over 128 lines, a quarter of the mean is added, tiles of 96
+    # lines see means that are up to 19 levels from the picture's; faded over 16 lines that is no
+    # step between two lines.
+    inside = sr[8:-8, 8:-8, 0].astype(int)  # the picture's own edges darken: zero padding
+    steps = np.abs(np.diff(inside, axis=0))
+    assert steps.max() <= 3
+
+
+def test_a_fixed_size_is_met_by_padding_and_tiling(small_network):
+    path = small_network(size=(48, 32), batch=2)
+    image = noise((20, 130, 3))
+    with Upscaler.open(path) as fixed, Upscaler.open(small_network()) as free:
+        assert fixed.limits == TileLimits((48, 32), (48, 32), 2, 2)
+        difference = np.abs(fixed(image).astype(int) - free(image))
+    assert difference[:32].max() <= 1  # away from the padded lower edge
+
+
+def test_depth_is_not_dropped_silently(small_network):
+    with (
+        Upscaler.open(small_network(uint8=True)) as upscaler,
+        pytest.raises(InputError, match=r"depth would be lost.*--io float"),
+    ):
+        upscaler(noise((4, 4, 3), np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), "not empty"),
+        (np.zeros((4, 4, 3), np.int32), "int32"),
+    ],
+)
+def test_what_is_no_picture_is_refused(small_network, image, message):
+    with Upscaler.open(small_network()) as upscaler, pytest.raises(InputError, match=message):
+        upscaler(image)
+
+
+def test_calls_from_many_threads_give_what_one_thread_gives(small_network):
+    images = [noise((30 + i, 40, 3), seed=i) for i in range(8)]
+    with Upscaler.open(small_network(), tile=32) as upscaler:
+        expected = [upscaler(image) for image in images]
+        results: dict[int, np.ndarray] = {}
+        threads = [
+            threading.Thread(target=lambda i=i: results.update({i: upscaler(images[i])}))
+            for i in range(len(images))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for i, image in enumerate(expected):
+        np.testing.assert_array_equal(results[i], image)
+
+
+def test_a_tile_too_small_for_the_network_is_refused_with_one_that_is_enough(small_network):
+    path = small_network(radius=10)
+    with Upscaler.open(path, tile=16) as upscaler, pytest.raises(InputError, match="--tile 21"):
+        upscaler(noise((64, 64, 3)))
+    with Upscaler.open(path, tile=21) as upscaler:
+        assert upscaler(noise((64, 64, 3))).shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing.onnx", "no file at"),
+        ("swisnet", "Did you mean 'swisenet'"),
+        ("a.engine", "no file"),
+    ],
+)
+def test_a_source_that_is_none_is_refused(source, message):
+    with pytest.raises(InputError, match=message):
+        Upscaler.open(source)
+
+
+def test_another_scale_than_the_file_has_is_refused(small_network):
+    with pytest.raises(InputError, match="upscales x2, not x4"):
+        Upscaler.open(small_network(), scale=4)
+
+
+def test_tiles_of_an_engine_follow_from_its_largest_profile():
+    small = Profile(Extent(1, 16, 16), Extent(1, 64, 64), Extent(1, 128, 128))
+    large = Profile(Extent(2, 32, 16), Extent(4, 320, 180), Extent(8, 640, 360))
+    assert limits_of_profiles([small, large], None) == TileLimits((32, 16), (640, 360), 2, 8)
+    assert limits_of_profiles([small, large], 64) == TileLimits((32, 16), (64, 64), 2, 8)
+    with pytest.raises(InputError, match="do not fit the engine"):
+        limits_of_profiles([small], 256)
