@@ -91,6 +91,13 @@ _CARN = (
     "Network, ECCV 2018"
 )
 _CARN_NOTE = "the printed parameters are those of the x2, x3 and x4 upsamplers together"
+_SMSR_NOTE = (
+    "counted as dense convolutions, like the printed figure; the masks would save Mult-Adds only "
+    "where sparse kernels exist. The channel masks are no parameters of the network that runs"
+)
+_FMEN_NOTE = (
+    "the authors released FMEN-S only; this configuration was found from the printed counts"
+)
 _FMEN = (
     "Du et al., Fast and Memory-Efficient Network Towards Efficient Image Super-Resolution, "
     "CVPR Workshops 2022"
@@ -161,6 +168,56 @@ NETWORKS: dict[str, Network] = {
         note=_CARN_NOTE,
         option="mobile",
         upsamplers=_EITHER,
+    ),
+    "smsr": Network(
+        title="SMSR",
+        module=f"{_MODELS}.smsr",
+        paper=(
+            "Wang et al., Exploring Sparsity in Image Super-Resolution for Efficient Inference, "
+            "CVPR 2021"
+        ),
+        published=COUNTS["smsr"],
+        note=_SMSR_NOTE,
+        upsamplers=_EITHER,
+    ),
+    "lbnet": Network(
+        title="LBNet",
+        module=f"{_MODELS}.lbnet",
+        paper=_LBNET,
+        published=COUNTS["lbnet"],
+        note=_LBNET_NOTE,
+        upsamplers=_EITHER,
+    ),
+    "lbnet_t": Network(
+        title="LBNet-T",
+        module=f"{_MODELS}.lbnet",
+        paper=_LBNET,
+        published=COUNTS["lbnet_t"],
+        note=_LBNET_NOTE,
+        option="tiny",
+    ),
+    "fmen": Network(
+        title="FMEN",
+        module=f"{_MODELS}.fmen",
+        paper=_FMEN,
+        published=COUNTS["fmen"],
+        note=_FMEN_NOTE,
+        upsamplers=_EITHER,
+    ),
+    "fmen_s": Network(
+        title="FMEN-S",
+        module=f"{_MODELS}.fmen",
+        paper=_FMEN,
+        option="small",
+    ),
+    "swinir_light": Network(
+        title="SwinIR-light",
+        module=f"{_MODELS}.swinir",
+        paper="Liang et al., SwinIR: Image Restoration Using Swin Transformer, ICCV Workshops 2021",
+        published=COUNTS["swinir_light"],
+        note="the printed parameters leave the tables of relative position biases out",
+        upsamplers=_EITHER,
+        window=8,
     ),
     "swisenet": Network(
         title="SwiseNet",

@@ -1,0 +1,37 @@
+"""Weights of networks that were trained on pictures in 0..255, brought to pictures in 0..1.
+
+EDSR's training code, which many networks use, subtracts the mean of DIV2K in the first layer and
+adds it in the last one ("sub_mean", "add_mean"), in the range of the pictures. Here networks take
+and give [0, 1], so the range is folded into the first and last layers.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+MEAN_LAYERS = ("sub_mean.", "add_mean.")
+
+
+def trained_range(state: Mapping[str, Tensor]) -> float:
+    """The white level of the training pictures, 1 or 255, as the mean-shift layer tells it."""
+    return 255.0 if float(state["sub_mean.bias"].abs().max()) > 1 else 1.0
+
+
+def unit_range_state(
+    state: Mapping[str, Tensor], *, first: str, last: str, white: float
+) -> dict[str, Tensor]:
+    """Fold a white level into the outermost layers.
+
+    Args:
+        state: Weights by name.
+        first: Prefix of the layer that sees the picture; its weight is multiplied.
+        last: Prefix of the layer that makes the picture; its weight and bias are divided.
+        white: The white level that the weights were trained for.
+    """
+    folded = dict(state)
+    for key, value in state.items():
+        if key == f"{first}weight":
+            folded[key] = value * white
+        elif key.startswith(last):
+            folded[key] = value / white
+    return folded

@@ -1,0 +1,291 @@
+"""SwinIR, lightweight: self-attention within windows that are shifted by half from layer to layer.
+
+Liang et al., "SwinIR: Image Restoration Using Swin Transformer", ICCV Workshops 2021. Parameter
+names are those of the authors' checkpoints. Any picture size works: the picture is mirrored to a
+multiple of the window inside, and the masks of shifted windows are computed from the size in the
+graph, so that ONNX files are dynamic.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swise_deploy.models.heads import make_upsampler, upsampler_scale
+from swise_deploy.models.registry import Recognised, Upsampler
+from swise_deploy.models.swisenet import DIV2K_MEAN
+
+MASKED = (
+    -100.0
+)  # added to logits between pixels that are no neighbours (Swin, Liu et al., ICCV 2021)
+
+
+@dataclass(frozen=True, slots=True)
+class SwinirSize:
+    """Sizes of a SwinIR with the one-convolution head.
+
+    Attributes:
+        channels: Channels of a token.
+        depths: Transformer layers in each group; even layers have shifted windows.
+        heads: Attention heads; they are not in the shapes of the linear layers.
+        window: Side of a window in pixels.
+        mlp_ratio: Width of the feed-forward layers over `channels`.
+    """
+
+    channels: int
+    depths: tuple[int, ...]
+    heads: int
+    window: int
+    mlp_ratio: float
+
+
+LIGHT = SwinirSize(channels=60, depths=(6, 6, 6, 6), heads=6, window=8, mlp_ratio=2.0)
+
+
+class SwinIR(nn.Module):
+    """SwinIR for one scale."""
+
+    mean: Tensor
+
+    def __init__(
+        self, scale: int, size: SwinirSize = LIGHT, *, upsampler: Upsampler = "default"
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.window = size.window
+        channels = size.channels
+        self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
+        self.patch_norm = nn.LayerNorm(channels)
+        self.layers = nn.ModuleList(TransformerGroup(size, depth) for depth in size.depths)
+        self.norm = nn.LayerNorm(channels)
+        self.conv_after_body = nn.Conv2d(channels, channels, 3, padding=1)
+        self.upsampler = make_upsampler(channels, scale, upsampler)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Upscale a batch of pictures.
+
+        Args:
+            lr: (N, 3, H, W), float, RGB in [0, 1], any H, W >= 1.
+
+        Returns:
+            (N, 3, H*scale, W*scale), float, RGB, not clamped to [0, 1].
+        """
+        height, width = lr.shape[2:]
+        features = self.conv_first(mirror_to_multiple(lr, self.window) - self.mean)
+        mask = shifted_window_mask(features, self.window)
+        x = self.patch_norm(features.permute(0, 2, 3, 1))
+        for group in self.layers:
+            x = group(x, mask)
+        x = self.norm(x).permute(0, 3, 1, 2)
+        sr: Tensor = self.upsampler(self.conv_after_body(x) + features) + self.mean
+        return sr[:, :, : height * self.scale, : width * self.scale]
+
+
+class TransformerGroup(nn.Module):
+    """Residual Swin transformer block (RSTB): layers, a convolution, and a residual around them."""
+
+    def __init__(self, size: SwinirSize, depth: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            TransformerLayer(size, shift=size.window // 2 if i % 2 else 0) for i in range(depth)
+        )
+        self.conv = nn.Conv2d(size.channels, size.channels, 3, padding=1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (N, H, W, C) to (N, H, W, C)."""
+        y = x
+        for block in self.blocks:
+            y = block(y, mask)
+        convolved: Tensor = self.conv(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return convolved + x
+
+
+class TransformerLayer(nn.Module):
+    """Swin transformer layer (STL): window attention, then a feed-forward step."""
+
+    def __init__(self, size: SwinirSize, *, shift: int) -> None:
+        super().__init__()
+        self.window = size.window
+        self.shift = shift
+        self.norm1 = nn.LayerNorm(size.channels)
+        self.attn = WindowAttention(size.channels, size.heads, size.window)
+        self.norm2 = nn.LayerNorm(size.channels)
+        self.mlp = Mlp(size.channels, int(size.channels * size.mlp_ratio))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (N, H, W, C), H and W multiples of the window, to (N, H, W, C)."""
+        batch, height, width, _ = x.shape
+        y = self.norm1(x)
+        if self.shift:
+            y = torch.roll(y, (-self.shift, -self.shift), (1, 2))
+        windows = split_windows(y, self.window)
+        windows = self.attn(windows, mask if self.shift else None)
+        y = join_windows(windows, batch, height, width, self.window)
+        if self.shift:
+            y = torch.roll(y, (self.shift, self.shift), (1, 2))
+        x = x + y
+        z: Tensor = x + self.mlp(self.norm2(x))
+        return z
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention within windows, with a learned bias for every relative position."""
+
+    positions: Tensor
+
+    def __init__(self, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (channels // heads) ** -0.5
+        side = 2 * window - 1
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(side * side, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.register_buffer("positions", relative_positions(window), persistent=False)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
+        """Attend within windows.
+
+        Args:
+            windows: (N * windows, pixels, C).
+            mask: (windows, 1, pixels, pixels), added to the logits; None for windows that are not
+            shifted.
+
+        Returns:
+            (N * windows, pixels, C).
+        """
+        pixels, channels = self.positions.shape[0], windows.shape[2]
+        qkv = self.qkv(windows).reshape(-1, pixels, 3, self.heads, channels // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        logits = (q * self.scale) @ k.transpose(-2, -1)
+        bias = self.relative_position_bias_table[self.positions.reshape(-1)]
+        logits = logits + bias.reshape(pixels, pixels, self.heads).permute(2, 0, 1)
+        if mask is not None:
+            by_picture = logits.reshape(-1, mask.shape[0], self.heads, pixels, pixels) + mask
+            logits = by_picture.reshape(-1, self.heads, pixels, pixels)
+        attended = logits.softmax(dim=-1) @ v
+        y: Tensor = self.proj(attended.transpose(1, 2).reshape(-1, pixels, channels))
+        return y
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between them."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., C)."""
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
+
+
+def relative_positions(window: int) -> Tensor:
+    """Row of the bias table for every pair of pixels of a window: (pixels, pixels), int64."""
+    y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    y, x = y.reshape(-1), x.reshape(-1)
+    down = y[:, None] - y[None, :] + window - 1
+    right = x[:, None] - x[None, :] + window - 1
+    return down * (2 * window - 1) + right
+
+
+def split_windows(x: Tensor, window: int) -> Tensor:
+    """(N, H, W, C) to (N * windows, window^2, C), windows row by row."""
+    _, height, width, channels = x.shape
+    tiles = x.reshape(-1, height // window, window, width // window, window, channels)
+    return tiles.permute(0, 1, 3, 2, 4, 5).reshape(-1, window * window, channels)
+
+
+def join_windows(windows: Tensor, batch: int, height: int, width: int, window: int) -> Tensor:
+    """Undo `split_windows`."""
+    shape = (batch, height // window, width // window, window, window, windows.shape[2])
+    return windows.reshape(shape).permute(0, 1, 3, 2, 4, 5).reshape(batch, height, width, -1)
+
+
+def shifted_window_mask(features: Tensor, window: int) -> Tensor:
+    """What to add to the logits of shifted windows: (windows, 1, pixels, pixels), 0 or -100.
+
+    A picture that is rolled by half a window has opposite edges side by side in its last windows;
+    pixels from different edges must not attend to each other.
+
+    Args:
+        features: (N, C, H, W), H and W multiples of the window; only its size and dtype are used.
+        window: Side of a window.
+    """
+    height, width = features.shape[2:]
+    rows = torch.arange(height, device=features.device)
+    columns = torch.arange(width, device=features.device)
+    half = window // 2
+    row_zone = (rows >= height - window).int() + (rows >= height - half).int()
+    column_zone = (columns >= width - window).int() + (columns >= width - half).int()
+    zones = (3 * row_zone[:, None] + column_zone[None, :])[None, :, :, None]
+    zones = split_windows(zones, window)[:, :, 0]
+    apart = zones[:, None, :, None] != zones[:, None, None, :]
+    return apart.to(features.dtype) * MASKED
+
+
+def mirror_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Extend (N, C, H, W) at the bottom and right, mirrored, to multiples; any H, W >= 1 works.
+
+    Equal to reflection padding where that is defined (padding below the size).
+    """
+    for axis in (2, 3):
+        size = x.shape[axis]
+        padded = (size + multiple - 1) // multiple * multiple
+        # Mirrored without repeating the edge; the last term avoids a period of 0 for a single line.
+        period = 2 * size - 2 + 1 // size
+        places = torch.arange(padded, device=x.device) % period
+        x = x.index_select(axis, torch.minimum(places, 2 * size - 2 - places))
+    return x
+
+
+def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
+    """SwinIR-light with fresh weights."""
+    del option
+    return SwinIR(scale, upsampler=upsampler)
+
+
+def recognise(state: Mapping[str, Tensor]) -> Recognised | None:
+    """Recognise weights of a SwinIR of any size with the "lightweight" head or SUM."""
+    own = {_own_name(k): v for k, v in state.items() if not k.endswith(_COMPUTED)}
+    table = own.get("layers.0.blocks.0.attn.relative_position_bias_table")
+    if table is None or not _HEADS & set(own):
+        return None
+    channels = own["conv_first.weight"].shape[0]
+    size = SwinirSize(
+        channels=channels,
+        depths=tuple(_count(own, f"layers.{i}.blocks.") for i in range(_count(own, "layers."))),
+        heads=table.shape[1],
+        window=(round(table.shape[0] ** 0.5) + 1) // 2,
+        mlp_ratio=own["layers.0.blocks.0.mlp.fc1.weight"].shape[0] / channels,
+    )
+
+    def load(scale: int) -> nn.Module:
+        with_sum = "upsampler.equal.conv.weight" in own
+        network = SwinIR(scale, size, upsampler="sum" if with_sum else "default")
+        network.load_state_dict(own)
+        return network
+
+    return Recognised("swinir_light", (upsampler_scale(own, channels),), load)
+
+
+_COMPUTED = (".attn_mask", ".relative_position_index")
+_HEADS = {"upsampler.conv.weight", "upsampler.equal.conv.weight"}
+
+
+def _own_name(key: str) -> str:
+    """Where a tensor of the authors' checkpoint lives in SwinIR here."""
+    key = key.replace(".residual_group.blocks.", ".blocks.").replace(
+        "upsample.0.", "upsampler.conv."
+    )
+    return key.replace("patch_embed.norm.", "patch_norm.")
+
+
+def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    return len({k.removeprefix(prefix).split(".")[0] for k in state if k.startswith(prefix)})
