@@ -58,6 +58,7 @@ def fp16_from_fp32(
     """
     # Only here: the converter takes a moment to import.
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     too_large = _tensors_too_large(model, images)
     last = _last_arithmetic(model)
@@ -78,6 +79,7 @@ def fp16_from_fp32(
         node_block_list=kept,
     )
     _merge_casts(half)
+    OnnxModel.graph_topological_sort(half.graph)
     return half, tuple(kept)
 
 
@@ -87,22 +89,21 @@ def _merge_casts(model: onnx.ModelProto) -> None:
     It casts around every fp32 node on its own: between two of them a value would be rounded to fp16
     and back, and a tensor with several readers is cast once for each.
     """
-    casts = {n.output[0]: n for n in model.graph.node if n.op_type == "Cast"}
+    casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
     first: dict[tuple[str, int], str] = {}
     renamed: dict[str, str] = {}
-    for node in model.graph.node:
-        for i, name in enumerate(node.input):
-            node.input[i] = renamed.get(name, name)
-        if node.op_type != "Cast":
-            continue
+    for output, node in casts.items():
         target = node.attribute[0].i
         source = casts.get(node.input[0])
         if target == onnx.TensorProto.FLOAT and source is not None and _is_rounding(source):
-            renamed[node.output[0]] = source.input[0]
+            renamed[output] = source.input[0]
         else:
-            renamed[node.output[0]] = first.setdefault((node.input[0], target), node.output[0])
-    outputs = {value.name for value in model.graph.output}
-    used = outputs | {name for node in model.graph.node for name in node.input}
+            renamed[output] = first.setdefault((node.input[0], target), output)
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = renamed.get(name, name)
+    used = {value.name for value in model.graph.output}
+    used.update(name for node in model.graph.node for name in node.input)
     nodes = [n for n in model.graph.node if n.op_type != "Cast" or n.output[0] in used]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
