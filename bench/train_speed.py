@@ -1,0 +1,174 @@
+"""Steps per second of swise-train against the loop that one would write without it.
+
+    python bench/train_speed.py --data DIR [--recipe gpu] [--json]
+
+The plain loop: fp32, NCHW, torch's Adam, crops cut in the training thread, and nothing else.
+swise-train clips gradients and averages weights besides. The loops take their steps in turn, so
+what else the machine does hits all alike; a ratio is the median over the rounds.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from swise_deploy.console import progress, run_command
+from swise_deploy.timing import ratio, time_calls
+from swise_deploy.training.batches import BatchStream, CropSource, crop_source, draw_batch
+from swise_deploy.training.config import (
+    TrainConfig,
+    config_from_layers,
+    recipe_text,
+    settings_from_toml,
+)
+from swise_deploy.training.engine import Trainer, build_network, launch_fabric
+from swise_deploy.training.picture_cache import open_pairs
+from swise_deploy.training.precision import resolve_precision
+
+PLAIN = "plain fp32 NCHW loop"
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of pictures")
+    parser.add_argument("--recipe", default="quick-cpu")
+    parser.add_argument("--model", default="swisenet")
+    parser.add_argument("--scale", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=None)
+    parser.add_argument("--patch-size", type=int, default=None)
+    parser.add_argument("--seconds", type=float, default=60.0, help="time for counted steps")
+    parser.add_argument("--compile", action="store_true", help="time torch.compile too")
+    parser.add_argument("--cache", type=Path, default=None)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = _config(options)
+    precision, reason = resolve_precision(config.precision, config.accelerator)
+    progress(f"precision {precision}: {reason}")
+    config = dataclasses.replace(config, precision=precision)
+    pairs = open_pairs(
+        config.data, config.scale, root=config.cache, report=lambda _what, _done, _total: None
+    )
+    source = crop_source(pairs, config.patch_size)
+    variants = {"swise-train": config}
+    if config.channels_last:
+        variants["swise-train --no-channels-last"] = dataclasses.replace(
+            config, channels_last=False
+        )
+    if options.compile:
+        variants["swise-train --compile"] = dataclasses.replace(config, compile=True)
+    calls = {PLAIN: _plain_step(config, source)}
+    calls.update({name: _swise_step(variant, source) for name, variant in variants.items()})
+    timings = time_calls(calls, min_runs=10, max_seconds=options.seconds)
+    rows = []
+    for name, timing in timings.items():
+        gain = ratio(timings[PLAIN], timing)
+        rows.append(
+            {
+                "loop": name,
+                "step_ms": timing.p50_ms,
+                "steps_per_s": 1000 / timing.p50_ms,
+                "times_plain": gain.value,
+                "low": gain.low,
+                "high": gain.high,
+                "rounds": len(timing.samples_ms),
+            }
+        )
+    facts = {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "model": f"{config.model} x{config.scale}",
+        "batch": config.batch_size,
+        "patch": config.patch_size,
+        "precision": precision,
+        "optimizer": config.optimizer,
+    }
+    if options.json:
+        sys.stdout.write(json.dumps({**facts, "loops": rows}, indent=2) + "\n")
+        return 0
+    sys.stdout.write(", ".join(f"{k} {v}" for k, v in facts.items()) + "\n\n")
+    sys.stdout.write("| loop | step/s | times the plain loop (95 % interval) | rounds |\n")
+    sys.stdout.write("|---|---|---|---|\n")
+    for row in rows:
+        sys.stdout.write(
+            f"| {row['loop']} | {row['steps_per_s']:.3g} | {row['times_plain']:.2f} "
+            f"({row['low']:.2f} to {row['high']:.2f}) | {row['rounds']} |\n"
+        )
+    return 0
+
+
+def _config(options: argparse.Namespace) -> TrainConfig:
+    flags = {
+        "data": options.data,
+        "out": Path(tempfile.gettempdir()),  # nothing is written
+        "model": options.model,
+        "scale": options.scale,
+        "batch_size": options.batch_size,
+        "patch_size": options.patch_size,
+        "cache": options.cache,
+    }
+    recipe = settings_from_toml(recipe_text(options.recipe), source=options.recipe)
+    given = {name: value for name, value in flags.items() if value is not None}
+    return config_from_layers({options.recipe: recipe, "flags": given})
+
+
+def _plain_step(config: TrainConfig, source: CropSource) -> Callable[[], object]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = build_network(dataclasses.replace(config, weight_norm=()))[0].to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    steps = iter(range(2**62))
+
+    def step() -> float:
+        batch = draw_batch(source, seed=config.seed, step=next(steps), batch_size=config.batch_size)
+        lr, hr = (
+            torch.from_numpy(picture).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+            for picture in (batch.lr, batch.hr)
+        )
+        loss = F.l1_loss(network(lr), hr)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def _swise_step(config: TrainConfig, source: CropSource) -> Callable[[], object]:
+    precision, _ = resolve_precision(config.precision, config.accelerator)
+    fabric = launch_fabric(config, precision)
+    trainer = Trainer(fabric, config, build_network(config)[0])
+    stream = BatchStream(
+        source,
+        seed=config.seed,
+        first_step=0,
+        batch_size=config.batch_size,
+        workers=config.workers,
+    )
+    steps = iter(range(2**62))
+
+    def step() -> float:
+        # item() waits for the device: a call has to end when its work is done.
+        return trainer.train_step(stream.next_batch(), next(steps)).loss.item()
+
+    return step
+
+
+def _cpu_name() -> str:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.processor() or platform.machine()} CPU with {capability}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
