@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from swise_bench.energy import measure_energy
 from swise_bench.host import QuietnessWatch, describe_host
-from swise_bench.latency import compare_latencies, measure_latency, open_all, profile_onnx
+from swise_bench.latency import compare_latencies, measure_latency, open_all
+from swise_bench.layers import profile_onnx, profile_openvino
 from swise_bench.memory import measure_memory
 from swise_bench.quality import default_cache, result_from_scores, score_pictures
 from swise_bench.results import (
@@ -25,7 +26,7 @@ from swise_bench.results import (
     QualityResult,
     SubjectResult,
 )
-from swise_bench.subjects import Subject, load_network, onnx_path, open_subject
+from swise_bench.subjects import Subject, file_subject, load_network, onnx_path, open_subject
 from swise_deploy.console import progress
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.files import sha256_of
@@ -196,21 +197,26 @@ def _time_layers(
 ) -> tuple[LayerTime, ...] | NotMeasured:
     if not settings.with_layers:
         return NotMeasured("not asked for: --layers")
-    if path is None or path.suffix != ".onnx":
+    profile = _PROFILERS.get(runner.name.partition(" ")[0])
+    if path is None or path.suffix != ".onnx" or profile is None:
         return NotMeasured(f"no profiler is read for {runner.name}")
-    progress(f"layers of {path.name} in ONNX Runtime")
-    return profile_onnx(path, io=runner.io, lr_size=settings.lr_sizes[0], threads=settings.threads)
+    progress(f"layers of {path.name} in {runner.name}")
+    return profile(path, io=runner.io, lr_size=settings.lr_sizes[0], threads=settings.threads)
+
+
+_PROFILERS = {"onnxruntime": profile_onnx, "openvino": profile_openvino}
 
 
 def _measure_memory(subject: Subject, settings: Settings) -> Memory | NotMeasured:
     if not settings.with_memory:
         return NotMeasured("not asked for: --memory")
     progress(f"memory of {subject.name} in a process of its own")
+    folder = settings.cache / "exported"
     return measure_memory(
-        subject.name,
+        file_subject(subject, folder),
         lr_size=settings.lr_sizes[0],
         threads=settings.threads,
-        folder=settings.cache / "exported",
+        folder=folder,
     )
 
 

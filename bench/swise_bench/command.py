@@ -103,21 +103,26 @@ def _predict(
     """Every target that was asked for, in fp16 and int8; with --full this machine too."""
     names = list(load_targets()) if options.full else options.target
     devices = [device_from_target(find_target(name)) for name in names]
-    predictions = []
+    predictions: list[Prediction | None] = []
+    seen: set[Path] = set()
+    own_device = measure_peaks(settings.threads) if options.full else None
     for subject, result in zip(settings.subjects, benchmark.subjects, strict=True):
         path = onnx_path(subject, settings.cache / "exported")
         if path is None:
             continue
-        if options.full:
+        if own_device is not None:
             latency = result.latencies[0]
             own = predict(
                 subject.name,
                 count_onnx(path, lr_size=latency.lr_size),
-                measure_peaks(settings.threads),
+                own_device,
                 precision="fp32",
                 measured_ms=latency.timing.p50_ms / latency.batch,
             )
             predictions.append(own)
+        if path in seen:
+            continue
+        seen.add(path)
         counts = count_onnx(path)
         for device in devices:
             predictions += [
@@ -191,4 +196,4 @@ def _print(document: dict[str, object], tables: Sequence[TextTable], *, as_json:
     if as_json:
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        print_tables(tables, Console())
+        print_tables(tables, Console(width=None if sys.stdout.isatty() else 140))

@@ -1,5 +1,6 @@
 """Memory of a run, in a process of its own so that nothing else is counted."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from swise_bench.nvml import NvmlError, open_nvml
 from swise_bench.results import Memory, NotMeasured
-from swise_bench.subjects import open_subject, parse_subject
+from swise_bench.subjects import RUNNER_MODULES, open_subject, parse_subject
 from swise_deploy.console import parse_size
 from swise_deploy.timing import picture_call
 
@@ -60,9 +61,10 @@ def measure_memory(
 def main(argv: Sequence[str] | None = None) -> int:
     """The child process: SUBJECT WxH THREADS FOLDER; measures itself and prints JSON."""
     subject, size, threads, folder = sys.argv[1:] if argv is None else argv
-    runner = open_subject(parse_subject(subject), threads=int(threads), folder=Path(folder))
+    parsed = parse_subject(subject)
+    importlib.import_module(RUNNER_MODULES[parsed.runner])
     before_load = _resident_bytes("VmRSS")
-    with runner:
+    with open_subject(parsed, threads=int(threads), folder=Path(folder)) as runner:
         after_load = _resident_bytes("VmRSS")
         call = picture_call(runner, parse_size(size))
         for _ in range(_NUM_RUNS):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 720
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 14, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 82, 18, 14, 44
 _ROW = 44
 NUM_COLOURS = 8
 
@@ -57,9 +57,13 @@ class Axis:
         return [v for v in values if self.low <= v <= self.high]
 
 
-def axis_around(label: str, values: Sequence[float], *, is_log: bool = False) -> Axis:
-    """An axis with a margin around the values."""
+def axis_around(
+    label: str, values: Sequence[float], *, is_log: bool = False, least_span: float = 0.0
+) -> Axis:
+    """An axis with a margin around the values; `least_span` keeps noise from filling the plot."""
     low, high = min(values), max(values)
+    widen = max(0.0, least_span - (high - low)) / 2
+    low, high = low - widen, high + widen
     if is_log:
         return Axis(label, low / 1.4, high * 1.4, is_log=True)
     margin = 0.12 * ((high - low) or abs(high) or 1)
@@ -70,21 +74,31 @@ def scatter(title: str, points: Sequence[Point], x: Axis, y: Axis, *, extra: str
     """Marks with their names; `extra` is SVG drawn below them."""
     height = 380
     marks = []
+    taken: list[tuple[float, float]] = []
     for point in points:
         px = x.place(point.x, _LEFT, WIDTH - _RIGHT)
         py = y.place(point.y, height - _BOTTOM, _TOP)
-        anchor, shift = ("end", -9) if px > WIDTH * 0.7 else ("start", 9)
-        text = (
-            f'<text x="{px + shift:.1f}" y="{py - 7:.1f}" text-anchor="{anchor}">'
-            f"{escape(point.text)}</text>"
-            if point.text
-            else ""
-        )
+        text = ""
+        if point.text:
+            anchor, shift = ("end", -9) if px > WIDTH * 0.6 else ("start", 9)
+            at = _free_height(px, py - 7, taken)
+            text = (
+                f'<text x="{px + shift:.1f}" y="{at:.1f}" text-anchor="{anchor}">'
+                f"{escape(point.text)}</text>"
+            )
         marks.append(
             f'<g class="s{point.series % NUM_COLOURS}"><circle cx="{px:.1f}" cy="{py:.1f}" r="5">'
             f"<title>{escape(point.label)}</title></circle>{text}</g>"
         )
     return _svg(title, height, _frame(x, y, height) + extra + "".join(marks))
+
+
+def _free_height(x: float, y: float, taken: list[tuple[float, float]]) -> float:
+    """The nearest height above `y` where no earlier label is in the way."""
+    while any(abs(x - a) < 200 and abs(y - b) < 14 for a, b in taken):
+        y -= 15
+    taken.append((x, y))
+    return y
 
 
 def line(x: Axis, y: Axis, points: Sequence[tuple[float, float]], *, height: int = 380) -> str:
@@ -144,14 +158,14 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
     step = 26
     height = _TOP + step * len(rows) + 8
     most = max((value for _, value, _ in rows), default=1.0) or 1.0
-    start = 250
+    start = 330
     marks = []
     for index, (label, value, text) in enumerate(rows):
         y = _TOP + step * index
         width = (WIDTH - start - 130) * value / most
         marks.append(
             f'<g class="s0"><text x="{start - 8}" y="{y + 14}" text-anchor="end">'
-            f'{escape(_shorten(label, 36))}</text><rect x="{start}" y="{y + 2}" height="16" '
+            f'{escape(_shorten(label, 48))}</text><rect x="{start}" y="{y + 2}" height="16" '
             f'width="{width:.1f}"/>'
             f'<text x="{start + width + 6:.1f}" y="{y + 14}">{escape(text)}</text>'
             f"<title>{escape(label)}: {escape(text)}</title></g>"

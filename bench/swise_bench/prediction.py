@@ -34,7 +34,8 @@ FUSED = frozenset(
 )
 
 ASSUMPTIONS = (
-    "predicted, not measured: a lower bound of the latency, at the device's dense peak",
+    "predicted, not measured: every operator at the device's dense peak or its full bandwidth",
+    "real engines reach a part of either; caches that hold activations may beat the bandwidth",
     "pointwise operators and conversions are fused into the operator before them and cost nothing",
     "every other operator reads its inputs and writes its outputs once, from and to DRAM",
     f"convolutions with under {MATRIX_MACS} MACs for an output element run at the FP32 vector peak",
@@ -185,25 +186,65 @@ def document_from_prediction(prediction: Prediction) -> dict[str, object]:
 
 
 def tables_from_predictions(predictions: Sequence[Prediction]) -> list[TextTable]:
-    """Totals by device, and the layers that take longest on the first one."""
-    if not predictions:
-        return []
-    totals = tuple(
+    """This machine with its error, devices that are not here, the slowest layers of the first."""
+    checked = [p for p in predictions if p.measured_ms is not None]
+    tables = [_checked_table(checked), _device_table([p for p in predictions if p not in checked])]
+    if predictions:
+        tables.append(_layer_table(predictions[0]))
+    return [table for table in tables if table.rows]
+
+
+def _checked_table(predictions: Sequence[Prediction]) -> TextTable:
+    rows = tuple(
         (
-            p.device.name,
             p.subject,
             p.precision,
             f"{p.lr_size[0]}x{p.lr_size[1]}",
             f"{p.at_best_ms:.2f}",
+            f"{p.measured_ms:.2f}",
+            f"{p.at_best_ms / p.measured_ms - 1:+.0%}",
             f"{p.compute_share:.0%}",
-            MISSING if p.measured_ms is None else f"{p.measured_ms:.2f}",
-            MISSING if p.measured_ms is None else f"{p.at_best_ms / p.measured_ms - 1:+.0%}",
         )
         for p in predictions
+        if p.measured_ms is not None
     )
-    first = predictions[0]
-    slowest = sorted(first.layers, key=lambda layer: -layer.at_best_ms)[:10]
-    layers = tuple(
+    origins = dict.fromkeys(f"peaks: {p.device.origin}" for p in predictions)
+    return TextTable(
+        "Roofline of this machine against measurement, ms",
+        ("subject", "precision", "LR", "predicted", "measured", "error", "compute-bound"),
+        rows,
+        (*origins, *ASSUMPTIONS),
+    )
+
+
+def _device_table(predictions: Sequence[Prediction]) -> TextTable:
+    found = {(p.subject, p.device.name, p.precision): p for p in predictions}
+    rows = []
+    for subject, device in dict.fromkeys((p.subject, p.device.name) for p in predictions):
+        fp16, int8 = (found.get((subject, device, p)) for p in PREDICTED_PRECISIONS)
+        first = fp16 or int8
+        assert first is not None, "every pair comes from a prediction"
+        rows.append(
+            (
+                device,
+                subject,
+                f"{first.lr_size[0]}x{first.lr_size[1]}",
+                MISSING if fp16 is None else f"{fp16.at_best_ms:.2f}",
+                MISSING if int8 is None else f"{int8.at_best_ms:.2f}",
+                f"{first.compute_share:.0%}",
+            )
+        )
+    return TextTable(
+        "Predicted latency on devices that are not here, ms",
+        ("device", "subject", "LR", "fp16", "int8", "compute-bound"),
+        tuple(rows),
+        ASSUMPTIONS,
+    )
+
+
+def _layer_table(prediction: Prediction) -> TextTable:
+    slowest = sorted(prediction.layers, key=lambda layer: -layer.at_best_ms)[:10]
+    rows = tuple(
         (
             layer.name,
             layer.op_type,
@@ -214,29 +255,13 @@ def tables_from_predictions(predictions: Sequence[Prediction]) -> list[TextTable
         )
         for layer in slowest
     )
-    return [
-        TextTable(
-            "Predicted latency in ms",
-            (
-                "device",
-                "subject",
-                "precision",
-                "LR",
-                "predicted at best",
-                "compute-bound",
-                "measured",
-                "error",
-            ),
-            totals,
-            ASSUMPTIONS,
-        ),
-        TextTable(
-            f"Predicted layers on {first.device.name}, {first.precision}",
-            ("layer", "operator", "at best ms", "bound by", "Mult-Adds G", "traffic MB"),
-            layers,
-            (f"peaks: {first.device.origin}",),
-        ),
-    ]
+    return TextTable(
+        f"Predicted layers of {prediction.subject} on {prediction.device.name}, "
+        f"{prediction.precision}",
+        ("layer", "operator", "predicted ms", "bound by", "Mult-Adds G", "traffic MB"),
+        rows,
+        (f"peaks: {prediction.device.origin}",),
+    )
 
 
 def roofline_plot(prediction: Prediction, series: int) -> str:

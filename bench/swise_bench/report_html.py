@@ -143,7 +143,7 @@ def _scatter(points: Sequence[Point], x_label: str) -> str:
         return ""
     values = [p.x for p in points]
     x = axis_around(x_label, values, is_log=max(values) > 8 * min(values))
-    y = axis_around("PSNR-Y in dB", [p.y for p in points])
+    y = axis_around("PSNR-Y in dB", [p.y for p in points], least_span=0.1)
     return scatter(f"PSNR-Y against {x_label}", points, x, y)
 
 

@@ -342,5 +342,5 @@ def _layer_table(benchmark: Benchmark) -> TextTable:
         "Slowest layers",
         ("subject", "layer", "operator", "p50 ms", "share"),
         tuple(rows),
-        ("ONNX Runtime's profiler, the optimised graph, medians of 5 runs",),
+        ("the runtime's own profiler, the optimised graph, medians of 5 runs",),
     )

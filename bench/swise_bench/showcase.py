@@ -73,11 +73,11 @@ def write_figure(path: Path, showcase: Showcase, *, columns: int = 4) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    magnify = max(1, 240 // max(showcase.box[2:]))
+    magnify = max(1, 320 // max(showcase.box[2:]))
     width, height = (side * magnify for side in showcase.box[2:])
     gap, caption = 12, 46
     rows = -(-len(showcase.panels) // columns)
-    columns = min(columns, len(showcase.panels))
+    columns = -(-len(showcase.panels) // rows)
     context = Image.fromarray(showcase.context)
     tall = rows * (height + caption) + gap
     context.thumbnail((2 * width, tall - gap - caption))

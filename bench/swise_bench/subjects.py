@@ -120,6 +120,15 @@ def load_network(subject: Subject) -> "LoadedNetwork":
     return cast("LoadedNetwork", network)
 
 
+def file_subject(subject: Subject, folder: Path) -> str:
+    """The subject as its exported file and what runs that; itself where it is a torch network."""
+    path = onnx_path(subject, folder)
+    if path is None:
+        return subject.name
+    runner = subject.runner if subject.path is not None else subject.runner.partition("-")[2]
+    return f"{path}@{runner or 'onnxruntime'}"
+
+
 def exported(network: "LoadedNetwork", form: Literal["plain", "deploy"], folder: Path) -> Path:
     """The network as an fp32 ONNX file, made once for its weights, the form and the exporter."""
     from swise_export.exporting import export_onnx
@@ -172,6 +181,15 @@ def _engine_runner(path: Path, threads: int) -> Runner:
     del threads
     return EngineRunner(path)
 
+
+RUNNER_MODULES = {
+    "onnxruntime": "swise_export.onnx_runner",
+    "openvino": "openvino",
+    "tensorrt": "swise_engines.engine_runner",
+    "torch": "swise_deploy.models.torch_runner",
+    "compile": "swise_deploy.models.torch_runner",
+}
+"""What has to be imported before a subject can be loaded."""
 
 _FILE_OPENERS: dict[str, Callable[[Path, int], Runner]] = {
     "onnxruntime": _onnxruntime_runner,
