@@ -78,10 +78,13 @@ def export_onnx(
         OutputError: The file cannot be written.
     """
     module = deploy_form(network.module) if form == "deploy" else network.module.eval()
-    model = _traced(module, network, io=io, size=size)
+    model = traced(module, network, io=io, size=size)
     fp32_nodes: tuple[str, ...] = ()
+    activations: dict[str, float] = {}
     if precision == "fp16":
-        model, fp32_nodes = fp16_from_fp32(model, range_images)
+        half = fp16_from_fp32(model, range_images)
+        model, fp32_nodes = half.model, half.fp32_nodes
+        activations = {found.node: found.max_abs for found in half.ranges}
     manifest = Manifest(
         sha256="",
         model=network.name,
@@ -96,6 +99,7 @@ def export_onnx(
         weights=Path(network.source).name,
         weights_sha256=network.weights_sha256,
         fp32_nodes=fp32_nodes,
+        activations=activations,
         versions={
             "swise-deploy": __version__,
             "torch": torch.__version__,
@@ -121,9 +125,18 @@ def save_with_manifest(model: onnx.ModelProto, path: Path, manifest: Manifest) -
     return manifest
 
 
-def _traced(
-    module: nn.Module, network: LoadedNetwork, *, io: PictureIO, size: tuple[int, int] | None
+def traced(
+    module: nn.Module,
+    network: LoadedNetwork,
+    *,
+    io: PictureIO = "float",
+    size: tuple[int, int] | None = None,
 ) -> onnx.ModelProto:
+    """Trace a form of a network into an fp32 model; the arguments are those of `export_onnx`.
+
+    Raises:
+        ExportError: It cannot be traced.
+    """
     width, height = size or _TRACED_SIZE
     sample = torch.rand(1 if size else 2, 3, height, width)
     if io == "uint8":

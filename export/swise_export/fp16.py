@@ -9,12 +9,13 @@ what each of them buys.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import onnx
 from onnx import numpy_helper
 
 from swise_deploy.images import RgbImage
-from swise_export.activations import FP16_MAX, measure_ranges
+from swise_export.activations import FP16_MAX, ActivationRange, measure_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -41,17 +42,27 @@ _ARITHMETIC = frozenset(
 _FP32_SCOPES = ("norm", "picture")
 
 
-def fp16_from_fp32(
-    model: onnx.ModelProto, images: Sequence[RgbImage] = ()
-) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class HalfModel:
+    """A model that computes in fp16 where it can.
+
+    Attributes:
+        model: The ONNX model.
+        fp32_nodes: Nodes that stay in fp32.
+        ranges: Largest activation of every layer; empty where no pictures were given.
+    """
+
+    model: onnx.ModelProto
+    fp32_nodes: tuple[str, ...]
+    ranges: tuple[ActivationRange, ...]
+
+
+def fp16_from_fp32(model: onnx.ModelProto, images: Sequence[RgbImage] = ()) -> HalfModel:
     """Turn an fp32 model into one that computes in fp16 where it can; inputs and outputs stay.
 
     Args:
         model: fp32, every node named.
         images: LR pictures on which the activations are measured.
-
-    Returns:
-        The new model, and the names of the nodes that stay in fp32.
 
     Raises:
         ExportError: A layer gives values that are not finite in fp32 already.
@@ -60,7 +71,8 @@ def fp16_from_fp32(
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    too_large = _tensors_too_large(model, images)
+    ranges = measure_ranges(model, images) if images else []
+    too_large = _tensors_too_large(model, ranges)
     last = _last_arithmetic(model)
     kept = [
         node.name
@@ -80,7 +92,7 @@ def fp16_from_fp32(
     )
     _merge_casts(half)
     OnnxModel.graph_topological_sort(half.graph)
-    return half, tuple(kept)
+    return HalfModel(half, tuple(kept), tuple(ranges))
 
 
 def _merge_casts(model: onnx.ModelProto) -> None:
@@ -113,7 +125,7 @@ def _is_rounding(cast: onnx.NodeProto) -> bool:
     return bool(cast.attribute[0].i == onnx.TensorProto.FLOAT16)
 
 
-def _tensors_too_large(model: onnx.ModelProto, images: Sequence[RgbImage]) -> set[str]:
+def _tensors_too_large(model: onnx.ModelProto, ranges: Sequence[ActivationRange]) -> set[str]:
     limit = FP16_MAX / HEADROOM
     too_large = {
         tensor.name
@@ -121,7 +133,7 @@ def _tensors_too_large(model: onnx.ModelProto, images: Sequence[RgbImage]) -> se
         if tensor.data_type == onnx.TensorProto.FLOAT
         and abs(numpy_helper.to_array(tensor)).max(initial=0.0) > limit
     }
-    for found in measure_ranges(model, images) if images else ():
+    for found in ranges:
         if found.max_abs > limit:
             too_large.add(found.tensor)
             logger.warning(

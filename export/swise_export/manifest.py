@@ -67,6 +67,7 @@ class Manifest:
         num_params: Parameters of the torch network.
         weights_sha256: Hash of the weights file.
         fp32_nodes: Nodes that compute in fp32 in a graph of lower precision.
+        activations: Largest magnitude that each layer reached in fp32, by node, on pictures.
         drift: None where it was not measured.
         versions: Versions of what made the file.
     """
@@ -84,6 +85,7 @@ class Manifest:
     weights: str
     weights_sha256: str
     fp32_nodes: tuple[str, ...] = ()
+    activations: Mapping[str, float] = field(default_factory=dict)
     drift: Drift | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

@@ -1,0 +1,131 @@
+"""`swise-export`: a checkpoint in, a verified ONNX file and its cost out."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swise_deploy.console import parse_size, progress, run_command
+
+if TYPE_CHECKING:
+    from swise_deploy.models.checkpoint import LoadedNetwork
+    from swise_export.verified import ExportConfig
+
+_EPILOG = """examples:
+  swise-export --fp16                          shipped SwiseNet x2, half precision
+  swise-export --fp16 --scale 4 --io uint8     8-bit pictures in and out
+  swise-export --weights my.pth --images DIR   your checkpoint, verified on your pictures
+exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 the drift gate refused"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = _parser().parse_args(argv)
+    return run_command(lambda: _export(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="swise-export",
+        description="Export a super-resolution network to ONNX, run the file against the fp32 "
+        "torch network on real pictures, and report what it costs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--model", help="network by name (default: what the weights are, or swisenet)"
+    )
+    network.add_argument(
+        "--scale", type=int, help="2, 3 or 4 (default: what the weights are for, or 2)"
+    )
+    network.add_argument("--weights", type=Path, help="checkpoint (default: the shipped weights)")
+    artefact = parser.add_argument_group("artefact")
+    precision = artefact.add_mutually_exclusive_group()
+    precision.add_argument("--fp32", dest="precision", action="store_const", const="fp32")
+    precision.add_argument("--fp16", dest="precision", action="store_const", const="fp16")
+    artefact.add_argument(
+        "-o", "--output", type=Path, help="NAME.onnx (default: MODEL_xSCALE_PRECISION.onnx)"
+    )
+    artefact.add_argument(
+        "--io",
+        choices=("float", "uint8"),
+        default="float",
+        help="float: (N,3,H,W) in [0,1]; uint8: (N,H,W,3) pictures (default: float)",
+    )
+    artefact.add_argument(
+        "--size", type=parse_size, metavar="WxH", help="only this input size (default: any)"
+    )
+    artefact.add_argument(
+        "--plain", action="store_true", help="do not rewrite the network for speed"
+    )
+    check = parser.add_argument_group("verification")
+    check.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="ground-truth pictures (default: the shipped samples)",
+    )
+    check.add_argument(
+        "--max-drift",
+        type=float,
+        default=0.1,
+        metavar="DB",
+        help="PSNR-Y that may be lost on average before the artefact is refused (default: 0.1)",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="threads for verification and latency (default: all cores)"
+    )
+    parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
+    parser.set_defaults(precision="fp32")
+    return parser
+
+
+def _export(args: argparse.Namespace) -> int:
+    # Only here: --help must not wait for torch.
+    from swise_deploy.images import find_images
+
+    images = find_images(args.images) if args.images is not None else None
+    progress("loading torch and the network")
+    from swise_export.report import dict_from_report, text_from_report
+    from swise_export.verified import export_verified
+
+    network = _network(args)
+    name = f"{network.name}_x{network.scale}_{args.precision}.onnx"
+    report = export_verified(
+        network, args.output or Path(name), _config(args), images=images, say=progress
+    )
+    if args.json:
+        print(json.dumps(dict_from_report(report), indent=2))
+    else:
+        print(text_from_report(report))
+        progress(
+            f"next: swise-build {report.artifact} --target NAME   (swise-build --list names them)"
+        )
+    return 0
+
+
+def _network(args: argparse.Namespace) -> "LoadedNetwork":
+    from swise_deploy.models.checkpoint import open_network
+
+    return open_network(args.model, scale=args.scale, weights=args.weights)
+
+
+def _config(args: argparse.Namespace) -> "ExportConfig":
+    from swise_export.verified import ExportConfig
+
+    return ExportConfig(
+        precision=args.precision,
+        io=args.io,
+        size=args.size,
+        form="plain" if args.plain else "deploy",
+        max_drift_db=args.max_drift,
+        threads=args.threads or os.cpu_count() or 1,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
