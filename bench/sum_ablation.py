@@ -11,6 +11,8 @@ import argparse
 import dataclasses
 import itertools
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from swise_deploy.console import progress, run_command
 from swise_deploy.dependencies import require
 from swise_deploy.files import write_json, writing
-from swise_deploy.models.checkpoint import open_network, shipped_weights
+from swise_deploy.models.checkpoint import open_network
+from swise_deploy.models.shipped import shipped_weights
 from swise_deploy.models.swisenet import BRANCHES, build
 from swise_deploy.protocol import mean_quality
 from swise_deploy.timing import ratio, time_calls
@@ -162,9 +165,8 @@ def _measure(options: argparse.Namespace, weights: dict[str, Path]) -> list[Row]
         with torch.inference_mode():
             return networks[variant](lr)
 
-    timings = time_calls(
-        {variant: lambda variant=variant: call(variant) for variant in networks}, max_seconds=60
-    )
+    calls: dict[str, Callable[[], object]] = {v: partial(call, v) for v in networks}
+    timings = time_calls(calls, max_seconds=60)
     sets = {
         (f.parent if f.name == "HR" else f).name: pairs_from_folder(f, options.scale)
         for f in options.test
@@ -198,9 +200,9 @@ def table_text(rows: list[Row], options: argparse.Namespace) -> str:
             f"SwiseNet x{options.scale}, {options.steps} steps of {options.batch_size} crops of "
             f"{options.patch_size} LR pixels, seed {options.seed}; the body starts from "
             f"{'random weights' if options.init == 'none' else 'the same trained weights'}, every "
-            "upsampler from random ones. PSNR-Y in dB (validation: centre crops of held-out training "
-            "pictures). Mult-Adds at a 1280x720 output, convolutions only. Latency: eager torch on one "
-            "CPU, LR 160x90, as a ratio to the plain head within the same rounds."
+            "upsampler from random ones. PSNR-Y in dB (validation: centre crops of held-out "
+            "training pictures). Mult-Adds at a 1280x720 output, convolutions only. Latency: eager "
+            "torch on one CPU, LR 160x90, as a ratio to the plain head within the same rounds."
         ),
         "",
         "| " + " | ".join(head) + " |",

@@ -138,7 +138,7 @@ def _plain_step(config: TrainConfig, source: CropSource) -> Callable[[], object]
         )
         loss = F.l1_loss(network(lr), hr)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         return loss.item()
 

@@ -7,7 +7,7 @@ from swise_deploy.errors import InputError
 from swise_deploy.images import read_rgb
 from swise_deploy.imresize import imresize
 from swise_deploy.metrics import quality
-from swise_deploy.models.checkpoint import shipped_weights
+from swise_deploy.models.shipped import shipped_weights
 from swise_deploy.models.swisenet import PixelShuffleUpsample, SwiseNet
 from swise_deploy.protocol import pair_from_hr
 from swise_deploy.training.config import TrainConfig
