@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from swise_engines.cuda import Cuda, DeviceBuffer, HostBuffer, Stream
 
@@ -25,6 +25,16 @@ class Channel:
         """Address on the GPU."""
         return self.host.pointer if self.device is None else self.device.pointer
 
+    @property
+    def size_bytes(self) -> int:
+        """How much it holds."""
+        return self.host.array.nbytes
+
+    def view(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+        """Its beginning on the CPU, as a tensor."""
+        flat: NDArray[np.generic] = self.host.array[: _size_of(shape, dtype)].view(dtype)
+        return flat.reshape(shape)
+
     def release(self) -> None:
         """Give the memory back."""
         self.host.release()
@@ -32,73 +42,68 @@ class Channel:
             self.device.release()
 
 
-class BufferPool:
-    """The memory of one runner. It is taken anew only where a shape changes.
+def _size_of(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
-    Attributes:
-        lr: Of the input.
-        sr: Of the output.
+
+class BufferPool:
+    """The memory of one runner. It grows to the largest shape that was seen, and stays.
+
+    Args:
+        cuda: The GPU.
+        on_move: Called before memory is given back whose address may still be recorded somewhere.
     """
 
-    def __init__(self, cuda: Cuda) -> None:
+    def __init__(self, cuda: Cuda, on_move: Callable[[], None]) -> None:
         self._cuda = cuda
-        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-        self.lr: Channel | None = None
-        self.sr: Channel | None = None
+        self._on_move = on_move
+        self._channels: list[Channel] = []
 
     def fit(
-        self,
-        lr_shape: tuple[int, ...],
-        sr_shape: tuple[int, ...],
-        dtype: DTypeLike,
-        *,
-        on_change: Callable[[], None],
+        self, lr_shape: tuple[int, ...], sr_shape: tuple[int, ...], dtype: DTypeLike
     ) -> tuple[Channel, Channel]:
-        """Memory for these shapes.
-
-        Args:
-            lr_shape: Of the input.
-            sr_shape: Of the output.
-            dtype: Of both.
-            on_change: Called before memory that may still be recorded somewhere is given back.
+        """Memory for an input and an output of these shapes.
 
         Raises:
             SwiseError: There is not enough.
         """
-        if self.lr is not None and self.sr is not None and self._shapes == (lr_shape, sr_shape):
-            return self.lr, self.sr
-        on_change()
-        self.release()
-        self.lr = self._take(lr_shape, dtype)
-        self.sr = self._take(sr_shape, dtype)
-        self._shapes = (lr_shape, sr_shape)
-        return self.lr, self.sr
+        sizes = [_size_of(shape, dtype) for shape in (lr_shape, sr_shape)]
+        held = [channel.size_bytes for channel in self._channels] or [0, 0]
+        if any(size > have for size, have in zip(sizes, held, strict=True)):
+            self.release()
+            try:
+                for size, have in zip(sizes, held, strict=True):
+                    self._channels.append(self._take(max(size, have)))
+            except BaseException:
+                self.release()
+                raise
+        lr, sr = self._channels
+        return lr, sr
 
-    def _take(self, shape: tuple[int, ...], dtype: DTypeLike) -> Channel:
+    def _take(self, size_bytes: int) -> Channel:
         is_shared = self._cuda.device.is_integrated
-        host = self._cuda.allocate_host(shape, dtype, mapped=is_shared)
+        host = self._cuda.allocate_host((size_bytes,), np.uint8, mapped=is_shared)
         if is_shared:
             return Channel(host, None)
         try:
-            size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
             return Channel(host, self._cuda.allocate(size_bytes))
         except BaseException:
             host.release()
             raise
 
-    def upload(self, stream: Stream) -> None:
-        """Send the input, unless the GPU sees it anyway."""
-        if self.lr is not None and self.lr.device is not None:
-            self._cuda.upload(stream, self.lr.device, self.lr.host)
+    def upload(self, stream: Stream, lr: Channel, array: NDArray[np.generic]) -> None:
+        """Send an input that lies in `lr`, unless the GPU sees it there anyway."""
+        if lr.device is not None:
+            self._cuda.upload(stream, lr.device, array)
 
-    def download(self, stream: Stream) -> None:
-        """Fetch the output, unless it is here anyway."""
-        if self.sr is not None and self.sr.device is not None:
-            self._cuda.download(stream, self.sr.host, self.sr.device)
+    def download(self, stream: Stream, array: NDArray[np.generic], sr: Channel) -> None:
+        """Fetch an output into its place in `sr`, unless it is there anyway."""
+        if sr.device is not None:
+            self._cuda.download(stream, array, sr.device)
 
     def release(self) -> None:
         """Give everything back; harmless when there is nothing."""
-        for channel in (self.lr, self.sr):
-            if channel is not None:
-                channel.release()
-        self.lr = self.sr = self._shapes = None
+        if self._channels:
+            self._on_move()
+        while self._channels:
+            self._channels.pop().release()

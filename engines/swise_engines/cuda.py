@@ -131,11 +131,11 @@ class Cuda(Protocol):
     def synchronize(self, stream: Stream) -> None:
         """Wait until everything on the stream is done."""
 
-    def upload(self, stream: Stream, target: DeviceBuffer, source: HostBuffer) -> None:
-        """Copy CPU to GPU, behind what is on the stream."""
+    def upload(self, stream: Stream, target: DeviceBuffer, source: NDArray[np.generic]) -> None:
+        """Copy page-locked memory to the GPU, behind what is on the stream."""
 
-    def download(self, stream: Stream, target: HostBuffer, source: DeviceBuffer) -> None:
-        """Copy GPU to CPU, behind what is on the stream."""
+    def download(self, stream: Stream, target: NDArray[np.generic], source: DeviceBuffer) -> None:
+        """Copy from the GPU to page-locked memory, behind what is on the stream."""
 
     def create_timer(self) -> Timer:
         """Events that measure GPU time."""

@@ -3,7 +3,8 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from numpy.typing import DTypeLike
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from swise_deploy.dependencies import require
 from swise_deploy.errors import BackendMissingError, SwiseError
@@ -91,13 +92,13 @@ class Pycuda:
         """Wait until everything on the stream is done."""
         _pycuda(stream).synchronize()
 
-    def upload(self, stream: Stream, target: DeviceBuffer, source: HostBuffer) -> None:
+    def upload(self, stream: Stream, target: DeviceBuffer, source: NDArray[np.generic]) -> None:
         """Copy CPU to GPU."""
-        self._drv.memcpy_htod_async(target.pointer, source.array, _pycuda(stream))
+        self._drv.memcpy_htod_async(target.pointer, source, _pycuda(stream))
 
-    def download(self, stream: Stream, target: HostBuffer, source: DeviceBuffer) -> None:
+    def download(self, stream: Stream, target: NDArray[np.generic], source: DeviceBuffer) -> None:
         """Copy GPU to CPU."""
-        self._drv.memcpy_dtoh_async(target.array, source.pointer, _pycuda(stream))
+        self._drv.memcpy_dtoh_async(target, source.pointer, _pycuda(stream))
 
     def create_timer(self) -> Timer:
         """Events that measure GPU time."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from swise_deploy.dependencies import require
 from swise_deploy.errors import BackendMissingError, SwiseError
@@ -117,21 +117,17 @@ class CudaPython:
         """Wait until everything on the stream is done."""
         self._call("cudaStreamSynchronize", stream.handle)
 
-    def upload(self, stream: Stream, target: DeviceBuffer, source: HostBuffer) -> None:
+    def upload(self, stream: Stream, target: DeviceBuffer, source: NDArray[np.generic]) -> None:
         """Copy CPU to GPU."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
-        array = source.array
-        self._call(
-            "cudaMemcpyAsync", target.pointer, array.ctypes.data, array.nbytes, kind, stream.handle
-        )
+        address = source.ctypes.data
+        self._call("cudaMemcpyAsync", target.pointer, address, source.nbytes, kind, stream.handle)
 
-    def download(self, stream: Stream, target: HostBuffer, source: DeviceBuffer) -> None:
+    def download(self, stream: Stream, target: NDArray[np.generic], source: DeviceBuffer) -> None:
         """Copy GPU to CPU."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        array = target.array
-        self._call(
-            "cudaMemcpyAsync", array.ctypes.data, source.pointer, array.nbytes, kind, stream.handle
-        )
+        address = target.ctypes.data
+        self._call("cudaMemcpyAsync", address, source.pointer, target.nbytes, kind, stream.handle)
 
     def create_timer(self) -> Timer:
         """Events that measure GPU time."""

@@ -16,6 +16,7 @@ from swise_engines.engine_manifest import read_manifest
 from swise_engines.graphs import GraphOfShape
 from swise_engines.loaded_engine import LoadedEngine
 from swise_engines.profiles import Extent, choose_profile, extent_of_shape
+from swise_engines.targets import Backend
 from swise_engines.tensorrt_api import Api
 
 
@@ -32,6 +33,7 @@ class EngineRunner:
         path: Path,
         *,
         trust: bool = False,
+        backend: Backend | None = None,
         use_graphs: bool = True,
         cache: BuildCache | None = None,
         cuda: Cuda | None = None,
@@ -41,12 +43,14 @@ class EngineRunner:
         Args:
             path: The engine, with its manifest beside it.
             trust: Run it even without a manifest.
+            backend: Which TensorRT made it, for an engine without a manifest.
             use_graphs: Replay repeated shapes as CUDA graphs.
             cache: Where TensorRT for RTX keeps the kernels that it compiles.
             cuda: The GPU; None opens the first.
         """
         self.path = path
         self._trust = trust
+        self._backend = backend
         self._use_graphs = use_graphs
         self._cache = cache
         self._cuda = cuda
@@ -101,7 +105,11 @@ class EngineRunner:
             return
         if self._loaded is None:
             self._loaded = LoadedEngine(
-                self.path, trust=self._trust, cache=self._cache, cuda=self._cuda
+                self.path,
+                trust=self._trust,
+                backend=self._backend,
+                cache=self._cache,
+                cuda=self._cuda,
             )
         self._run = _Run(self._loaded, use_graphs=self._use_graphs)
 
@@ -154,7 +162,7 @@ class _Run:
         with self._cuda.use():
             self._stream: Stream = self._cuda.create_stream()
             self._timer: Timer = self._cuda.create_timer()
-        self._buffers = BufferPool(self._cuda)
+        self._buffers = BufferPool(self._cuda, self._forget_graph)
         # TensorRT for RTX captures graphs by itself, as its runtime was told.
         is_ours = use_graphs and self._cuda.has_graphs and loaded.backend == "tensorrt"
         self._graphs = GraphOfShape(self._cuda) if is_ours else None
@@ -171,22 +179,23 @@ class _Run:
         profile = choose_profile(facts.profiles, extent)
         enlarged = Extent(extent.batch, extent.width * facts.scale, extent.height * facts.scale)
         with self._cuda.use():
-            lr_memory, sr_memory = self._buffers.fit(
-                lr.shape, enlarged.shape(facts.io), dtype, on_change=self._forget_graph
-            )
+            sr_shape = enlarged.shape(facts.io)
+            lr_memory, sr_memory = self._buffers.fit(lr.shape, sr_shape, dtype)
             self._address(profile, lr.shape, lr_memory.pointer, sr_memory.pointer)
-            np.copyto(lr_memory.host.array, lr)
-            self._buffers.upload(self._stream)
+            source = lr_memory.view(lr.shape, dtype)
+            result = sr_memory.view(sr_shape, dtype)
+            np.copyto(source, lr)
+            self._buffers.upload(self._stream, lr_memory, source)
             self._timer.start(self._stream)
             if self._graphs is None:
                 self._enqueue()
             else:
                 self._graphs.run(self._stream, lr.shape, self._enqueue)
             self._timer.stop(self._stream)
-            self._buffers.download(self._stream)
+            self._buffers.download(self._stream, result, sr_memory)
             self._cuda.synchronize(self._stream)
             self.gpu_ms = self._timer.elapsed_ms()
-            return sr_memory.host.array.copy()
+            return result.copy()
 
     def _address(self, profile: int, shape: tuple[int, ...], lr: int, sr: int) -> None:
         if self._addressed == (profile, shape, lr, sr):

@@ -56,11 +56,11 @@ class HostMemory:
 
     def upload(self, stream, target, source):
         del stream
-        self.held[target.pointer][:] = source.array.view(np.uint8).reshape(-1)
+        self.held[target.pointer][: source.nbytes] = source.view(np.uint8).reshape(-1)
 
     def download(self, stream, target, source):
         del stream
-        target.array.view(np.uint8).reshape(-1)[:] = self.held[source.pointer]
+        target.view(np.uint8).reshape(-1)[:] = self.held[source.pointer][: target.nbytes]
 
     def capture(self, stream, enqueue):
         del stream, enqueue
@@ -73,32 +73,33 @@ STREAM = Stream(0, None, lambda: None)
 LR, SR = (1, 3, 4, 6), (1, 3, 8, 12)
 
 
-def fit(pool, lr=LR, sr=SR, changes=None):
-    changes = [] if changes is None else changes
-    return pool.fit(lr, sr, np.float32, on_change=lambda: changes.append(1))
+def nothing() -> None:
+    pass
 
 
 def test_a_repeated_shape_takes_no_new_memory():
-    memory = HostMemory()
-    pool, changes = BufferPool(memory), []
-    first = fit(pool, changes=changes)
+    memory, moves = HostMemory(), []
+    pool = BufferPool(memory, lambda: moves.append(1))
+    first = pool.fit(LR, SR, np.float32)
     for _ in range(100):
-        assert fit(pool, changes=changes) == first
+        assert pool.fit(LR, SR, np.float32) == first
     assert memory.num_taken == 4
-    assert len(changes) == 1
+    assert moves == []
 
 
-def test_another_shape_gives_the_old_memory_back_after_telling():
+def test_a_smaller_shape_keeps_memory_and_addresses():
     memory = HostMemory()
-    pool = BufferPool(memory)
-    fit(pool)
-    held_when_told = []
-    pool.fit(
-        (1, 3, 2, 2),
-        (1, 3, 4, 4),
-        np.float32,
-        on_change=lambda: held_when_told.append(len(memory.held)),
-    )
+    pool = BufferPool(memory, nothing)
+    large = pool.fit(LR, SR, np.float32)
+    assert pool.fit((1, 3, 1, 1), (1, 3, 2, 2), np.float32) == large
+    assert memory.num_taken == 4
+
+
+def test_a_larger_shape_gives_the_old_memory_back_after_telling():
+    memory, held_when_told = HostMemory(), []
+    pool = BufferPool(memory, lambda: held_when_told.append(len(memory.held)))
+    pool.fit((1, 3, 2, 2), (1, 3, 4, 4), np.float32)
+    pool.fit(LR, SR, np.float32)
     assert held_when_told == [4]
     assert len(memory.held) == 4
     pool.release()
@@ -106,45 +107,50 @@ def test_another_shape_gives_the_old_memory_back_after_telling():
     assert memory.held == {}
 
 
-def test_alternating_shapes_leak_nothing():
+def test_alternating_shapes_settle_at_the_largest():
     memory = HostMemory()
-    pool = BufferPool(memory)
+    pool = BufferPool(memory, nothing)
     for step in range(1000):
-        side = 2 + step % 7
-        fit(pool, (1, 3, side, side), (1, 3, 2 * side, 2 * side))
+        wide, high = 2 + step % 7, 2 + step % 5
+        pool.fit((1, 3, high, wide), (1, 3, 2 * high, 2 * wide), np.float32)
     assert len(memory.held) == 4
+    assert memory.num_taken <= 4 * 7 * 5
+    held = sum(array.nbytes for array in memory.held.values())
+    assert held == 2 * (1 + 4) * 3 * 8 * 6 * 4
 
 
-def test_the_picture_goes_there_and_comes_back():
-    memory = HostMemory()
-    pool = BufferPool(memory)
-    lr, sr = fit(pool, LR, LR)
-    lr.host.array[:] = np.random.default_rng(0).random(LR)
-    pool.upload(STREAM)
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_picture_goes_there_and_comes_back(integrated, dtype):
+    memory = HostMemory(integrated=integrated)
+    pool = BufferPool(memory, nothing)
+    pool.fit(SR, SR, dtype)
+    lr, sr = pool.fit(LR, LR, dtype)
+    picture = np.random.default_rng(0).integers(0, 256, LR).astype(dtype)
+    lr.view(LR, dtype)[:] = picture
+    pool.upload(STREAM, lr, lr.view(LR, dtype))
     memory.held[sr.pointer][:] = memory.held[lr.pointer]
-    pool.download(STREAM)
-    np.testing.assert_array_equal(sr.host.array, lr.host.array)
+    pool.download(STREAM, sr.view(LR, dtype), sr)
+    np.testing.assert_array_equal(sr.view(LR, dtype), picture)
 
 
-def test_on_an_integrated_gpu_nothing_is_copied():
+def test_on_an_integrated_gpu_there_is_one_memory_and_no_copy():
     memory = HostMemory(integrated=True)
-    pool = BufferPool(memory)
-    lr, sr = fit(pool)
+    lr, sr = BufferPool(memory, nothing).fit(LR, SR, np.float32)
     assert lr.device is None
     assert sr.device is None
     assert memory.held[lr.pointer] is lr.host.array
     assert memory.num_taken == 2
-    pool.upload(STREAM)
-    pool.download(STREAM)
 
 
 def test_running_out_of_memory_gives_back_what_was_taken():
     memory = HostMemory(limit_bytes=2000)
-    pool = BufferPool(memory)
+    pool = BufferPool(memory, nothing)
     with pytest.raises(SwiseError, match="out of GPU memory"):
-        fit(pool)
-    pool.release()
+        pool.fit(LR, SR, np.float32)
     assert memory.held == {}
+    pool.fit((1, 3, 1, 1), (1, 3, 2, 2), np.float32)
+    assert len(memory.held) == 4
 
 
 class Runs:

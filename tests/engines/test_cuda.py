@@ -49,8 +49,8 @@ def test_bytes_come_back_from_the_gpu(cuda):
         target = cuda.allocate_host((3, 1000), np.float32, mapped=False)
         memory = cuda.allocate(source.array.nbytes)
         source.array[:] = rng.random((3, 1000))
-        cuda.upload(stream, memory, source)
-        cuda.download(stream, target, memory)
+        cuda.upload(stream, memory, source.array)
+        cuda.download(stream, target.array, memory)
         cuda.synchronize(stream)
         np.testing.assert_array_equal(target.array, source.array)
         for taken in (source, target, memory, stream):
