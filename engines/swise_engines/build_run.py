@@ -1,0 +1,135 @@
+"""What swise-build does: options to a build, the build to a report."""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from swise_deploy.console import progress
+from swise_engines.build_cache import BuildCache, default_cache
+from swise_engines.building import Built, build_engine
+from swise_engines.cuda import find_gpu
+from swise_engines.engine_manifest import EngineManifest
+from swise_engines.planning import BuildOptions
+from swise_engines.precision_table import PrecisionTable
+from swise_engines.profiles import profile_from_sizes
+from swise_engines.progress import progress_bar
+from swise_engines.targets import find_target
+from swise_engines.verification import verify_built
+
+MIB = 1 << 20
+
+
+def run_build(arguments: Namespace) -> int:
+    """Build what the command line asks for, verify it where it can run, and report."""
+    gpu = find_gpu()
+    options = options_from_arguments(arguments)
+    with progress_bar(f"building {arguments.onnx.name}") as report:
+        built = build_engine(
+            arguments.onnx,
+            arguments.output,
+            options,
+            gpu=gpu,
+            cache=_choose_cache(arguments.cache_dir, no_cache=arguments.no_cache),
+            report=report,
+            say=progress,
+        )
+    built = verify_built(
+        built,
+        arguments.onnx,
+        gpu,
+        asked=arguments.verify,
+        images=arguments.images,
+        max_drift_db=arguments.max_drift,
+        say=progress,
+    )
+    if arguments.json:
+        document = {"engine": str(built.path), "was_cached": built.was_cached}
+        sys.stdout.write(json.dumps({**document, **built.manifest.to_dict()}, indent=2) + "\n")
+    else:
+        show_built(built, Console(highlight=False, markup=False, soft_wrap=True))
+    return 0
+
+
+def options_from_arguments(arguments: Namespace) -> BuildOptions:
+    """The parsed command line as options.
+
+    Raises:
+        InputError: Unknown target, or sizes that are not in order.
+    """
+    return BuildOptions(
+        target=None if arguments.target == "current" else find_target(arguments.target),
+        backend=arguments.backend,
+        profiles=tuple(
+            profile_from_sizes(sizes, max_batch=arguments.batch) for sizes in arguments.size or []
+        ),
+        max_batch=arguments.batch,
+        precision=arguments.precision or "",
+        workspace_mib=arguments.workspace,
+        optimization_level=arguments.optimization_level,
+        dla_core=arguments.dla_core,
+        compatibility=arguments.compatibility,
+        version_compatible=arguments.version_compatible,
+    )
+
+
+def _choose_cache(folder: Path | None, *, no_cache: bool) -> BuildCache | None:
+    if no_cache:
+        return None
+    return default_cache() if folder is None else BuildCache(folder)
+
+
+def show_built(built: Built, console: Console) -> None:
+    """Print what was built."""
+    manifest = built.manifest
+    console.print(f"{built.path}  {manifest.engine_bytes / MIB:.1f} MiB")
+    for line in describe(manifest):
+        console.print(f"  {line}")
+    console.print(table_of(manifest.precision_found))
+    if manifest.precision_read_back is not None:
+        console.print(table_of(manifest.precision_read_back))
+    console.print(f"next: swise-bench {built.path}, swise-upscale IN -o OUT --model {built.path}")
+
+
+def describe(manifest: EngineManifest) -> Sequence[str]:
+    """What a reader of the report should know, a line each."""
+    built_for = "SM " + ", ".join(manifest.sms) if manifest.sms else "SM 8.0 and later"
+    lines = [
+        f"for {built_for}, {manifest.backend} {manifest.backend_version} alone",
+        *(f"takes {profile}" for profile in manifest.profiles),
+    ]
+    if manifest.version_compatible:
+        lines[0] = f"for {built_for}, {manifest.backend} {manifest.backend_version} and later"
+    if manifest.dla_core is not None:
+        fallback = ", ".join(manifest.dla_fallback) or "none"
+        lines.append(f"on DLA core {manifest.dla_core}; layers left to the GPU: {fallback}")
+    if manifest.read_back_note:
+        lines.append(f"precision {manifest.read_back_note}")
+    lines.append(_describe_drift(manifest))
+    return lines
+
+
+def _describe_drift(manifest: EngineManifest) -> str:
+    drift = manifest.drift
+    if drift is None:
+        return f"drift {manifest.drift_note}"
+    return (
+        f"drift against {drift['reference']} on {drift['images']} pictures: PSNR-Y "
+        f"{drift['psnr_y_db']:+.4f} dB (worst {drift['worst_image']}, "
+        f"{drift['worst_psnr_y_db']:+.4f} dB), output PSNR {drift['output_psnr_db']:.1f} dB"
+    )
+
+
+def table_of(precisions: PrecisionTable) -> Table:
+    """Layers by precision, for the terminal."""
+    table = Table("precision", "layers", "Mult-Adds", "weights", title=precisions.origin)
+    for row in precisions.rows:
+        weights = ", ".join(f"{number} {name}" for name, number in row.weights.items())
+        table.add_row(row.precision, str(row.num_layers), f"{row.mult_adds_share:.1%}", weights)
+    if precisions.unattributed_share > 0:
+        table.add_row("unknown", "", f"{precisions.unattributed_share:.1%}", "")
+    return table
