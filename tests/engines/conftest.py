@@ -11,12 +11,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from swise_engines.builder_config import rtx_capabilities
 from swise_engines.building import Built, build_engine
 from swise_engines.cuda import Cuda, GpuAtHand, find_gpu
-from swise_engines.planning import BuildOptions
+from swise_engines.planning import BuildOptions, choose_backend
 from swise_engines.profiles import Extent, Profile
 from swise_engines.progress import Report
 from swise_engines.targets import find_target
+from swise_engines.tensorrt_api import load_tensorrt
 
 Kind = Literal["fp32", "fp16", "int8", "mixed"]
 MakeOnnx = Callable[..., Path]
@@ -161,6 +163,29 @@ def cuda() -> Cuda:
     if gpu.cuda is None:
         pytest.skip(f"needs an NVIDIA GPU: {gpu.reason}")
     return gpu.cuda
+
+
+@pytest.fixture(scope="session")
+def build_here(cuda: Cuda, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
+    """Builds an engine for the GPU of this machine, with the TensorRT that is installed."""
+
+    def build(onnx_path: Path, *profiles: Profile) -> Built:
+        options = BuildOptions(None, profiles=profiles)
+        backend = choose_backend(options, cuda.device)
+        trt = load_tensorrt(backend)
+        if backend == "tensorrt_rtx" and cuda.device.sm not in rtx_capabilities(trt):
+            options = BuildOptions(None, profiles=profiles, compatibility="ampere_plus")
+        return build_engine(
+            onnx_path,
+            tmp_path_factory.mktemp("here") / "here.engine",
+            options,
+            gpu=GpuAtHand(cuda),
+            cache=None,
+            report=quiet,
+            say=str,
+        )
+
+    return build
 
 
 @pytest.fixture
