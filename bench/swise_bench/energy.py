@@ -1,5 +1,7 @@
 """Energy of a frame: what sensors show while frames are processed, less what they show at rest."""
 
+import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -94,6 +96,8 @@ def measure_energy(
 
         active = _mean_watts(sensor, work)
         elapsed = time.perf_counter() - start
+    if math.isnan(active) or math.isnan(idle):
+        return NotMeasured(f"{sensor.name} gave no reading")
     joules = (active - idle) * elapsed / num_frames
     return Energy(joules, active, idle, sensor.name, num_frames, elapsed)
 
@@ -104,7 +108,8 @@ def _mean_watts(sensor: PowerSensor, work: Callable[[], None]) -> float:
 
     def sample() -> None:
         while not done.is_set():
-            samples.append(sensor.read_watts())
+            with contextlib.suppress(OSError, ValueError):  # a busy bus; the next one will do
+                samples.append(sensor.read_watts())
             done.wait(SAMPLE_EVERY_S)
 
     thread = threading.Thread(target=sample, daemon=True)
@@ -114,4 +119,4 @@ def _mean_watts(sensor: PowerSensor, work: Callable[[], None]) -> float:
     finally:
         done.set()
         thread.join()
-    return float(np.mean(samples))
+    return float(np.mean(samples)) if samples else math.nan
