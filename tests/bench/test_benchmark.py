@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from swise_bench.report_tables import (
+    csv_from_benchmark,
+    markdown_from_tables,
+    tables_from_benchmark,
+)
+from swise_bench.results import (
+    Benchmark,
+    Memory,
+    NotMeasured,
+    document_from_benchmark,
+    read_document,
+)
+
+
+def test_every_subject_is_timed_at_every_batch_in_the_same_rounds(benchmark_run: Benchmark) -> None:
+    for subject in benchmark_run.subjects:
+        assert [latency.batch for latency in subject.latencies] == [1, 2]
+    first, second = benchmark_run.subjects
+    for a, b in zip(first.latencies, second.latencies, strict=True):
+        assert len(a.timing.samples_ms) == len(b.timing.samples_ms) >= 5
+    assert {(r.subject, r.reference, r.batch) for r in benchmark_run.ratios} == {
+        (second.name, first.name, 1),
+        (second.name, first.name, 2),
+    }
+
+
+def test_layers_of_the_file_are_timed_by_name(benchmark_run: Benchmark) -> None:
+    layers = benchmark_run.subjects[0].layer_times
+    assert not isinstance(layers, NotMeasured)
+    assert {layer.op_type for layer in layers} >= {"Conv", "DepthToSpace"}
+    assert all(layer.p50_ms > 0 for layer in layers)
+
+
+def test_memory_of_a_process_grows_from_start_to_peak(benchmark_run: Benchmark) -> None:
+    memory = benchmark_run.subjects[0].memory
+    assert isinstance(memory, Memory)
+    assert 2**20 < memory.before_load_rss_bytes <= memory.peak_rss_bytes < 2**33
+    assert memory.after_load_rss_bytes <= memory.peak_rss_bytes
+
+
+def test_the_sharper_network_scores_higher(benchmark_run: Benchmark) -> None:
+    sharp, blurred = (subject.quality for subject in benchmark_run.subjects)
+    assert not isinstance(sharp, NotMeasured)
+    assert not isinstance(blurred, NotMeasured)
+    assert sharp[0].psnr_y_db > blurred[0].psnr_y_db + 1
+    assert sharp[0].drift_psnr_y_db is None  # no torch network is known for a foreign file
+
+
+def test_what_was_not_asked_for_says_so(benchmark_run: Benchmark) -> None:
+    energy = benchmark_run.subjects[0].energy
+    assert energy == NotMeasured("not asked for: --energy")
+
+
+def test_the_document_survives_json_and_keeps_samples_and_percentiles(
+    benchmark_run: Benchmark, tmp_path: Path
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(document_from_benchmark(benchmark_run), allow_nan=False))
+    document = read_document(path)
+    subject = document["subjects"][0]  # type: ignore[index]  # plain JSON
+    timing = subject["latencies"][0]["timing"]
+    samples = benchmark_run.subjects[0].latencies[0].timing.samples_ms
+    assert timing["samples_ms"] == pytest.approx(list(samples))
+    assert min(samples) <= timing["p50_ms"] <= timing["p90_ms"] <= timing["p99_ms"] <= max(samples)
+    assert subject["energy"] == {"not_measured": "not asked for: --energy"}
+    assert subject["costs"][0]["mult_adds"] == 640 * 360 * 12 * 27
+
+
+def test_tables_are_rectangular_and_name_every_subject(benchmark_run: Benchmark) -> None:
+    tables = tables_from_benchmark(benchmark_run)
+    for table in tables:
+        assert {len(row) for row in table.rows} == {len(table.columns)}, table.title
+    text = markdown_from_tables(tables)
+    assert all(subject.name in text for subject in benchmark_run.subjects)
+
+
+def test_csv_has_a_line_for_each_subject_and_batch(benchmark_run: Benchmark) -> None:
+    lines = csv_from_benchmark(benchmark_run).splitlines()
+    assert len(lines) == 1 + 2 * 2
+    assert len({line.count(",") for line in lines}) == 1
+
+
+def test_a_warning_is_given_when_the_machine_was_not_quiet(benchmark_run: Benchmark) -> None:
+    latency = tables_from_benchmark(benchmark_run)[0]
+    warned = any(note.startswith("warning") for note in latency.notes)
+    assert warned == bool(benchmark_run.quietness.warning)
