@@ -15,11 +15,13 @@ class OnnxFacts:
 
     Attributes:
         network: Name of the network; "" where the file does not say.
+        scale: Output size over input size; 0 where the file does not say.
         size: The only input (width, height) that it takes; None for any.
         batch: The only batch that it takes; None for any.
     """
 
     network: str
+    scale: int
     size: tuple[int, int] | None
     batch: int | None
 
@@ -36,7 +38,12 @@ def read_facts(path: Path) -> OnnxFacts:
     batch, *sides = _fixed_dims(picture)
     height, width = sides[:2] if picture_layout(picture) == "nhwc" else sides[1:]
     size = (width, height) if width and height else None
-    return OnnxFacts(notes.get(f"{METADATA_PREFIX}model", ""), size, batch or None)
+    return OnnxFacts(
+        notes.get(f"{METADATA_PREFIX}model", ""),
+        int(notes.get(f"{METADATA_PREFIX}scale", "0")),
+        size,
+        batch or None,
+    )
 
 
 def _fixed_dims(picture: onnx.ValueInfoProto) -> list[int]:

@@ -68,17 +68,38 @@ def open_source(
         InputError: There is no such file or name, or it does not serve that scale.
         BackendMissingError: What runs it is not installed.
     """
+    path = artefact_of(source, weights=weights, scale=scale)
+    if path.suffix.lower() in ENGINE_SUFFIXES:
+        return _engine_source(path, scale, tile)
+    return _onnx_source(path, scale, tile, memory_mib, threads)
+
+
+def artefact_of(
+    source: str | Path, *, weights: Path | None = None, scale: int | None = None
+) -> Path:
+    """The engine or ONNX file behind a source; weights and names are exported once.
+
+    Raises:
+        InputError: There is no such file or name, or it does not serve that scale.
+        BackendMissingError: An export is needed, and torch is not installed.
+    """
     path = Path(source)
     suffix = path.suffix.lower()
-    if suffix in ENGINE_SUFFIXES:
-        return _engine_source(_existing(path), scale, tile)
-    if suffix not in WEIGHTS_SUFFIXES | {".onnx"}:
-        name = "swisenet" if str(source) == "auto" else str(source)
-        choose(name, NETWORKS, what="model or file")
-        path = _exported(name, scale, weights)
-    elif suffix in WEIGHTS_SUFFIXES:
-        path = _exported(None, scale, _existing(path))
-    return _onnx_source(_existing(path), scale, tile, memory_mib, threads)
+    if suffix in ENGINE_SUFFIXES | {".onnx"}:
+        return _existing(path)
+    if suffix in WEIGHTS_SUFFIXES:
+        return _exported(None, scale, _existing(path))
+    name = "swisenet" if str(source) == "auto" else str(source)
+    choose(name, NETWORKS, what="model or file")
+    return _exported(name, scale, weights)
+
+
+def scale_of(artefact: Path) -> int:
+    """Output size over input size of an ONNX file or an engine; 0 where it does not say."""
+    if artefact.suffix.lower() in ENGINE_SUFFIXES:
+        manifest = read_manifest(artefact)
+        return 0 if manifest is None else manifest.scale
+    return read_facts(artefact).scale
 
 
 def _existing(path: Path) -> Path:

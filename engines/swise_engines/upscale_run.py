@@ -1,6 +1,7 @@
 """One run of `swise-upscale`: what was asked, done, and summed up."""
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -20,6 +21,8 @@ from swise_engines.folder import (
 )
 from swise_engines.pictures import Format, format_of
 from swise_engines.pipeline import Outcome
+from swise_engines.ray_upscale import RaySettings, upscale_on_ray
+from swise_engines.sources import artefact_of, scale_of
 from swise_engines.stills import upscale_bytes
 from swise_engines.upscaler import Upscaler
 from swise_engines.video import Progress, upscale_video
@@ -90,14 +93,33 @@ def run_upscale(arguments: argparse.Namespace) -> int:
     if not to_do:
         summary = Summary("nothing to do", arguments.scale or 0, skipped=len(done))
         return _finish(summary, as_json=arguments.json)
-    with _open(arguments) as upscaler:
-        summary = Summary(upscaler.name, upscaler.scale, skipped=len(done))
-        _tell(f"x{upscaler.scale} with {upscaler.name}: {len(to_do)} to do", arguments)
-        outcomes = upscale_files(upscaler, to_do, quality=arguments.quality)
+    with contextlib.ExitStack() as stack:
+        if arguments.ray is None:
+            upscaler = stack.enter_context(_open(arguments))
+            summary = Summary(upscaler.name, upscaler.scale)
+            outcomes = upscale_files(upscaler, to_do, quality=arguments.quality)
+        else:
+            summary, outcomes = _ray_outcomes(arguments, to_do)
+        summary.skipped = len(done)
+        _tell(f"x{summary.scale} with {summary.runner}: {len(to_do)} to do", arguments)
         for outcome in _reported(outcomes, len(to_do), quiet=arguments.quiet):
             _count(summary, outcome)
         summary.seconds = time.perf_counter() - started
     return _finish(summary, as_json=arguments.json)
+
+
+def _ray_outcomes(
+    arguments: argparse.Namespace, jobs: list[Job]
+) -> tuple[Summary, Iterator[Outcome[Job]]]:
+    if arguments.memory is not None:
+        raise InputError("--memory is not passed to Ray's workers. Use --tile")
+    artefact = artefact_of(arguments.model, weights=arguments.weights, scale=arguments.scale)
+    settings = RaySettings(arguments.ray, threads=arguments.threads or 2)
+    outcomes = upscale_on_ray(
+        artefact, jobs, settings=settings, tile=arguments.tile, quality=arguments.quality
+    )
+    scale = scale_of(artefact)
+    return Summary(f"{artefact.name} on Ray at {arguments.ray}", scale), outcomes
 
 
 def _open(arguments: argparse.Namespace) -> Upscaler:
