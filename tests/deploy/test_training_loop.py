@@ -151,7 +151,7 @@ def test_two_processes_end_with_the_weights_of_one(pictures, tmp_path):
     )
     train(settings)
     pair = dataclasses.replace(settings, out=tmp_path / "two")
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29517")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     done = subprocess.run(
         [*command(*launcher), *flags(pair)],
         env=environment(),
