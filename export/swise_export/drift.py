@@ -21,8 +21,9 @@ MAX_PSNR_DB = 150.0
 class PictureDrift:
     """One picture through both: scores against the ground truth, and how far the outputs differ.
 
-    max_abs is the largest difference on the [0, 1] scale of the outputs as the artefact gives them
-    (8-bit pictures for uint8 io); squared_error is the mean squared difference on the same scale.
+    max_abs is the largest difference on the [0, 1] scale of the outputs as the two give them
+    (8-bit pictures where one has uint8 io); squared_error is the mean squared difference on the
+    same scale.
     """
 
     name: str
@@ -48,7 +49,7 @@ def measure_drift(
 
     Args:
         artefact: What was deployed; active, float or uint8 io.
-        reference: The fp32 network; active, float io, same scale.
+        reference: The fp32 network, or what the artefact was made from; active, same scale.
         pairs: LR pictures with their ground truth.
         on_picture: Called with a picture's name before it runs.
 
@@ -96,21 +97,20 @@ def check_gate(drift: Drift, max_drift_db: float) -> None:
 
 
 def _compare(artefact: Runner, reference: Runner, pair: Pair) -> PictureDrift:
-    expected = reference.infer(float_from_image(pair.lr))
-    expected_picture = image_from_float(expected)
-    if artefact.io == "uint8":
-        picture = upscale(artefact, pair.lr)
+    if "uint8" in (artefact.io, reference.io):
+        expected_picture, picture = (upscale(runner, pair.lr) for runner in (reference, artefact))
         difference = (picture.astype(np.float64) - expected_picture) / 255
     else:
-        sr = artefact.infer(float_from_image(pair.lr))
+        lr = float_from_image(pair.lr)
+        expected, sr = reference.infer(lr), artefact.infer(lr)
         if not np.isfinite(sr).all():
             raise QualityGateError(
                 f"the artefact gives values that are not finite on {pair.name}: something "
                 "overflows. Nothing was kept. Export with --fp32, or with --images like this one, "
                 "so that activation ranges are measured on them"
             )
-        picture = image_from_float(sr)
-        difference = sr.astype(np.float64) - expected
+        expected_picture, picture = image_from_float(expected), image_from_float(sr)
+        difference = sr.astype(np.float64) - expected.astype(np.float64)
     return PictureDrift(
         pair.name,
         _finite(quality(expected_picture, pair.hr, border=artefact.scale)),

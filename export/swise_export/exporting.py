@@ -45,7 +45,8 @@ class _Uint8Pictures(nn.Module):
         self.network = network
 
     def forward(self, lr: Tensor) -> Tensor:
-        sr = self.network(lr.permute(0, 3, 1, 2).to(torch.float32) / 255)
+        # TensorRT takes uint8 at the input only if the first thing done to it is the cast.
+        sr = self.network(lr.to(torch.float32).permute(0, 3, 1, 2) / 255)
         levels = torch.round(torch.clamp(sr, 0, 1) * 255)
         return levels.permute(0, 2, 3, 1).to(torch.uint8)
 

@@ -67,6 +67,16 @@ def test_an_engine_that_loses_too_much_is_not_left_behind(built, make_onnx):
     assert not sidecar_of(built.path).exists()
 
 
+@pytest.mark.parametrize(("artefact", "reference"), [("uint8",) * 2, ("float", "uint8")])
+def test_8_bit_pictures_are_compared_as_pictures(built, make_onnx, artefact, reference):
+    pairs = pairs_that_fit({Path("a"): photo(48, 64)}, [RANGE], 2)
+    files = [make_onnx("fp32", io=io) for io in (artefact, reference)]
+    with OnnxRunner(files[0]) as one, OnnxRunner(files[1]) as other:
+        drift = judge(built, one, other, pairs, max_drift_db=0.0).manifest.drift
+    assert drift["max_abs"] == 0
+    assert drift["psnr_y_db"] == 0
+
+
 @pytest.mark.parametrize(
     ("gpu", "says"),
     [
