@@ -32,6 +32,7 @@ from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.images import find_images
 from swise_deploy.runner import Runner, upscale
+from swise_engines.engine_manifest import read_manifest
 from swise_export.counting import (
     NTIRE_LR_SIZE,
     Counts,
@@ -158,8 +159,13 @@ def _examine(
 
 
 def _stored_facts(path: Path | None) -> dict[str, str]:
-    if path is None or path.suffix != ".onnx":
+    if path is None:
         return {}
+    if path.suffix != ".onnx":
+        manifest = read_manifest(path)
+        if manifest is None:
+            return {}
+        return {"swise.model": manifest.model, "swise.precision": manifest.precision_asked}
     return {entry.key: entry.value for entry in read_onnx(path).metadata_props}
 
 

@@ -72,7 +72,11 @@ def run_subjects(options: argparse.Namespace) -> int:
     benchmark = run_benchmark(settings)
     predictions = _predict(options, settings, benchmark)
     document = document_from_benchmark(benchmark)
-    document["predictions"] = [document_from_prediction(p) for p in predictions]
+    with_layers = bool(options.target)  # every device's layers would be megabytes
+    document["predictions"] = [
+        document_from_prediction(p, with_layers=with_layers or p.measured_ms is not None)
+        for p in predictions
+    ]
     tables = [*tables_from_benchmark(benchmark), *tables_from_predictions(predictions)]
     _write(options.markdown, markdown_from_tables(tables))
     _write(options.csv, csv_from_benchmark(benchmark))

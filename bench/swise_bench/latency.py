@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import Protocol, runtime_checkable
 
-from swise_bench.results import Latency, Ratio
+from swise_bench.results import Latency, NotMeasured, Ratio
 from swise_deploy.runner import Runner
-from swise_deploy.timing import picture_call, ratio, time_calls
+from swise_deploy.timing import Call, picture_call, ratio, time_calls
 
 WALL_CLOCK = (
     "wall clock of one call with pictures in host memory before and after it; "
@@ -46,11 +47,46 @@ def measure_latency(
         min_runs: Rounds to make if time allows.
         max_seconds: Time for the counted rounds, for each runner.
     """
-    calls = {name: picture_call(r, lr_size, batch=batch) for name, r in runners.items()}
+    device_ms: dict[str, list[float]] = {name: [] for name in runners}
+    calls = {
+        name: _noting_device_time(picture_call(r, lr_size, batch=batch), r, device_ms[name])
+        for name, r in runners.items()
+    }
     timings = time_calls(
         calls, min_runs=min_runs, max_seconds=max_seconds * len(calls), pause_s=PAUSE_S
     )
-    return {n: Latency(lr_size, batch, timing, WALL_CLOCK) for n, timing in timings.items()}
+    return {
+        name: Latency(
+            lr_size,
+            batch,
+            timing,
+            WALL_CLOCK,
+            tuple(device_ms[name][-len(timing.samples_ms) :])
+            or NotMeasured(f"{runners[name].name} has no device clock"),
+        )
+        for name, timing in timings.items()
+    }
+
+
+@runtime_checkable
+class DeviceClock(Protocol):
+    """A runner that knows how long its device worked."""
+
+    @property
+    def gpu_ms(self) -> float:
+        """Milliseconds of the last `infer` by the device's events, copies left out."""
+
+
+def _noting_device_time(call: Call, runner: Runner, noted: list[float]) -> Call:
+    if not isinstance(runner, DeviceClock):
+        return call
+    clock = runner
+
+    def timed() -> None:
+        call()
+        noted.append(clock.gpu_ms)
+
+    return timed
 
 
 def compare_latencies(latencies: Mapping[str, Latency], reference: str) -> list[Ratio]:

@@ -167,11 +167,11 @@ def _predict_layer(
     )
 
 
-def document_from_prediction(prediction: Prediction) -> dict[str, object]:
+def document_from_prediction(prediction: Prediction, *, with_layers: bool) -> dict[str, object]:
     """A prediction as JSON, marked as what it is."""
     device = prediction.device
     return {
-        "kind": "predicted, a lower bound",
+        "kind": "predicted",
         "subject": prediction.subject,
         "device": device.name,
         "peaks_from": device.origin,
@@ -181,7 +181,7 @@ def document_from_prediction(prediction: Prediction) -> dict[str, object]:
         "compute_share": prediction.compute_share,
         "measured_ms": prediction.measured_ms,
         "assumptions": list(ASSUMPTIONS),
-        "layers": [dataclasses.asdict(layer) for layer in prediction.layers],
+        "layers": [dataclasses.asdict(x) for x in prediction.layers] if with_layers else None,
     }
 
 

@@ -23,6 +23,9 @@ from swise_bench.results import Benchmark, Latency, NotMeasured, QualityResult, 
 from swise_bench.showcase import Showcase, describe_score
 from swise_deploy.images import RgbImage
 
+# Below this, drift is nothing, and is not painted as if it were something.
+LEAST_DRIFT_SCALE_DB = 0.01
+
 
 def page_from_benchmark(
     benchmark: Benchmark,
@@ -202,7 +205,7 @@ def _heat_maps(benchmark: Benchmark) -> str:
         for s in subjects
     }
     known = [abs(d) for column in drifts.values() for d in column.values() if d is not None]
-    most = max(known, default=0.0) or 1e-9
+    most = max([*known, LEAST_DRIFT_SCALE_DB])
     pictures = list(dict.fromkeys(name for column in drifts.values() for name in column))
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in drifts)
     rows = "".join(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -157,7 +158,13 @@ def _latency_table(benchmark: Benchmark) -> TextTable:
                 f"{len(timing.samples_ms)}{'' if timing.is_steady else ' *'}",
             )
         )
-    notes = [f"{s.name}: {s.runner}, {s.precision}, {s.io} pictures" for s in benchmark.subjects]
+    notes = [
+        f"{s.name}: LR {x.lr_size[0]}x{x.lr_size[1]}, batch {x.batch}: the device worked "
+        f"{statistics.median(x.device_ms):.3f} ms of it, by its own events, copies left out"
+        for s, x in _latencies(benchmark)
+        if not isinstance(x.device_ms, NotMeasured)
+    ]
+    notes += [f"{s.name}: {s.runner}, {s.precision}, {s.io} pictures" for s in benchmark.subjects]
     notes.append(
         f"{benchmark.threads} threads, subjects in turn; {benchmark.subjects[0].latencies[0].clock}"
     )
@@ -222,7 +229,7 @@ def _cost_table(benchmark: Benchmark) -> TextTable:
         first = subject.costs[0]
         listed = ", ".join(f"{name} x{count}" for name, count in first.uncounted.items())
         notes.append(
-            f"{subject.name}: counted from the {first.counted_from}; without Mult-Adds: {listed}"
+            f"{subject.name}: counted from the {first.counted_from}; without Mult-Adds: {listed or 'nothing'}"
         )
         notes += [f"{subject.name}: not counted: {n}: {why}" for n, why in first.unknown.items()]
     return TextTable(

@@ -59,12 +59,15 @@ class Latency:
         batch: Pictures in one call.
         timing: All the samples.
         clock: What was timed and how, host copies included.
+        device_ms: The device's own time of the counted runs by its events, copies left out; or why
+            there is none.
     """
 
     lr_size: tuple[int, int]
     batch: int
     timing: Timing
     clock: str
+    device_ms: tuple[float, ...] | NotMeasured
 
     @property
     def images_per_second(self) -> float:

@@ -1,0 +1,123 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swise_bench.cli import main
+
+
+def _arguments(*subjects: Path | str, tmp_path: Path) -> list[str]:
+    how = ["--lr", "12x10", "--runs", "5", "--seconds", "0.2", "--cache", str(tmp_path / "cache")]
+    return [*map(str, subjects), *how]
+
+
+def test_json_on_stdout_is_all_there_is_on_stdout(
+    nearest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*_arguments(nearest, tmp_path=tmp_path), "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["schema_version"] == 1
+    assert document["subjects"][0]["latencies"][0]["timing"]["p50_ms"] > 0
+    assert "latency of 1 subjects" in captured.err
+
+
+def test_every_kind_of_report_is_written(
+    nearest: Path, blurred: Path, pictures: Path, tmp_path: Path
+) -> None:
+    files = {
+        kind: tmp_path / f"r.{kind}" for kind in ("html", "csv", "markdown", "output", "figure")
+    }
+    options = [word for kind, path in files.items() for word in (f"--{kind}", str(path))]
+    arguments = _arguments(nearest, blurred, tmp_path=tmp_path)
+    target = ["--target", "jetson-orin-nano"]
+    assert main([*arguments, "--images", str(pictures), *target, *options]) == 0
+    assert files["html"].read_text().startswith("<!doctype html>")
+    assert len(list(csv.reader(files["csv"].read_text().splitlines()))) == 3
+    assert "### Latency in ms" in files["markdown"].read_text()
+    assert files["figure"].read_bytes().startswith(b"\x89PNG")
+    document = json.loads(files["output"].read_text())
+    predicted = {(p["device"], p["precision"]) for p in document["predictions"]}
+    assert predicted == {("jetson-orin-nano", "fp16"), ("jetson-orin-nano", "int8")}
+
+
+def test_the_terminal_shows_the_counts_and_how_they_were_taken(
+    nearest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(_arguments(nearest, tmp_path=tmp_path)) == 0
+    text = capsys.readouterr().out
+    assert "640x360" in text
+    assert "0.07" in text  # 640 * 360 pixels of 12 * 27 MACs each: 0.0746 G
+    assert "1 Mult-Add = 1 MAC" in text
+
+
+def test_a_much_slower_run_fails_the_gate_with_exit_code_4(
+    nearest: Path, blurred: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = tmp_path / "old.json"
+    arguments = _arguments(nearest, blurred, tmp_path=tmp_path)
+    assert main([*arguments, "--output", str(baseline)]) == 0
+    document = json.loads(baseline.read_text())
+    for ratio in document["ratios"]:
+        ratio["times_slower"] = {"value": 1e-3, "low": 1e-3, "high": 1e-3, "confidence": 0.95}
+    baseline.write_text(json.dumps(document))
+    assert main([*arguments, "--baseline", str(baseline), "--max-regress", "5%"]) == 4
+    assert "REGRESSION" in capsys.readouterr().err
+
+
+def test_the_same_speed_passes_the_gate(nearest: Path, blurred: Path, tmp_path: Path) -> None:
+    baseline = tmp_path / "old.json"
+    arguments = _arguments(nearest, blurred, tmp_path=tmp_path)
+    assert main([*arguments, "--output", str(baseline)]) == 0
+    assert main([*arguments, "--baseline", str(baseline), "--max-regress", "900%"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to measure"),
+        (["nothing.onnx"], "no file at nothing.onnx"),
+        (["--suite", "table1"], "--data DIR"),
+        (["--suite", "table1", "--data", "nowhere"], "none of Set5"),
+    ],
+)
+def test_usage_errors_have_exit_code_2_and_say_what_to_do(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bad", ["--threads=0", "--lr=0x0", "--max-regress=-1%", "--runs=x"])
+def test_impossible_options_are_refused(bad: str, nearest: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(nearest), bad])
+    assert stop.value.code == 2
+
+
+def test_a_truncated_file_is_an_error_and_no_traceback(
+    nearest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(nearest.read_bytes()[:100])
+    assert main([str(broken)]) == 2
+    assert "broken.onnx" in capsys.readouterr().err
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        f"sys.path[:0] = {sys.path!r}\n"
+        "from swise_bench.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'rich', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(repr(heavy) if heavy else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--max-regress" in done.stdout

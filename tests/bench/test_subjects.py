@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swise_bench.latency import compare_latencies, measure_latency
+from swise_bench.results import NotMeasured
+from swise_bench.subjects import file_subject, open_subject, parse_subject
+from swise_deploy.errors import InputError
+from swise_deploy.runner import Runner
+
+
+def test_a_file_goes_to_the_runtime_of_its_kind(nearest: Path) -> None:
+    subject = parse_subject(str(nearest))
+    assert (subject.runner, subject.path) == ("onnxruntime", nearest)
+    assert parse_subject(f"{nearest}@openvino").runner == "openvino"
+
+
+def test_a_network_is_named_with_its_scale() -> None:
+    subject = parse_subject("swisenet:2@plain-openvino")
+    assert (subject.network, subject.scale, subject.runner) == ("swisenet", 2, "plain-openvino")
+    assert parse_subject("swisenet:x4").runner == "torch"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("missing.onnx", "no file at missing.onnx"),
+        ("swisnet:2", "Did you mean 'swisenet'"),
+        ("swisenet:2@torhc", "Did you mean 'torch'"),
+        ("swisenet", "NETWORK:SCALE"),
+        ("swisenet:two", "NETWORK:SCALE"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_with_a_hint(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_subject(text)
+
+
+def test_a_file_of_another_runtime_is_refused(nearest: Path) -> None:
+    with pytest.raises(InputError, match="unknown runner 'torch'"):
+        parse_subject(f"{nearest}@torch")
+
+
+@pytest.mark.parametrize("size", [(5, 3), (16, 12)])
+def test_openvino_and_onnx_runtime_give_the_same_pictures(
+    nearest: Path, size: tuple[int, int], tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="the optional runtime")
+    lr = np.random.default_rng(0).random((2, 3, *size), np.float32)
+    pictures = []
+    for runtime in ("onnxruntime", "openvino"):
+        subject = parse_subject(f"{nearest}@{runtime}")
+        with open_subject(subject, threads=1, folder=tmp_path) as runner:
+            assert (runner.scale, runner.io) == (2, "float")
+            pictures.append(runner.infer(lr))
+    np.testing.assert_array_equal(pictures[0], lr.repeat(2, 2).repeat(2, 3))
+    # Both copy single values; a multiply-add of zeros may differ in the last bit.
+    np.testing.assert_allclose(pictures[1], pictures[0], atol=1e-6)
+
+
+def test_openvino_follows_a_change_of_size(nearest: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the optional runtime")
+    subject = parse_subject(f"{nearest}@openvino")
+    with open_subject(subject, threads=1, folder=tmp_path) as runner:
+        for height, width in ((4, 6), (7, 5), (4, 6)):
+            sr = runner.infer(np.ones((1, 3, height, width), np.float32))
+            assert sr.shape == (1, 3, 2 * height, 2 * width)
+
+
+def test_a_file_names_itself_for_the_process_that_measures_memory(
+    nearest: Path, tmp_path: Path
+) -> None:
+    subject = parse_subject(str(nearest))
+    assert file_subject(subject, tmp_path) == f"{nearest}@onnxruntime"
+
+
+class _Device:
+    """A runner whose device says that it took 3 ms."""
+
+    name = "device"
+    scale = 1
+    io = "float"
+    gpu_ms = 3.0
+
+    def infer(self, lr: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> object:
+        return lr
+
+
+def test_the_devices_own_clock_is_kept_beside_the_wall_clock(nearest: Path, tmp_path: Path) -> None:
+    device: Runner = _Device()  # type: ignore[assignment]  # all that is used
+    with open_subject(parse_subject(str(nearest)), threads=1, folder=tmp_path) as file:
+        found = measure_latency(
+            {"device": device, "file": file}, lr_size=(8, 8), min_runs=6, max_seconds=0.3
+        )
+    samples = found["device"].timing.samples_ms
+    assert found["device"].device_ms == (3.0,) * len(samples)
+    assert isinstance(found["file"].device_ms, NotMeasured)
+    (ratio,) = compare_latencies(found, "file")
+    assert (ratio.subject, ratio.reference) == ("device", "file")

@@ -1,0 +1,96 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from swise_bench.cli import main
+from swise_bench.table1 import find_sets, measure_table, published_table, text_from_rows
+from swise_deploy.errors import InputError
+from swise_deploy.metrics import Quality
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for name in ("Set5/HR", "Set14"):
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        noise = generator.integers(0, 256, (5, 6, 3), np.uint8)
+        Image.fromarray(noise).resize((40, 36), Image.Resampling.BICUBIC).save(folder / "a.png")
+    return tmp_path / "data"
+
+
+def test_the_shipped_table_is_the_papers(shared: Path) -> None:
+    paper = json.loads((shared / "table1.json").read_text())
+    table = published_table()
+    for scale in (2, 3, 4):
+        for name, (params, mult_adds, *scores) in paper[f"x{scale}"].items():
+            row = table[name, scale]
+            assert (row.params_k, row.mult_adds_g) == (params, mult_adds)
+            assert [row.scores[s] for s in ("Set5", "Set14", "B100", "Urban100")] == [
+                Quality(*score) for score in scores
+            ]
+    assert len(table) == sum(len(paper[f"x{scale}"]) for scale in (2, 3, 4))
+
+
+def test_sets_are_found_with_and_without_an_hr_folder(data: Path) -> None:
+    assert set(find_sets(data, [])) == {"Set5", "Set14"}
+    assert set(find_sets(data, ["Set5"])) == {"Set5"}
+    with pytest.raises(InputError, match="none of B100"):
+        find_sets(data, ["B100"])
+
+
+def test_bicubic_has_a_row_for_each_scale_and_set_beside_the_printed_one(
+    data: Path, tmp_path: Path
+) -> None:
+    rows = list(
+        measure_table(
+            find_sets(data, []),
+            weights=None,
+            networks=["bicubic"],
+            threads=1,
+            cache=tmp_path / "cache",
+        )
+    )
+    assert [(r.scale, r.image_set) for r in rows] == [
+        (scale, name) for scale in (2, 3, 4) for name in ("Set5", "Set14")
+    ]
+    first = text_from_rows(rows).rows[0]
+    assert first[0] == "bicubic x2"
+    assert first[5] == "33.66"  # printed
+    assert float(first[6]) == pytest.approx(rows[0].measured.psnr_y_db - 33.66, abs=0.006)
+
+
+def test_the_command_resumes_from_what_is_known(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--suite", "table1", "--data", str(data), "--network", "bicubic"]
+    arguments += ["--cache", str(tmp_path / "cache"), "--json"]
+    assert main(arguments) == 0
+    first = json.loads(capsys.readouterr().out)["rows"]
+    assert main(arguments) == 0
+    second = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["num_known"] for row in first] == [0] * 6
+    assert [row["num_known"] for row in second] == [1] * 6
+    assert [row["measured"] for row in first] == [row["measured"] for row in second]
+
+
+def test_swisenet_scores_above_bicubic_and_its_counts_stand_beside_the_printed_ones(
+    data: Path, tmp_path: Path
+) -> None:
+    rows = list(
+        measure_table(
+            find_sets(data, ["Set5"]),
+            weights=None,
+            networks=["swisenet"],
+            threads=1,
+            cache=tmp_path / "cache",
+        )
+    )
+    x2 = next(row for row in rows if row.scale == 2)
+    assert x2.params == 924_836
+    cells = text_from_rows([x2]).rows[0]
+    assert cells[2] == "924.8K (1077K)"
+    assert cells[3] == "178.4G (236.5G)"
