@@ -229,7 +229,8 @@ def _cost_table(benchmark: Benchmark) -> TextTable:
         first = subject.costs[0]
         listed = ", ".join(f"{name} x{count}" for name, count in first.uncounted.items())
         notes.append(
-            f"{subject.name}: counted from the {first.counted_from}; without Mult-Adds: {listed or 'nothing'}"
+            f"{subject.name}: counted from the {first.counted_from}; "
+            f"without Mult-Adds: {listed or 'nothing'}"
         )
         notes += [f"{subject.name}: not counted: {n}: {why}" for n, why in first.unknown.items()]
     return TextTable(

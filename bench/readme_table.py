@@ -1,0 +1,80 @@
+"""The README's tables, from the committed results.
+
+    python bench/readme_table.py bench/results/*.json
+
+Reads what `swise-bench --output FILE`, with or without `--suite table1`, wrote; prints Markdown.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from swise_deploy.console import run_command
+from swise_deploy.errors import InputError
+
+
+def main() -> int:
+    """Print the tables of every file that was given."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("results", nargs="+", type=Path, metavar="JSON")
+    return run_command(lambda: _run(parser.parse_args().results))
+
+
+def _run(paths: list[Path]) -> int:
+    for path in paths:
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {path}: {error}") from error
+        lines = _table1_lines(document) if "rows" in document else _speed_lines(document)
+        sys.stdout.write("\n".join([*lines, ""]) + "\n")
+    return 0
+
+
+def _speed_lines(document: dict[str, Any]) -> list[str]:
+    reference = document["ratios"][0]["reference"]
+    width, height = document["ratios"][0]["lr_size"]
+    runners = {subject["name"]: subject["runner"] for subject in document["subjects"]}
+    where = f"{document['host']['cpu']}, {document['threads']} threads, LR {width}x{height}"
+    lines = [
+        f"{where}, batch 1, {document['created'][:10]}; all in one interleaved run:",
+        "",
+        f"| | runtime | time relative to {reference} | 95% CI |",
+        "|---|---|---:|---:|",
+        f"| {reference} | {runners[reference]} | 1 | |",
+    ]
+    for ratio in document["ratios"]:
+        slower = ratio["times_slower"]
+        lines.append(
+            f"| {ratio['subject']} | {runners[ratio['subject']]} | {slower['value']:.2f} | "
+            f"{slower['low']:.2f} to {slower['high']:.2f} |"
+        )
+    warning = document["warning"]
+    return [*lines, *(["", f"Note: {warning}."] if warning else [])]
+
+
+def _table1_lines(document: dict[str, Any]) -> list[str]:
+    lines = [
+        "| network | set | params counted (published) K | PSNR-Y / SSIM-Y measured | published |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for row in document["rows"]:
+        published = row["published"]
+        printed, params_k = "-", "-"
+        if published:
+            score = published["scores"][row["image_set"]]
+            printed = f"{score['psnr_y_db']:.2f} / {score['ssim_y']:.4f}"
+            params_k = f"{published['params_k']:g}" if published["params_k"] else "-"
+        counted = f"{row['params'] / 1e3:.1f} ({params_k})" if row["params"] else "-"
+        measured = f"{row['measured']['psnr_y_db']:.2f} / {row['measured']['ssim_y']:.4f}"
+        lines.append(
+            f"| {row['network']} x{row['scale']} | {row['image_set']} | {counted} | {measured} | "
+            f"{printed} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
