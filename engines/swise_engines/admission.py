@@ -32,8 +32,8 @@ def admit_file(path: Path, *, trust: bool = False) -> EngineManifest | None:
             return None
         raise InputError(
             f"{path} has no manifest ({sidecar_of(path).name} beside it), so nobody can say "
-            "what it is, and loading an engine runs its code. Build it with swise-build, or pass "
-            "--trust if you built it yourself"
+            "what it is, and loading an engine runs its code. Build it with swise-build; if you "
+            "built it yourself with another tool, load it with EngineRunner(path, trust=True)"
         )
     size_bytes = path.stat().st_size
     if size_bytes != manifest.engine_bytes:

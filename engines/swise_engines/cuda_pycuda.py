@@ -1,6 +1,7 @@
 """CUDA through pycuda: the driver API with the device's primary context, which TensorRT shares."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -77,7 +78,11 @@ class Pycuda:
     ) -> HostBuffer:
         """Take page-locked memory."""
         flags = self._drv.host_alloc_flags.DEVICEMAP if mapped else 0
-        array = self._drv.pagelocked_empty(shape, dtype, mem_flags=flags)
+        try:
+            array = self._drv.pagelocked_empty(shape, dtype, mem_flags=flags)
+        except self._drv.MemoryError as error:
+            size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+            raise out_of_memory(size_bytes, *self.free_memory(), "a page-locked buffer") from error
         owner = array.base
         pointer = int(owner.get_device_pointer()) if mapped else 0
         return HostBuffer(array, pointer, owner.free)

@@ -18,15 +18,36 @@ def deserialize(trt: ModuleType, plan: bytes, messages: Messages) -> tuple[Api, 
         BuildError: TensorRT refuses it, with its reasons.
     """
     runtime = trt.Runtime(messages.sink)
-    if runtime is not None and hasattr(runtime, "engine_host_code_allowed"):
+    if runtime is None:
+        raise BuildError(f"TensorRT {trt.__version__} does not start: {messages.explain()}")
+    if hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # version-compatible engines carry their runtime
-    engine = runtime.deserialize_cuda_engine(plan) if runtime is not None else None
+    check_validity(trt, runtime, plan)
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BuildError(
             f"TensorRT {trt.__version__} cannot load the engine: {messages.explain()}. "
             "Build it again on this device with swise-build --target current"
         )
     return runtime, engine
+
+
+def check_validity(trt: ModuleType, runtime: Api, plan: bytes) -> None:
+    """Let TensorRT look at an engine's header, where its release can, before anything is loaded.
+
+    Raises:
+        BuildError: No engine, or one for another version, device or driver.
+    """
+    if not hasattr(runtime, "get_engine_validity"):
+        return
+    validity, diagnostics = runtime.get_engine_validity(plan)
+    if validity == trt.EngineValidity.INVALID:
+        known = trt.EngineInvalidityDiagnostics.__members__.items()
+        reasons = [name.lower() for name, flag in known if int(flag) & int(diagnostics)]
+        raise BuildError(
+            f"TensorRT {trt.__version__} refuses the engine: {', '.join(reasons) or 'no reason'}. "
+            "Build it again on this device with swise-build --target current"
+        )
 
 
 def read_back(

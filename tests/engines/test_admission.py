@@ -6,12 +6,14 @@ import os
 
 import pytest
 
-from swise_deploy.errors import BackendMissingError, InputError
+from swise_deploy.errors import BackendMissingError, BuildError, InputError
 from swise_engines.admission import accepts_version, admit_device, admit_file, admit_version
 from swise_engines.cuda import Device
 from swise_engines.engine_manifest import read_manifest, sidecar_of
 from swise_engines.engine_runner import EngineRunner
 from swise_engines.loaded_engine import LoadedEngine
+from swise_engines.read_back import check_validity
+from swise_engines.tensorrt_api import Messages, load_tensorrt
 
 
 def device(sm: str) -> Device:
@@ -50,7 +52,7 @@ def test_a_longer_engine_is_refused(engine):
 
 def test_without_manifest_only_trust_admits(engine):
     sidecar_of(engine).unlink()
-    with pytest.raises(InputError, match=r"has no manifest.*--trust"):
+    with pytest.raises(InputError, match=r"has no manifest.*trust=True"):
         admit_file(engine)
     assert admit_file(engine, trust=True) is None
 
@@ -165,6 +167,16 @@ def test_loading_refuses_a_changed_file_before_it_looks_for_a_gpu(engine):
         file.write(b"\0\1\2\3")
     with pytest.raises(InputError, match="was changed"):
         EngineRunner(engine).activate()
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("plan", [b"x" * 200, b"\0" * 5000])
+def test_tensorrt_itself_refuses_what_is_no_engine(plan):
+    trt = load_tensorrt("tensorrt_rtx")
+    messages = Messages(trt)
+    runtime = trt.Runtime(messages.sink)
+    with pytest.raises(BuildError, match="malformed_engine"):
+        check_validity(trt, runtime, plan)
 
 
 def test_a_whole_engine_gets_as_far_as_the_missing_gpu(engine):
