@@ -1,5 +1,6 @@
 """Checkpoints: weights from a file, recognised by their content, never executed."""
 
+import hashlib
 import logging
 import pickle
 import zipfile
@@ -15,7 +16,12 @@ from torch import Tensor, nn
 from swise_deploy.console import choose
 from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
-from swise_deploy.models.registry import NETWORKS, Recognised, network_module
+from swise_deploy.models.registry import (
+    NETWORKS,
+    Recognised,
+    build_network,
+    network_module,
+)
 from swise_deploy.models.shipped import shipped_names, shipped_weights
 
 logger = logging.getLogger(__name__)
@@ -70,6 +76,8 @@ def open_network(
     if weights is None:
         name = name or "swisenet"
         scale = scale or 2
+        if not NETWORKS[name].trained:
+            return _untrained_network(name, scale)
         weights = shipped_weights(name, scale)
         if weights is None:
             raise InputError(
@@ -79,9 +87,19 @@ def open_network(
     return _network_from_file(weights, name, scale)
 
 
+def _untrained_network(name: str, scale: int) -> LoadedNetwork:
+    digest = hashlib.sha256().hexdigest()
+    return LoadedNetwork(build_network(name, scale).eval(), name, scale, "no weights", digest)
+
+
 def _network_from_file(path: Path, name: str | None, scale: int | None) -> LoadedNetwork:
     state = read_state(path)
-    recognised = recognise_state(state)
+    try:
+        recognised = recognise_state(state)
+    except KeyError as error:
+        raise InputError(
+            f"{path} lacks the tensor {error}. Expected the whole state dict of one network"
+        ) from error
     if recognised is None:
         some = ", ".join(list(state)[:4])
         raise InputError(
@@ -101,9 +119,15 @@ def _network_from_file(path: Path, name: str | None, scale: int | None) -> Loade
             f"{path} holds {recognised.network} weights for {made_for}, not x{scale}. "
             f"Use --scale {recognised.scales[0]}, or weights for x{scale}"
         )
-    return LoadedNetwork(
-        recognised.load(scale).eval(), recognised.network, scale, str(path), sha256_of(path)
-    )
+    try:
+        module = recognised.load(scale).eval()
+    except RuntimeError as error:  # load_state_dict: missing, unexpected or misshapen tensors
+        details = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{path} looks like {recognised.network} weights, but they do not fit: {details}. "
+            "Expected the whole state dict of one network"
+        ) from error
+    return LoadedNetwork(module, recognised.network, scale, str(path), sha256_of(path))
 
 
 def recognise_state(state: Mapping[str, Tensor]) -> Recognised | None:

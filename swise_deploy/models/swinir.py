@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swise_deploy.models.heads import make_upsampler, upsampler_scale
+from swise_deploy.models.padding import mirror_to_multiple
 from swise_deploy.models.registry import Recognised, Upsampler
 from swise_deploy.models.swisenet import DIV2K_MEAN
 
@@ -228,21 +229,6 @@ def shifted_window_mask(features: Tensor, window: int) -> Tensor:
     zones = split_windows(zones, window)[:, :, 0]
     apart = zones[:, None, :, None] != zones[:, None, None, :]
     return apart.to(features.dtype) * MASKED
-
-
-def mirror_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Extend (N, C, H, W) at the bottom and right, mirrored, to multiples; any H, W >= 1 works.
-
-    Equal to reflection padding where that is defined (padding below the size).
-    """
-    for axis in (2, 3):
-        size = x.shape[axis]
-        padded = (size + multiple - 1) // multiple * multiple
-        # Mirrored without repeating the edge; the last term avoids a period of 0 for a single line.
-        period = 2 * size - 2 + 1 // size
-        places = torch.arange(padded, device=x.device) % period
-        x = x.index_select(axis, torch.minimum(places, 2 * size - 2 - places))
-    return x
 
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
