@@ -30,11 +30,14 @@ ENGINE_SUFFIXES = frozenset({".engine", ".plan", ".trt"})
 WEIGHTS_SUFFIXES = frozenset({".safetensors", ".pth", ".pt"})
 
 DEFAULT_MEMORY_MIB = 768
-# A larger tile wins nothing on a CPU: at 256 the share computed twice is small and caches still
-# hold rows.
+# On a CPU a larger tile wins nothing: little is computed twice, and rows still fit the caches.
 MAX_DEFAULT_TILE = 512
-# Networks that average over the whole picture, known without a probe.
-GLOBAL_NETWORKS = frozenset({"swisenet", "swisenet_no_sum"})
+# Networks that average over the whole picture, known without a probe. Their convolutions reach 8
+# pixels far; the rest is the averages (docs/upscaling.md).
+GLOBAL_NETWORKS = {
+    "swisenet": Overlap(margin=8, fade=8, step=2),
+    "swisenet_no_sum": Overlap(margin=8, fade=8, step=2),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,8 @@ class Source:
     Attributes:
         runner: Runs it; not yet activated.
         limits: What it takes in one call.
-        find_overlap: Says how tiles overlap, given the network; None where no overlap makes them
-            exact.
+        find_overlap: Says how tiles overlap, given the network: with a fade where no overlap makes
+            them exact, None where nothing better is known.
     """
 
     runner: Runner
@@ -222,7 +225,7 @@ def _overlap_finder(path: Path, network: str, runner: Runner, limits: TileLimits
 
     def find(infer: Callable[[Planes], Planes]) -> Overlap | None:
         if network in GLOBAL_NETWORKS:
-            return None
+            return GLOBAL_NETWORKS[network]
         kept = cache_folder() / "reach" / f"{sha256_of(path)}.json"
         return cached_reach(kept, lambda: measure(infer))
 

@@ -1,5 +1,6 @@
 """Upscaling: a runner, and pictures of any size and depth through it."""
 
+import dataclasses
 import logging
 import threading
 import time
@@ -22,8 +23,7 @@ logger = logging.getLogger(__name__)
 Sample = TypeVar("Sample", bound=np.generic)
 
 # For networks whose averages see the tile only; measured in docs/upscaling.md.
-GLOBAL_MARGIN = 16
-GLOBAL_STEP = 8
+UNBOUNDED_OVERLAP = Overlap(margin=16, fade=16, step=8)
 
 # ITU-R BT.601, as Pillow turns RGB into greyscale.
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
@@ -179,8 +179,8 @@ class Upscaler:
     def _known_overlap(self) -> Overlap:
         if self._overlap is None:
             found = self._find_overlap(self._infer)
-            self.is_exact = found is not None
-            self._overlap = found or _global_overlap(min(self.limits.most))
+            self._overlap = _fitted(found or UNBOUNDED_OVERLAP, min(self.limits.most))
+            self.is_exact = self._overlap.fade == 0
             if not self.is_exact:
                 logger.warning(
                     "this network averages over the whole picture: in tiles of %dx%d the result "
@@ -203,10 +203,11 @@ class Upscaler:
         return sr[: len(lr)]
 
 
-def _global_overlap(tile: int) -> Overlap:
-    """How tiles overlap that cannot equal the full frame: less where tiles are small."""
-    margin = min(GLOBAL_MARGIN, tile // 8)
-    return Overlap(margin, fade=margin, step=GLOBAL_STEP)
+def _fitted(overlap: Overlap, tile: int) -> Overlap:
+    """Shrink an overlap that is not exact anyway, where tiles are too small for it."""
+    if overlap.fade == 0 or overlap.smallest_tile <= tile:
+        return overlap
+    return dataclasses.replace(overlap, margin=tile // 8, fade=tile // 8)
 
 
 def _planes_from_image(image: NDArray[np.generic]) -> Planes:
