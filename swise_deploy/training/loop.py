@@ -218,7 +218,9 @@ class _Run:
             }
             if stopping or any(due.values()):
                 self._look(window.summary(self._fabric), logbook, num_steps=window.num_steps)
-                if due["val"]:
+                if stopping:
+                    self._save()  # first: who asked may not wait for the validation
+                if stopping or due["val"]:
                     self._validate(logbook)
                 if stopping or due["save"]:
                     self._save()

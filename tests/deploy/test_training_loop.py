@@ -224,6 +224,8 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(pictures, tmp_path)
     result = train(settings, stop=lambda: next(asked))
     assert (result.step, result.finished) == (7, False)
     assert read_state(settings.out).step == 7
+    assert [r["step"] for r in read_log(settings.out) if r["kind"] == "val"] == [7]
+    assert result.best_psnr_y_db == read_state(settings.out).best_psnr_y_db
     assert train(read_config(settings.out), resume=True).finished
 
 
