@@ -18,7 +18,7 @@ from swise_engines.planning import BuildOptions
 from swise_engines.precision_table import PrecisionTable
 from swise_engines.profiles import profile_from_sizes
 from swise_engines.progress import progress_bar
-from swise_engines.targets import find_target
+from swise_engines.targets import find_target, load_targets
 from swise_engines.verification import verify_built
 
 MIB = 1 << 20
@@ -26,6 +26,10 @@ MIB = 1 << 20
 
 def run_build(arguments: Namespace) -> int:
     """Build what the command line asks for, verify it where it can run, and report."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if arguments.list:
+        list_targets(console)
+        return 0
     gpu = find_gpu()
     options = options_from_arguments(arguments)
     with progress_bar(f"building {arguments.onnx.name}") as report:
@@ -51,8 +55,18 @@ def run_build(arguments: Namespace) -> int:
         document = {"engine": str(built.path), "was_cached": built.was_cached}
         sys.stdout.write(json.dumps({**document, **built.manifest.to_dict()}, indent=2) + "\n")
     else:
-        show_built(built, Console(highlight=False, markup=False, soft_wrap=True))
+        show_built(built, console)
     return 0
+
+
+def list_targets(console: Console) -> None:
+    """Print every target, in the order of the shipped file."""
+    targets = load_targets().values()
+    width = max(len(target.name) for target in targets)
+    for target in targets:
+        served = ", ".join(target.backends)
+        console.print(f"{target.name:{width}}  {target.sm:>4}  {served:22}  {target.title}")
+    console.print(f"{'current':{width}}  {'':>4}  {'':22}  The GPU of this machine")
 
 
 def options_from_arguments(arguments: Namespace) -> BuildOptions:

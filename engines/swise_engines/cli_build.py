@@ -17,8 +17,8 @@ examples:
   swise-build swisenet_x2_fp16.onnx --target current --size 640x360 --size 960x540
   swise-build swisenet_x2_fp16.onnx --compatibility ampere_plus --target sm86
 
-swise-doctor tells which targets can be served here. Engines for RTX cards are built anywhere, also
-without a GPU; a Jetson's are built on it.
+swise-build --list names the targets; swise-doctor tells which can be served here. Engines for RTX
+cards are built anywhere, also without a GPU; a Jetson's are built on it.
 
 exit codes: 0 done, 1 failed, 2 usage, 3 a package or device is missing, 4 the drift gate refused,
 130 Ctrl-C
@@ -27,7 +27,10 @@ exit codes: 0 done, 1 failed, 2 usage, 3 a package or device is missing, 4 the d
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run the command line; return the exit code."""
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.onnx is None and not parsed.list:
+        parser.error("FILE.onnx is missing")
 
     def run() -> int:
         from swise_engines.build_run import run_build  # after --help
@@ -44,7 +47,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("onnx", type=Path, metavar="FILE.onnx", help="what swise-export wrote")
+    parser.add_argument(
+        "onnx", type=Path, nargs="?", metavar="FILE.onnx", help="what swise-export wrote"
+    )
+    parser.add_argument("--list", action="store_true", help="list the targets, and build nothing")
     parser.add_argument(
         "--target",
         default="current",

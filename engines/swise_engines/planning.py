@@ -44,7 +44,7 @@ class BuildOptions:
 
 
 def choose_backend(options: BuildOptions, device: Device | None) -> Backend:
-    """The TensorRT to build with: the one asked for, or the first of the target's that is here.
+    """The TensorRT to build with: the one asked for, or the target's first that can build here.
 
     Raises:
         InputError: The target has no such backend.
@@ -64,10 +64,20 @@ def choose_backend(options: BuildOptions, device: Device | None) -> Backend:
                 f"--backend {options.backend}: {title_of(options)} is served by {', '.join(known)}"
             )
         return options.backend
-    # Without any of them, the import of the preferred one tells what to install.
-    chosen = next(filter(is_installed, known), known[0])
+    if device is None and known == ("tensorrt",):
+        raise _not_on_device(options)
+    # Where none can, the preferred one tells what is missing.
+    chosen = next((b for b in known if _can_build(b, options, device)), known[0])
     load_tensorrt(chosen)
     return chosen
+
+
+def _can_build(backend: Backend, options: BuildOptions, device: Device | None) -> bool:
+    if not is_installed(backend):
+        return False
+    target = options.target
+    on_device = device is not None and (target is None or target.sm == device.sm)
+    return backend == "tensorrt_rtx" or on_device
 
 
 def plan_build(
@@ -114,11 +124,7 @@ def plan_build(
 def _check_on_device(options: BuildOptions, version: str, device: Device | None) -> None:
     target = options.target
     if device is None:
-        raise BackendMissingError(
-            f"TensorRT builds on the device itself: run swise-build on {title_of(options)}, where "
-            "TensorRT times its kernels on the GPU. Engines for RTX cards build anywhere with "
-            "--backend tensorrt_rtx"
-        )
+        raise _not_on_device(options)
     if target is not None and target.sm != device.sm:
         raise InputError(
             f"{target.title} has SM {target.sm}, but this is a {device.name} of SM {device.sm}, "
@@ -130,6 +136,13 @@ def _check_on_device(options: BuildOptions, version: str, device: Device | None)
             f"TensorRT {version} does not serve {target.title}; "
             f"{', '.join(target.tensorrt_versions)} do"
         )
+
+
+def _not_on_device(options: BuildOptions) -> BackendMissingError:
+    return BackendMissingError(
+        f"TensorRT builds on the device itself, where it times its kernels: run swise-build on "
+        f"{title_of(options)}. Engines for RTX cards build anywhere with --backend tensorrt_rtx"
+    )
 
 
 def target_slug(options: BuildOptions, settings: CompileOptions) -> str:

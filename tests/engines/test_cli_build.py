@@ -9,6 +9,7 @@ import pytest
 
 from swise_engines import cli_build
 from swise_engines.engine_manifest import sidecar_of
+from swise_engines.targets import load_targets
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +73,7 @@ def test_fp16_asked_and_fp32_found_fails_and_writes_nothing(make_onnx, options, 
     ("arguments", "expected"),
     [
         (["--target", "sm866"], (2, "Did you mean 'sm86'")),
-        (["--target", "jetson-orin-nano"], (3, "TensorRT")),
+        (["--target", "jetson-orin-nano"], (3, "run swise-build on Jetson Orin Nano")),
         (["--target", "sm86", "--size", "64x64:8x8:9x9"], (2, "profile")),
         (["--target", "sm86", "--version-compatible"], (2, "--version-compatible")),
         (["--target", "sm86", "--dla-core", "0"], (2, "has 0 of them")),
@@ -85,6 +86,19 @@ def test_what_cannot_be_is_refused_with_its_exit_code(
     code, says = expected
     assert cli_build.main([str(make_onnx("fp32")), *arguments, *options]) == code
     assert says in capsys.readouterr().err
+
+
+def test_the_targets_are_listed(capsys):
+    assert cli_build.main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    for name in (*load_targets(), "current"):
+        assert any(line.split()[:1] == [name] for line in listed.splitlines())
+
+
+def test_a_file_is_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        cli_build.main(["--target", "sm86"])
+    assert "FILE.onnx is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
