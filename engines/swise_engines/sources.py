@@ -29,7 +29,7 @@ FindOverlap = Callable[[Callable[[Planes], Planes]], Overlap | None]
 ENGINE_SUFFIXES = frozenset({".engine", ".plan", ".trt"})
 WEIGHTS_SUFFIXES = frozenset({".safetensors", ".pth", ".pt"})
 
-DEFAULT_MEMORY_MIB = 768
+DEFAULT_MEMORY_MIB = 1024
 # On a CPU a larger tile wins nothing: little is computed twice, and rows still fit the caches.
 MAX_DEFAULT_TILE = 512
 # Networks that average over the whole picture, known without a probe. Their convolutions reach 8
