@@ -41,15 +41,16 @@ def _speed_lines(document: dict[str, Any]) -> list[str]:
     lines = [
         f"{where}, batch 1, {document['created'][:10]}; all in one interleaved run:",
         "",
-        f"| | runtime | time relative to {reference} | 95% CI |",
-        "|---|---|---:|---:|",
-        f"| {reference} | {runners[reference]} | 1 | |",
+        f"| | runtime | time relative to {reference} | 95% CI | CPU time, relative | 95% CI |",
+        "|---|---|---:|---:|---:|---:|",
+        f"| {reference} | {runners[reference]} | 1 | | 1 | |",
     ]
     for ratio in document["ratios"]:
-        slower = ratio["times_slower"]
+        slower, cpu = ratio["times_slower"], ratio["times_cpu"]
         lines.append(
             f"| {ratio['subject']} | {runners[ratio['subject']]} | {slower['value']:.2f} | "
-            f"{slower['low']:.2f} to {slower['high']:.2f} |"
+            f"{slower['low']:.2f} to {slower['high']:.2f} | {cpu['value']:.2f} | "
+            f"{cpu['low']:.2f} to {cpu['high']:.2f} |"
         )
     warning = document["warning"]
     return [*lines, *(["", f"Note: {warning}."] if warning else [])]

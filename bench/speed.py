@@ -11,6 +11,7 @@ times do not.
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from swise_bench.benchmark import Settings, run_benchmark
 from swise_bench.results import document_from_benchmark
@@ -18,6 +19,7 @@ from swise_bench.subjects import parse_subject
 from swise_deploy.console import parse_size, progress, run_command
 from swise_deploy.dependencies import require
 from swise_deploy.errors import BackendMissingError
+from swise_deploy.files import write_json
 
 BASE = ("deploy", "plain", "torch")
 OPENVINO = ("plain-openvino", "deploy-openvino")
@@ -35,7 +37,8 @@ def main() -> int:
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile too; it takes a while"
     )
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="the documents on stdout")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="one document for each scale")
     return run_command(lambda: _run(parser.parse_args()))
 
 
@@ -54,13 +57,17 @@ def _run(options: argparse.Namespace) -> int:
             )
         )
         documents.append(document_from_benchmark(benchmark))
+        if options.output:
+            write_json(options.output / f"speed_{options.model}_x{scale}.json", documents[-1])
         if options.json:
             continue
         width, height = options.lr
         lines = [f"{options.model} x{scale}, LR {width}x{height}, {options.threads} threads"]
         lines += [
             f"  {r.subject:<32} {r.times_slower.value:6.2f} times the time of {r.reference}"
-            f"  (95% CI {r.times_slower.low:.2f} to {r.times_slower.high:.2f})"
+            f"  (95% CI {r.times_slower.low:.2f} to {r.times_slower.high:.2f}),"
+            f" {r.times_cpu.value:.2f} times its CPU time"
+            f" ({r.times_cpu.low:.2f} to {r.times_cpu.high:.2f})"
             for r in benchmark.ratios
         ]
         lines += [f"  warning: {w}" for w in [benchmark.quietness.warning] if w]

@@ -57,12 +57,16 @@ class Timing:
         first_ms: The very first run, which pays for lazy initialisation.
         warmup_runs: Runs before counting, the first among them.
         is_steady: Whether warm-up ended because times had settled, not because it ran out.
+        cpu_samples_ms: Processor time of the same runs, all threads of this process together. Other
+            programs lengthen it much less than the wall clock; threads that spin while they wait
+            count as working.
     """
 
     samples_ms: tuple[float, ...]
     first_ms: float
     warmup_runs: int
     is_steady: bool
+    cpu_samples_ms: tuple[float, ...] = ()
 
     def percentile_ms(self, percent: float) -> float:
         """A percentile of the counted runs, linear between samples."""
@@ -118,6 +122,7 @@ def time_calls(
         raise ValueError("nothing to time: calls is empty")
     warmups = _warm_up(calls, max_seconds)
     samples: dict[str, list[float]] = {name: [] for name in calls}
+    cpu_samples: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     start = time.perf_counter()
     rounds = 0
@@ -126,7 +131,9 @@ def time_calls(
         # neighbour.
         for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
             time.sleep(pause_s)
+            cpu_start = time.process_time_ns()
             samples[name].append(_wall_ms(calls[name]))
+            cpu_samples[name].append((time.process_time_ns() - cpu_start) / 1e6)
         rounds += 1
         if rounds >= 5 and time.perf_counter() - start >= max_seconds:
             break
@@ -135,7 +142,9 @@ def time_calls(
         ):
             break
     return {
-        name: Timing(tuple(samples[name]), warm[0], len(warm), _is_steady(warm))
+        name: Timing(
+            tuple(samples[name]), warm[0], len(warm), _is_steady(warm), tuple(cpu_samples[name])
+        )
         for name, warm in warmups.items()
     }
 
@@ -162,7 +171,20 @@ def ratio(numerator: Timing, denominator: Timing) -> Interval:
     Raises:
         ValueError: The two do not come from the same rounds.
     """
-    pairs = zip(numerator.samples_ms, denominator.samples_ms, strict=True)
+    return _median_ratio(numerator.samples_ms, denominator.samples_ms)
+
+
+def cpu_ratio(numerator: Timing, denominator: Timing) -> Interval:
+    """How many times more processor time one takes than the other, as `ratio` does for time.
+
+    Raises:
+        ValueError: The two do not come from the same rounds, or took no processor time.
+    """
+    return _median_ratio(numerator.cpu_samples_ms, denominator.cpu_samples_ms)
+
+
+def _median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Interval:
+    pairs = [(a, b) for a, b in zip(numerators, denominators, strict=True) if b > 0]
     return median_interval([a / b for a, b in pairs])
 
 

@@ -143,7 +143,7 @@ def _examine(
         runner=runner.name,
         model=subject.network or facts.get("swise.model", ""),
         scale=runner.scale,
-        precision=facts.get("swise.precision", "fp32" if path is None else "unknown"),
+        precision=facts.get("swise.precision") or _found_precision(path),
         io=runner.io,
         path=str(path or ""),
         sha256=sha256_of(path) if path else "",
@@ -156,6 +156,16 @@ def _examine(
         energy=_measure_energy(runner, settings),
         quality=_score(subject, runner, path, settings),
     )
+
+
+def _found_precision(path: Path | None) -> str:
+    """What the convolutions and matrix products compute in, for a file that does not say."""
+    if path is None:
+        return "fp32"
+    if path.suffix != ".onnx":
+        return "unknown"
+    layers = count_onnx(path, lr_size=(64, 64)).layers
+    return "+".join(sorted({layer.precision for layer in layers if layer.mult_adds})) or "unknown"
 
 
 def _stored_facts(path: Path | None) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from swise_bench.results import Latency, NotMeasured, Ratio
 from swise_deploy.runner import Runner
-from swise_deploy.timing import Call, picture_call, ratio, time_calls
+from swise_deploy.timing import Call, cpu_ratio, picture_call, ratio, time_calls
 
 WALL_CLOCK = (
     "wall clock of one call with pictures in host memory before and after it; "
@@ -93,7 +93,14 @@ def compare_latencies(latencies: Mapping[str, Latency], reference: str) -> list[
     """Every subject against the reference, round by round."""
     base = latencies[reference]
     return [
-        Ratio(name, reference, base.lr_size, base.batch, ratio(latency.timing, base.timing))
+        Ratio(
+            name,
+            reference,
+            base.lr_size,
+            base.batch,
+            ratio(latency.timing, base.timing),
+            cpu_ratio(latency.timing, base.timing),
+        )
         for name, latency in latencies.items()
         if name != reference
     ]

@@ -188,13 +188,23 @@ class SubjectResult:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times longer a subject takes than the reference, from the same rounds."""
+    """How many times longer a subject takes than the reference, from the same rounds.
+
+    Attributes:
+        subject: Whose time.
+        reference: Over whose time.
+        lr_size: Input size, (W, H).
+        batch: Pictures in one call.
+        times_slower: Ratio of the wall-clock times.
+        times_cpu: Ratio of the processor times, all threads together.
+    """
 
     subject: str
     reference: str
     lr_size: tuple[int, int]
     batch: int
     times_slower: Interval
+    times_cpu: Interval
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,10 @@ def test_every_subject_is_timed_at_every_batch_in_the_same_rounds(benchmark_run:
     }
 
 
+def test_the_precision_of_a_foreign_file_is_read_from_its_graph(benchmark_run: Benchmark) -> None:
+    assert [subject.precision for subject in benchmark_run.subjects] == ["fp32", "fp32"]
+
+
 def test_layers_of_the_file_are_timed_by_name(benchmark_run: Benchmark) -> None:
     layers = benchmark_run.subjects[0].layer_times
     assert not isinstance(layers, NotMeasured)

@@ -127,3 +127,19 @@ class _Clock:
 
     def pass_ms(self, milliseconds: float) -> None:
         self.ns += round(milliseconds * 1e6)
+
+
+def test_processor_time_leaves_out_waiting() -> None:
+    def work() -> None:
+        start = timing.time.process_time()
+        while timing.time.process_time() - start < 0.004:
+            pass
+
+    def wait_and_work() -> None:
+        timing.time.sleep(0.02)
+        work()
+
+    found = timing.time_calls({"work": work, "wait": wait_and_work}, min_runs=8, max_seconds=1)
+    assert timing.ratio(found["wait"], found["work"]).value > 1.3
+    # Waking up costs a little; the clock's own steps are about a microsecond.
+    assert timing.cpu_ratio(found["wait"], found["work"]).value == pytest.approx(1, abs=0.15)
