@@ -120,7 +120,7 @@ def open_with_spandrel(weights: Path) -> LoadedNetwork:
     except (spandrel.UnsupportedModelError, RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"spandrel cannot open {weights}: {error}") from error
     module: nn.Module = found.model.eval()
-    name = found.architecture.name
+    name = found.architecture.id
     rules = find_size_rules(module, name=name)
     return LoadedNetwork(
         wrap(module, rules), name.lower(), rules.scale, str(weights), sha256_of(weights)

@@ -170,7 +170,7 @@ def test_spandrel_that_is_not_installed_names_the_extra(tmp_path, monkeypatch):
 
 def test_a_checkpoint_that_spandrel_knows_is_opened(tmp_path):
     pytest.importorskip("torchvision", reason="spandrel needs torchvision")
-    architecture = pytest.importorskip("spandrel.architectures.Compact")
+    architecture = pytest.importorskip("spandrel.architectures.Compact.__arch.SRVGG")
     torch.manual_seed(0)
     theirs = architecture.SRVGGNetCompact(num_feat=8, num_conv=2, upscale=2).eval()
     torch.save(theirs.state_dict(), tmp_path / "compact.pth")
