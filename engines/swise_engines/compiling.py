@@ -1,7 +1,6 @@
 """ONNX to engine bytes: one call into TensorRT, its versions and failures translated."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +8,8 @@ from types import ModuleType
 from swise_deploy.errors import BuildError
 from swise_deploy.files import writing
 from swise_engines.builder_config import CompileOptions, create_config
-from swise_engines.layer_types import FLOATING, LayerTypes, layers_from_network
+from swise_engines.layer_types import layers_from_network
+from swise_engines.pins import apply_pins, pins_from_layers
 from swise_engines.precision_table import PrecisionTable, check_precision, table_from_layers
 from swise_engines.progress import BuildProgress, stopping_on_ctrl_c
 from swise_engines.source_onnx import SourceOnnx
@@ -21,8 +21,6 @@ from swise_engines.tensorrt_api import (
     plan_typing,
     version_of,
 )
-
-_TYPES_IN_API = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ def compile_engine(
     table = table_from_layers(layers, source.counts, "parsed network")
     check_precision(options.precision, table)
     if typing.pins_layers:
-        pin_layers(trt, network, layers)
+        apply_pins(trt, network, pins_from_layers(layers))
     config = create_config(trt, builder, network, options, source=source, progress=progress)
     for flag in typing.builder_flags:
         config.set_flag(getattr(trt.BuilderFlag, flag))
@@ -82,7 +80,7 @@ def compile_engine(
 
 
 def _precisions_of(source: SourceOnnx) -> set[str]:
-    return {layer.precision for layer in source.counts.layers if layer.mult_adds}
+    return {layer.precision for layer in source.counts.layers}
 
 
 def _creation_flags(trt: ModuleType, typing: TypingPlan) -> int:
@@ -100,21 +98,6 @@ def _parse(trt: ModuleType, network: Api, messages: Messages, path: Path) -> Non
             f"TensorRT {version_of(trt)} cannot read {path}: {messages.explain()}. "
             "Export the network again with swise-export, which keeps to what TensorRT knows"
         )
-
-
-def pin_layers(trt: ModuleType, network: Api, layers: Sequence[LayerTypes]) -> None:
-    """Give every layer of a weakly typed network the type that the graph gives it.
-
-    Q/DQ layers and what lies between them stay free: there the graph's scales decide.
-    """
-    for index, types in enumerate(layers):
-        if types.precision not in _TYPES_IN_API:
-            continue
-        layer = network.get_layer(index)
-        layer.precision = getattr(trt.DataType, _TYPES_IN_API[types.precision])
-        for output, name in enumerate(types.outputs):
-            if name in FLOATING:
-                layer.set_output_type(output, getattr(trt.DataType, _TYPES_IN_API[name]))
 
 
 def _place_on_dla(

@@ -9,6 +9,7 @@ from swise_engines.layer_types import (
     layers_from_network,
     type_from_format,
 )
+from swise_engines.pins import pins_from_layers
 from swise_engines.precision_table import check_precision, table_from_layers
 from swise_engines.source_onnx import read_source
 from swise_engines.tensorrt_api import Messages, load_tensorrt
@@ -93,6 +94,22 @@ def test_mixed_asks_for_something_below_fp32(parse):
 
 def test_nothing_asked_is_never_refused(parse):
     check_precision("", table(parse("fp32")))
+
+
+def test_tensorrt_8_is_given_the_types_of_the_graph_layer_by_layer(parse):
+    layers, _ = parse("mixed")
+    pins = {layers[pin.layer].name: pin for pin in pins_from_layers(layers)}
+    assert (pins["first"].precision, pins["first"].outputs) == ("FLOAT", {0: "FLOAT"})
+    assert (pins["second"].precision, pins["second"].outputs) == ("HALF", {0: "HALF"})
+    assert pins["second_half"].outputs == {0: "HALF"}
+    assert pins["sr"].outputs == {0: "FLOAT"}
+
+
+def test_int8_multiplications_are_left_to_their_scales(parse):
+    layers, _ = parse("int8")
+    names = {layers[pin.layer].name for pin in pins_from_layers(layers)}
+    assert not names & {"first", "second"}
+    assert "shuffled" in names
 
 
 # Words of the TensorRT developer guide, "Engine inspector", and of NVIDIA/TensorRT issue 4020.
