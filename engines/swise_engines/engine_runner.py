@@ -45,7 +45,7 @@ class EngineRunner:
             trust: Run it even without a manifest.
             backend: Which TensorRT made it, for an engine without a manifest.
             use_graphs: Replay repeated shapes as CUDA graphs.
-            cache: Where TensorRT for RTX keeps the kernels that it compiles.
+            cache: Where TensorRT for RTX keeps the kernels that it compiles; None is the user's.
             cuda: The GPU; None opens the first.
         """
         self.path = path

@@ -1,19 +1,22 @@
 """An engine in memory: checked, loaded once, shared by the runners of several threads."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from swise_deploy.errors import BuildError, InputError, SwiseError
+from swise_deploy.errors import BuildError, InputError, OutputError, SwiseError
 from swise_deploy.files import writing
 from swise_deploy.runner import PictureIO
 from swise_engines.admission import admit_device, admit_file, admit_version
-from swise_engines.build_cache import BuildCache
+from swise_engines.build_cache import BuildCache, default_cache
 from swise_engines.cuda import MIB, Cuda, open_cuda
 from swise_engines.profiles import Profile, extent_of_shape
 from swise_engines.read_back import deserialize
 from swise_engines.targets import Backend
 from swise_engines.tensorrt_api import Api, Messages, is_installed, load_tensorrt, version_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class LoadedEngine:
             path: The engine.
             trust: Load it even without a manifest.
             backend: Which TensorRT, for an engine without a manifest.
-            cache: Where TensorRT for RTX keeps the kernels that it compiles; None keeps none.
+            cache: Where TensorRT for RTX keeps the kernels that it compiles; None is the user's.
             cuda: The GPU; None opens the first.
 
         Raises:
@@ -81,7 +84,7 @@ class LoadedEngine:
                     manifest.io,
                     manifest.profiles,
                 )
-        self._cache = cache
+        self._cache = cache if cache is not None else default_cache()
         self._config = self._runtime_config() if self.backend == "tensorrt_rtx" else None
 
     @property
@@ -94,16 +97,16 @@ class LoadedEngine:
         """TensorRT for RTX compiles kernels for the GPU on first use, and captures CUDA graphs."""
         config = self._engine.create_runtime_config()
         config.cuda_graph_strategy = self.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        if self._cache is not None:
-            self._kernels = config.create_runtime_cache()
-            path = self._kernel_path(self._cache)
-            if path.exists():
-                self._kernels.deserialize(path.read_bytes())
-            config.set_runtime_cache(self._kernels)
+        self._kernels: Api = config.create_runtime_cache()
+        path = self._kernel_path
+        if path.exists() and not self._kernels.deserialize(path.read_bytes()):
+            logger.warning("compiled kernels in %s cannot be used; they are made again", path)
+        config.set_runtime_cache(self._kernels)
         return config
 
-    def _kernel_path(self, cache: BuildCache) -> Path:
-        return cache.runtime_path(version_of(self.trt), self.cuda.device.name)
+    @property
+    def _kernel_path(self) -> Path:
+        return self._cache.runtime_path(version_of(self.trt), self.cuda.device.name)
 
     def create_context(self) -> Api:
         """State of one stream of runs; one thread at a time may use it.
@@ -135,11 +138,17 @@ class LoadedEngine:
 
     def close(self) -> None:
         """Keep compiled kernels and unload; contexts have to be gone."""
-        if self._cache is not None and self._config is not None:
-            with writing(self._kernel_path(self._cache)) as temporary:
-                temporary.write_bytes(bytes(self._kernels.serialize()))
         with self.cuda.use():
+            if self._config is not None:
+                self._keep_kernels()
             self._config = self._engine = self._runtime = None
+
+    def _keep_kernels(self) -> None:
+        try:
+            with writing(self._kernel_path) as temporary:
+                temporary.write_bytes(bytes(self._kernels.serialize()))
+        except OutputError as error:
+            logger.warning("compiled kernels are not kept: %s", error)
 
 
 def _backend_here(backend: Backend | None) -> Backend:
