@@ -1,8 +1,9 @@
 """Small ONNX files with a known answer, and real engines built from them."""
 
+import contextlib
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from swise_engines.builder_config import rtx_capabilities
 from swise_engines.building import Built, build_engine
-from swise_engines.cuda import Cuda, GpuAtHand, find_gpu
+from swise_engines.cuda import (
+    Cuda,
+    Device,
+    DeviceBuffer,
+    GpuAtHand,
+    Graph,
+    HostBuffer,
+    Stream,
+    Timer,
+    find_gpu,
+    out_of_memory,
+)
 from swise_engines.planning import BuildOptions, choose_backend
 from swise_engines.profiles import Extent, Profile
 from swise_engines.progress import Report
@@ -154,6 +166,95 @@ def engine(sm86: Built, tmp_path: Path) -> Path:
     for suffix in (".engine", ".json"):
         shutil.copy(sm86.path.with_suffix(suffix), tmp_path)
     return tmp_path / sm86.path.name
+
+
+class HostCuda:
+    """The boundary of CUDA over the CPU's own memory, for logic that a GPU is not needed for.
+
+    It counts what is taken and not given back, and records what is put on a stream while capturing.
+    """
+
+    name = "host memory"
+    has_graphs = True
+
+    def __init__(self, *, integrated: bool = False, limit_bytes: int = 1 << 20) -> None:
+        self.device = Device("host", "8.6", limit_bytes, integrated, "0.0")
+        self.held: dict[int, np.ndarray] = {}
+        self.on_device: set[int] = set()
+        self.num_taken = 0
+        self.captured = 0
+        self.launched: list[Stream] = []
+        self.recording: list[Callable[[], None]] | None = None
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        yield
+
+    def free_memory(self) -> tuple[int, int]:
+        used = sum(self.held[pointer].nbytes for pointer in self.on_device & set(self.held))
+        return self.device.memory_bytes - used, self.device.memory_bytes
+
+    def allocate(self, size_bytes: int) -> DeviceBuffer:
+        free, total = self.free_memory()
+        if size_bytes > free:
+            raise out_of_memory(size_bytes, free, total, "a device buffer")
+        pointer, release = self._hold(np.zeros(size_bytes, np.uint8))
+        self.on_device.add(pointer)
+        return DeviceBuffer(pointer, size_bytes, release)
+
+    def allocate_host(self, shape: tuple[int, ...], dtype: object, *, mapped: bool) -> HostBuffer:
+        array = np.zeros(shape, dtype)
+        pointer, release = self._hold(array)
+        return HostBuffer(array, pointer if mapped else 0, release)
+
+    def _hold(self, array: np.ndarray) -> tuple[int, Callable[[], None]]:
+        self.num_taken += 1
+        pointer = self.num_taken
+        self.held[pointer] = array
+
+        def release() -> None:
+            del self.held[pointer]
+
+        return pointer, release
+
+    def create_stream(self) -> Stream:
+        pointer, release = self._hold(np.zeros(1))
+        return Stream(pointer, None, release)
+
+    def synchronize(self, stream: Stream) -> None:
+        del stream
+
+    def upload(self, stream: Stream, target: DeviceBuffer, source: np.ndarray) -> None:
+        del stream
+        self.held[target.pointer][: source.nbytes] = source.view(np.uint8).reshape(-1)
+
+    def download(self, stream: Stream, target: np.ndarray, source: DeviceBuffer) -> None:
+        del stream
+        target.view(np.uint8).reshape(-1)[:] = self.held[source.pointer][: target.nbytes]
+
+    def create_timer(self) -> Timer:
+        _, release = self._hold(np.zeros(1))
+        return Timer(self.synchronize, self.synchronize, lambda: 1.5, release)
+
+    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
+        del stream
+        self.captured += 1
+        self.recording = recorded = []
+        enqueue()
+        self.recording = None
+        _, release = self._hold(np.zeros(1))
+
+        def launch(on: Stream) -> None:
+            self.launched.append(on)
+            for work in recorded:
+                work()
+
+        return Graph(launch, release)
+
+
+@pytest.fixture
+def host_cuda() -> type[HostCuda]:
+    return HostCuda
 
 
 @pytest.fixture(scope="session")
