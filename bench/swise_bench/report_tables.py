@@ -227,7 +227,7 @@ def _ratio_table(benchmark: Benchmark) -> TextTable:
         rows,
         (
             "median of the ratios within each round: they hold on a noisy machine",
-            "CPU time: all threads of the process, also those that spin; other programs hardly touch it",
+            "CPU time: all threads of the process, spinning ones too; little disturbed by others",
         ),
     )
 

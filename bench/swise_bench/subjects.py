@@ -14,6 +14,7 @@ A subject is written ARTEFACT[@RUNNER]:
     weights.safetensors@torch   your own weights
 """
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,6 +142,7 @@ def exported(network: "LoadedNetwork", form: Literal["plain", "deploy"], folder:
     return path
 
 
+@functools.cache
 def _exporter_hash() -> str:
     """Hash of the exporting code and of torch's version: what decides about the graph."""
     digest = hashlib.sha256(metadata.version("torch").encode())
