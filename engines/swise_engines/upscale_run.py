@@ -36,10 +36,10 @@ _REPORT_EVERY_S = 1.0
 
 @dataclass(slots=True)
 class Summary:
-    """What a run came to."""
+    """What a run came to; no runner where there was nothing to do."""
 
-    runner: str
-    scale: int
+    runner: str = ""
+    scale: int = 0
     done: int = 0
     skipped: int = 0
     failures: dict[str, str] = field(default_factory=dict)
@@ -52,11 +52,11 @@ class Summary:
 
     def to_text(self) -> str:
         """One line."""
+        counts = f"{self.done} done, {self.skipped} there already, {len(self.failures)} failed"
+        if not self.runner:
+            return f"{counts}; nothing to do"
         rate = f", {self.done / self.seconds:.2f} files/s" if self.done and self.seconds else ""
-        return (
-            f"{self.done} done, {self.skipped} there already, {len(self.failures)} failed; "
-            f"x{self.scale} with {self.runner}, {self.seconds:.1f} s{rate}"
-        )
+        return f"{counts}; x{self.scale} with {self.runner}, {self.seconds:.1f} s{rate}"
 
     def to_json(self) -> str:
         """A JSON document."""
@@ -91,7 +91,7 @@ def run_upscale(arguments: argparse.Namespace) -> int:
     to_do, done = (jobs, []) if arguments.overwrite else split_done(jobs)
     started = time.perf_counter()
     if not to_do:
-        summary = Summary("nothing to do", arguments.scale or 0, skipped=len(done))
+        summary = Summary(skipped=len(done))
         return _finish(summary, as_json=arguments.json)
     with contextlib.ExitStack() as stack:
         if arguments.ray is None:
@@ -194,7 +194,7 @@ def _pipe_format(source: str, output: str) -> Format:
 def _run_video(arguments: argparse.Namespace) -> int:
     source, target = _video_paths(arguments)
     if target.exists() and not arguments.overwrite:
-        summary = Summary("nothing to do", arguments.scale or 0, skipped=1)
+        summary = Summary(skipped=1)
         return _finish(summary, as_json=arguments.json)
     report = _VideoMeter(quiet=arguments.quiet)
     options = VideoOptions(arguments.codec, arguments.crf, arguments.preset)

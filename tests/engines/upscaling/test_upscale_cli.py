@@ -49,7 +49,7 @@ def test_a_folder_with_bad_files_is_summed_up_and_exits_with_1(tmp_path, small_n
     assert "Traceback" not in captured.err
     (tmp_path / "in/bad.jpg").unlink()
     assert main(arguments) == 0
-    assert "0 done, 1 there already, 0 failed" in capsys.readouterr().out
+    assert "0 done, 1 there already, 0 failed; nothing to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
