@@ -14,6 +14,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata, util
@@ -25,9 +26,9 @@ sys.path[:0] = [str(room) for room in ROOMS]  # runs from a checkout that is not
 
 from swise_deploy.console import progress, run_command  # noqa: E402  # after the path
 from swise_deploy.errors import BackendMissingError  # noqa: E402
+from swise_deploy.models.shipped import shipped_weights  # noqa: E402
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "polygraphy", "cuda-bindings", "pycuda", "torch")
-SCALES = (2, 3, 4)
 SIZES = {2: "640x360", 3: "426x240", 4: "320x180"}
 
 
@@ -44,7 +45,6 @@ class Outcome:
     """What became of a step."""
 
     name: str
-    command: str
     exit_code: int
     seconds: float
     last_line: str
@@ -83,8 +83,11 @@ def _check(arguments: argparse.Namespace) -> int:
         "versions": {name: _version(name) for name in PACKAGES},
     }
     (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
-    steps = _steps(folder, build_flags, arguments.onnx)
-    outcomes = [_run(step, folder, arguments.timeout) for step in steps]
+    with tempfile.TemporaryDirectory() as scratch:
+        files = Path(scratch) if arguments.onnx is None else arguments.onnx
+        exports = arguments.onnx is None and util.find_spec("torch") is not None
+        steps = _steps(folder, files, build_flags, exports=exports)
+        outcomes = [_run(step, folder, arguments.timeout) for step in steps]
     (folder / "summary.md").write_text(_summary(environment, outcomes))
     return int(any(outcome.exit_code for outcome in outcomes))
 
@@ -101,48 +104,41 @@ def _build_flags(sm: str) -> tuple[list[str], str]:
     return flags, f"tensorrt_rtx {version_of(trt)}"
 
 
-def _steps(folder: Path, build_flags: list[str], onnx: Path | None) -> list[Step]:
-    python = sys.executable
-    tests = (
-        "-m",
-        "pytest",
-        "-m",
-        "gpu",
-        "-rs",
-        "--junitxml",
-        str(folder / "pytest.xml"),
-        str(ROOT),
-    )
+def _command(module: str, *arguments: str) -> tuple[str, ...]:
+    """A console script, also where the package is not installed."""
+    code = f"import sys; from {module} import main; sys.exit(main())"
+    return (sys.executable, "-c", code, *arguments)
+
+
+def _steps(folder: Path, files: Path, build_flags: list[str], *, exports: bool) -> list[Step]:
+    report = str(folder / "pytest.xml")
+    tests = ("-m", "pytest", "-m", "gpu", "-rs", "--junitxml", report, str(ROOT / "tests"))
     steps = [
-        Step("doctor", (python, "-m", "swise_engines.cli_doctor", "--target", "current")),
-        Step("tests", (python, *tests)),
+        Step("doctor", _command("swise_engines.cli_doctor", "--target", "current")),
+        Step("tests", (sys.executable, *tests)),
     ]
-    files = folder / "files" if onnx is None else onnx
-    for scale in SCALES:
+    for scale in sorted(SIZES):
+        engines = []
         for precision in ("fp32", "fp16"):
             name = f"swisenet_x{scale}_{precision}"
-            if onnx is None and util.find_spec("torch") is not None:
-                export = (
-                    "--scale",
-                    str(scale),
-                    f"--{precision}",
-                    "-o",
-                    str(files / f"{name}.onnx"),
-                )
-                steps.append(Step(f"export {name}", (python, "-m", "swise_export.cli", *export)))
-            build = (str(files / f"{name}.onnx"), "--no-cache", "--verify", "--json", *build_flags)
-            target = ("-o", str(files / f"{name}.gpu.engine"))
-            command = (python, "-m", "swise_engines.cli_build", *build, *target)
-            steps.append(Step(f"build {name}", command))
-        engines = [str(files / f"swisenet_x{scale}_{p}.gpu.engine") for p in ("fp32", "fp16")]
-        bench = ("--lr", SIZES[scale], "--json")
-        command = (python, "-m", "swise_bench.cli", *engines, *bench)
-        steps.append(Step(f"bench x{scale}", command))
+            onnx, engine = f"{files / name}.onnx", f"{files / name}.gpu.engine"
+            if exports and shipped_weights("swisenet", scale) is not None:
+                export = ("--scale", str(scale), f"--{precision}", "-o", onnx)
+                steps.append(Step(f"export {name}", _command("swise_export.cli", *export)))
+            elif not Path(onnx).is_file():
+                continue
+            build = (onnx, "-o", engine, "--no-cache", "--verify", *build_flags)
+            steps.append(Step(f"build {name}", _command("swise_engines.cli_build", *build)))
+            engines.append(engine)
+        if engines:
+            output = ("--output", str(folder / f"bench_x{scale}.json"))
+            bench = (*engines, "--lr", SIZES[scale], *output)
+            steps.append(Step(f"bench x{scale}", _command("swise_bench.cli", *bench)))
     return steps
 
 
 def _run(step: Step, folder: Path, timeout_s: float) -> Outcome:
-    progress(f"{step.name}: {' '.join(step.command)}")
+    progress(step.name)
     started = time.perf_counter()
     path = os.pathsep.join([*map(str, ROOMS), os.environ.get("PYTHONPATH", "")])
     try:
@@ -161,7 +157,7 @@ def _run(step: Step, folder: Path, timeout_s: float) -> Outcome:
     (folder / f"{step.name.replace(' ', '_')}.txt").write_text(text)
     lines = text.strip().splitlines() or [""]
     seconds = time.perf_counter() - started
-    return Outcome(step.name, " ".join(step.command[1:]), code, seconds, lines[-1][:200])
+    return Outcome(step.name, code, seconds, lines[-1][:200])
 
 
 def _summary(environment: Mapping[str, object], outcomes: list[Outcome]) -> str:
