@@ -26,7 +26,7 @@ class CARN(nn.Module):
     Args:
         scale: 2, 3 or 4.
         mobile: CARN-M: group convolutions, and one residual block shared by the three places of a
-        cascade.
+            cascade.
         groups: Groups of the convolutions of the residual blocks and the upsampler.
         upsampler: "sum" puts the scale-wise upsampling module in the place of the upsampler and the
             last convolution.

@@ -87,7 +87,7 @@ def open_foreign(spec: str, weights: Path | None = None) -> LoadedNetwork:
 
     Raises:
         InputError: It does not import, gives no module, the weights do not fit, or it does not
-        upscale.
+            upscale.
     """
     module = _call_factory(spec)
     source, digest = spec, hashlib.sha256(spec.encode()).hexdigest()

@@ -25,7 +25,7 @@ class Network:
         paper: Where it was published.
         scales: Scales that the paper has.
         color: "rgb", or "y" for a network that upscales luma (Cb and Cr go bicubic, inside the
-        network).
+            network).
         published: Counts by scale, as the paper that this project follows prints them.
         note: Why a counted figure differs from the published one, where it does.
         option: The variant of the module's network that this row is, passed to `build`.

@@ -33,7 +33,7 @@ class SMSR(nn.Module):
     Args:
         scale: 2, 3 or 4.
         dense: For each sparse mask module and each of its layers, how many channels are needed
-        everywhere.
+            everywhere.
         upsampler: "sum" puts the scale-wise upsampling module in the place of the head.
     """
 

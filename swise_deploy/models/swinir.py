@@ -154,7 +154,7 @@ class WindowAttention(nn.Module):
         Args:
             windows: (N * windows, pixels, C).
             mask: (windows, 1, pixels, pixels), added to the logits; None for windows that are not
-            shifted.
+                shifted.
 
         Returns:
             (N * windows, pixels, C).
