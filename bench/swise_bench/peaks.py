@@ -24,10 +24,9 @@ def measure_peaks(threads: int) -> Device:
     Arithmetic: a 256-channel 3x3 convolution in ONNX Runtime, fp32. Bandwidth: copies of 64 MiB,
     one in each thread, reading and writing counted. The best of the runs stands for the peak.
     """
-    copies = _copies(threads)
-    timings = time_calls(
-        {"convolution": _convolution(threads), "copy": copies}, min_runs=12, max_seconds=6
-    )
+    with ThreadPoolExecutor(threads) as pool:
+        calls = {"convolution": _convolution(threads), "copy": _copies(pool, threads)}
+        timings = time_calls(calls, min_runs=12, max_seconds=6)
     macs = _CHANNELS**2 * _KERNEL**2 * _SIDE**2
     tera_ops = 2 * macs / (min(timings["convolution"].samples_ms) * 1e9)
     bandwidth = 2 * _COPY_BYTES * threads / (min(timings["copy"].samples_ms) * 1e6)
@@ -65,10 +64,9 @@ def _convolution(threads: int) -> Callable[[], object]:
     return lambda: session.run(None, {"x": x})
 
 
-def _copies(threads: int) -> Callable[[], object]:
+def _copies(pool: ThreadPoolExecutor, threads: int) -> Callable[[], object]:
     sources = [np.ones(_COPY_BYTES // 4, np.float32) for _ in range(threads)]
     destinations = [np.zeros_like(source) for source in sources]
-    pool = ThreadPoolExecutor(threads)
 
     def copy() -> None:
         list(pool.map(np.copyto, destinations, sources))
