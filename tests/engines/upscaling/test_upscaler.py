@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from swise_deploy.errors import InputError
+from swise_engines.engine_runner import EngineRunner
 from swise_engines.profiles import Extent, Profile
-from swise_engines.sources import limits_of_profiles
+from swise_engines.sources import limits_of_profiles, open_source
 from swise_engines.tiling import TileLimits
 from swise_engines.upscaler import Upscaler
 
@@ -135,3 +136,27 @@ def test_tiles_of_an_engine_follow_from_its_largest_profile():
     assert limits_of_profiles([small, large], 64) == TileLimits((32, 16), (64, 64), 2, 8)
     with pytest.raises(InputError, match="do not fit the engine"):
         limits_of_profiles([small], 256)
+
+
+def test_an_engine_is_tiled_by_the_profile_in_its_manifest(engine):
+    source = open_source(engine)
+    assert isinstance(source.runner, EngineRunner)
+    assert (source.runner.scale, source.runner.io) == (2, "float")
+    assert source.limits == TileLimits((8, 8), (32, 24), 1, 2)
+
+
+@pytest.mark.gpu
+def test_an_engine_in_tiles_repeats_every_pixel(build_here, make_onnx):
+    profile = Profile(Extent(1, 8, 8), Extent(1, 64, 64), Extent(2, 96, 96))
+    image = noise((150, 170, 3))
+    with Upscaler.open(build_here(make_onnx("fp16"), profile).path) as upscaler:
+        sr = upscaler(image)
+        assert upscaler.is_exact
+    difference = np.abs(sr.astype(int) - image.repeat(2, axis=0).repeat(2, axis=1))
+    assert difference.max() <= 1  # fp16
+
+
+def test_an_engine_without_its_manifest_is_refused(engine):
+    engine.with_suffix(".json").unlink()
+    with pytest.raises(InputError, match="manifest"):
+        open_source(engine)
