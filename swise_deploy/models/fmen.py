@@ -20,6 +20,11 @@ from swise_deploy.models.registry import Recognised, Upsampler
 
 SLOPE = 0.1  # of LeakyReLU
 WHITE = 255.0  # the authors trained on 0..255, without a mean shift
+
+# In the authors' FMEN-S an attention branch reaches 2e7, and a half ends at 65504. LeakyReLU
+# commutes with a positive factor, so a branch can run at a power of two of its size with the same
+# result, bit for bit.
+BRANCH_GAIN = 2.0**-10
 BATCH_NORM_EPS = 1e-5
 
 
@@ -161,7 +166,15 @@ def _own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The authors' checkpoint as this module names it, merged and for pictures in 0..1."""
     merged = _merged(state) if "ERBs.0.conv1.expand_conv.weight" in state else state
     named = {k.replace("tail.0.", "upsampler.conv."): v for k, v in merged.items()}
-    return unit_range_state(named, first="head.", last="upsampler.", white=WHITE)
+    unit = unit_range_state(named, first="head.", last="upsampler.", white=WHITE)
+    return {key: value * _branch_factor(key) for key, value in unit.items()}
+
+
+def _branch_factor(key: str) -> float:
+    """What keeps the attention at its value while its branch runs at BRANCH_GAIN of its size."""
+    if ".squeeze." in key or (".convs." in key and key.endswith(".bias")):
+        return BRANCH_GAIN
+    return 1 / BRANCH_GAIN if key.endswith(".excitate.weight") else 1.0
 
 
 def _merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

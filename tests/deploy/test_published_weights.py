@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from swise_deploy.errors import InputError
 from swise_deploy.images import read_rgb
 from swise_deploy.models.checkpoint import open_network, recognise_state
+from swise_deploy.models.fmen import BRANCH_GAIN
 from swise_deploy.models.published import QUALITY
 from swise_deploy.models.registry import build_network
 from swise_deploy.models.torch_runner import TorchRunner
@@ -158,9 +159,19 @@ def test_fmen_as_it_is_trained_merges_into_what_runs():
         offset = norm.bias - norm.running_mean * norm.weight / (norm.running_var + 1e-5).sqrt()
         offset = offset.view(1, -1, 1, 1)
         bordered = F.pad(norm(x) - offset, (1, 1, 1, 1)) + offset
-        torch.testing.assert_close(
-            merged.HFABs[0].squeeze(x), squeeze(bordered), atol=1e-5, rtol=1e-5
-        )
+        expected = squeeze(bordered) * BRANCH_GAIN
+        torch.testing.assert_close(merged.HFABs[0].squeeze(x), expected, atol=1e-7, rtol=1e-4)
+
+
+def test_an_attention_branch_of_fmen_gives_the_same_at_another_gain():
+    torch.manual_seed(0)
+    network = build_network("fmen_s", 2).eval()
+    foreign = {k.replace("upsampler.conv.", "tail.0."): v for k, v in network.state_dict().items()}
+    found = recognise_state(foreign)
+    assert found is not None
+    x = torch.rand(1, 50, 6, 7)
+    with torch.inference_mode():
+        assert torch.equal(found.load(2).HFABs[0](x), network.HFABs[0](x))
 
 
 def test_srcnn_of_other_kernel_sizes_is_recognised():
