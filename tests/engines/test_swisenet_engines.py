@@ -17,7 +17,7 @@ TARGETS = ("sm86", "sm89", "sm120")
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """swise-export's fp16 files, by scale and io, made once each."""
+    """swise-export's fp16 files, made once for each scale."""
     torch = pytest.importorskip("torch")
     from swise_deploy.models.checkpoint import LoadedNetwork
     from swise_deploy.models.registry import network_module
@@ -25,13 +25,13 @@ def exported(tmp_path_factory):
 
     folder, files = tmp_path_factory.mktemp("swisenet"), {}
 
-    def export(scale, io="float"):
-        path = folder / f"swisenet_x{scale}_{io}_fp16.onnx"
-        if (scale, io) not in files:
+    def export(scale):
+        path = folder / f"swisenet_x{scale}_fp16.onnx"
+        if scale not in files:
             torch.manual_seed(0)
             network = network_module("swisenet").build(scale).eval()
             loaded = LoadedNetwork(network, "swisenet", scale, "fresh", "0" * 64)
-            files[scale, io] = export_onnx(loaded, path, precision="fp16", io=io)
+            files[scale] = export_onnx(loaded, path, precision="fp16")
         return path
 
     return export
@@ -76,7 +76,16 @@ def test_every_scale_builds_for_every_card(exported, build, scale, target):
     check(build(exported(scale), target), scale, target)
 
 
-def test_8_bit_pictures_on_both_sides_build(exported, build):
-    built = build(exported(2, "uint8"), "sm86", profile_from_sizes([(64, 48)]))
-    check(built, 2, "sm86")
-    assert built.manifest.io == "uint8"
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_8_bit_pictures_on_both_sides_build(build, tmp_path, precision):
+    torch = pytest.importorskip("torch")
+    from swise_deploy.models.checkpoint import LoadedNetwork
+    from swise_export.exporting import export_onnx
+
+    layers = torch.nn.Conv2d(3, 12, 3, padding=1), torch.nn.PixelShuffle(2)
+    network = LoadedNetwork(torch.nn.Sequential(*layers), "small", 2, "fresh", "0" * 64)
+    path = tmp_path / "small.onnx"
+    export_onnx(network, path, precision=precision, io="uint8", form="plain")
+    manifest = build(path, "sm86", profile_from_sizes([(64, 48)])).manifest
+    assert manifest.io == "uint8"
+    assert manifest.precision_found.share(precision) == 1
