@@ -51,8 +51,8 @@ def _resize_axis(image: NDArray[np.generic], axis: int, scale: Fraction) -> NDAr
     total = np.zeros((*image.shape[:axis], len(weights), *image.shape[axis + 1 :]), np.float64)
     for weight, index in zip(weights.T, indices.T, strict=True):
         total += np.take(image, index, axis=axis) * weight.reshape(shape)
-    if np.issubdtype(image.dtype, np.integer):
-        limits = np.iinfo(image.dtype)  # type: ignore[arg-type]  # the dtype was just checked
+    if image.dtype.kind in "iu":
+        limits = np.iinfo(image.dtype.name)
         total = np.clip(np.floor(total + 0.5), limits.min, limits.max)
     return total.astype(image.dtype)
 

@@ -61,6 +61,8 @@ def _rewritten(module: nn.Module) -> nn.Module:
 class DeploySwiseNet(nn.Module):
     """SwiseNet whose parts were rewritten; (N, 3, H, W) to (N, 3, H*scale, W*scale)."""
 
+    mean: Tensor
+
     def __init__(self, network: SwiseNet) -> None:
         super().__init__()
         self.register_buffer("mean", network.mean)

@@ -103,20 +103,24 @@ def _merge_casts(model: onnx.ModelProto) -> None:
     """
     casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
     first: dict[tuple[str, int], str] = {}
-    renamed: dict[str, str] = {}
+    merged: dict[str, str] = {}
     for output, node in casts.items():
         target = node.attribute[0].i
         source = casts.get(node.input[0])
         if target == onnx.TensorProto.FLOAT and source is not None and _is_rounding(source):
-            renamed[output] = source.input[0]
-        else:
-            renamed[output] = first.setdefault((node.input[0], target), output)
-    for node in model.graph.node:
-        for i, name in enumerate(node.input):
-            node.input[i] = renamed.get(name, name)
-    used = {value.name for value in model.graph.output}
-    used.update(name for node in model.graph.node for name in node.input)
-    nodes = [n for n in model.graph.node if n.op_type != "Cast" or n.output[0] in used]
+            merged[output] = source.input[0]
+        elif first.setdefault((node.input[0], target), output) != output:
+            merged[output] = first[node.input[0], target]
+    # A graph output keeps its name: whoever makes the value that it stood for takes it over.
+    outputs = [value.name for value in model.graph.output]
+    taken_over = {merged[name]: name for name in outputs if name in merged}
+    nodes = [n for n in model.graph.node if n.op_type != "Cast" or n.output[0] not in merged]
+    for node in nodes:
+        inputs = [merged.get(name, name) for name in node.input]
+        node.input[:] = [taken_over.get(name, name) for name in inputs]
+        node.output[:] = [taken_over.get(name, name) for name in node.output]
+    used = {*outputs, *(name for node in nodes for name in node.input)}
+    nodes = [node for node in nodes if node.op_type != "Cast" or node.output[0] in used]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
@@ -133,15 +137,19 @@ def _tensors_too_large(model: onnx.ModelProto, ranges: Sequence[ActivationRange]
         if tensor.data_type == onnx.TensorProto.FLOAT
         and abs(numpy_helper.to_array(tensor)).max(initial=0.0) > limit
     }
-    for found in ranges:
-        if found.max_abs > limit:
-            too_large.add(found.tensor)
-            logger.warning(
-                "%s (%s) reaches %.3g, too much for fp16: it stays in fp32",
-                found.node,
-                found.op_type,
-                found.max_abs,
-            )
+    overflowing = [found for found in ranges if found.max_abs > limit]
+    if overflowing:
+        worst = max(overflowing, key=lambda found: found.max_abs)
+        logger.warning(
+            "%d layers reach values too large for fp16 and stay in fp32; the first is %s, the "
+            "largest %.3g at %s (%s)",
+            len(overflowing),
+            overflowing[0].node,
+            worst.max_abs,
+            worst.node,
+            worst.op_type,
+        )
+        too_large.update(found.tensor for found in overflowing)
     return too_large
 
 

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import cast
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from typing_extensions import Self
@@ -13,6 +14,7 @@ from typing_extensions import Self
 from swise_deploy.console import choose
 from swise_deploy.errors import BackendMissingError, InputError, SwiseError
 from swise_deploy.runner import PictureIO
+from swise_export.half_rounding import with_half_rounding
 from swise_export.manifest import METADATA_PREFIX
 
 logger = logging.getLogger(__name__)
@@ -33,16 +35,26 @@ class OnnxRunner:
         path: The file; one that this project did not make works if it takes and gives (N, 3, H, W)
         float32. provider: A key of PROVIDERS. Nothing else is fallen back to silently.
         threads: Threads within one operation; None leaves it to ONNX Runtime.
+        round_half: Round to half precision wherever an fp16 file says so, as a GPU does, instead of
+            computing it in fp32 as ONNX Runtime's CPU would; slower, for measuring quality.
 
     Raises:
         InputError: The file is missing, no ONNX model, or not a picture network.
         BackendMissingError: This ONNX Runtime has not got the provider.
     """
 
-    def __init__(self, path: Path, *, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        provider: str = "cpu",
+        threads: int | None = None,
+        round_half: bool = False,
+    ) -> None:
         self.path = path
         self.provider = PROVIDERS[choose(provider, PROVIDERS, what="provider")]
         self.threads = threads
+        self.round_half = round_half
         if self.provider not in ort.get_available_providers():
             raise BackendMissingError(
                 f"this ONNX Runtime has no {self.provider}; it has "
@@ -97,7 +109,10 @@ class OnnxRunner:
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         try:
-            return ort.InferenceSession(str(self.path), options, providers=[self.provider])
+            source: str | bytes = str(self.path)
+            if self.round_half:
+                source = with_half_rounding(onnx.load(self.path)).SerializeToString()
+            return ort.InferenceSession(source, options, providers=[self.provider])
         except Exception as error:  # ONNX Runtime has no base class of its own
             raise InputError(
                 f"ONNX Runtime cannot load {self.path}: {str(error).splitlines()[0]}. "

@@ -56,25 +56,33 @@ def text_from_report(report: ExportReport) -> str:
         ("parameters", f"{manifest.num_params:,} counted{_published(report, 'params')}"),
         (
             "Mult-Adds",
-            (f"{report.mult_adds / _GIGA:.1f} G counted at LR {_size(report.counted_lr_size)}"
-            f"{_published(report, 'mult_adds')}; {report.artifact_mult_adds / _GIGA:.1f} G in this "
-            "file"),
+            (
+                f"{report.mult_adds / _GIGA:.1f} G counted at LR {_size(report.counted_lr_size)}"
+                f"{_published(report, 'mult_adds')}; "
+                f"{report.artifact_mult_adds / _GIGA:.1f} G in this file"
+            ),
         ),
         (
             "parity",
-            (f"largest difference {drift.max_abs:.1e}, PSNR between the outputs "
-            f"{drift.output_psnr_db:.1f} dB"),
+            (
+                f"largest difference {drift.max_abs:.1e}, PSNR between the outputs "
+                f"{drift.output_psnr_db:.1f} dB"
+            ),
         ),
         (
             "drift",
-            (f"{drift.psnr_y_db:+.4f} dB PSNR-Y, {drift.ssim_y:+.5f} SSIM-Y on {drift.images} "
-            f"pictures; worst {drift.worst_image} {drift.worst_psnr_y_db:+.4f} dB"),
+            (
+                f"{drift.psnr_y_db:+.4f} dB PSNR-Y, {drift.ssim_y:+.5f} SSIM-Y on {drift.images} "
+                f"pictures; worst {drift.worst_image} {drift.worst_psnr_y_db:+.4f} dB"
+            ),
         ),
         *_precision_rows(report),
         (
             "latency",
-            (f"{_latency(report.latency)} at LR {_size(report.latency_lr_size)}, "
-            f"{report.threads} threads, {report.latency_provider}"),
+            (
+                f"{_latency(report.latency)} at LR {_size(report.latency_lr_size)}, "
+                f"{report.threads} threads, {report.latency_provider}"
+            ),
         ),
     ]
     width = max(len(name) for name, _ in rows)

@@ -50,6 +50,8 @@ class PeriodicResize(nn.Module):
     makes it the (N, C, H*num/den, W*num/den) that torch's `interpolate` gives.
     """
 
+    kernel: Tensor
+
     def __init__(self, channels: int, num: int, den: int) -> None:
         super().__init__()
         weights, first = phase_weights(num, den)

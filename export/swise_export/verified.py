@@ -115,14 +115,17 @@ def export_verified(
             form=config.form,
             range_images=[_range_crop(pair.lr, config.size) for pair in pairs[:4]],
         )
+        with (
+            OnnxRunner(staged, threads=config.threads, round_half=True) as artefact,
+            TorchRunner(network) as reference,
+        ):
+            drift, pictures = measure_drift(
+                artefact, reference, pairs, on_picture=lambda name: say(f"verifying on {name}")
+            )
+        check_gate(drift, config.max_drift_db)
+        say("counting and timing")
+        lr_size = config.size or LATENCY_LR_SIZE
         with OnnxRunner(staged, threads=config.threads) as artefact:
-            with TorchRunner(network) as reference:
-                drift, pictures = measure_drift(
-                    artefact, reference, pairs, on_picture=lambda name: say(f"verifying on {name}")
-                )
-            check_gate(drift, config.max_drift_db)
-            say("counting and timing")
-            lr_size = config.size or LATENCY_LR_SIZE
             latency = time_call(
                 picture_call(artefact, lr_size), min_runs=10, max_seconds=_LATENCY_SECONDS
             )

@@ -35,6 +35,8 @@ class SwiseNet(nn.Module):
             PixelShuffle head ("SwiseNet w/o SUM").
     """
 
+    mean: Tensor
+
     def __init__(
         self, scale: int, *, channels: int = 64, branches: Sequence[Branch] = BRANCHES
     ) -> None:
