@@ -145,7 +145,7 @@ def _examine(
         scale=runner.scale,
         precision=facts.get("swise.precision") or _found_precision(path),
         io=runner.io,
-        path=str(path or ""),
+        path=path.name if path else "",
         sha256=sha256_of(path) if path else "",
         size_bytes=path.stat().st_size if path else 0,
         load_ms=load_ms,

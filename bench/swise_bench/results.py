@@ -166,7 +166,26 @@ class QualityResult:
 
 @dataclass(frozen=True, slots=True)
 class SubjectResult:
-    """Everything that was found out about one subject."""
+    """Everything that was found out about one subject.
+
+    Attributes:
+        name: As it was given.
+        runner: What ran it, with its version.
+        model: Name in the registry; "" if unknown.
+        scale: Output size over input size.
+        precision: As the file states it, or as its graph computes.
+        io: How pictures enter and leave.
+        path: Name of the file that ran; "" for a torch network.
+        sha256: Its hash.
+        size_bytes: Its size.
+        load_ms: Opening and activating.
+        costs: Counts at a 1280x720 output and at 256x256 LR.
+        latencies: One for each input size and batch.
+        layer_times: Slowest first.
+        memory: Of a process of its own.
+        energy: Of a frame.
+        quality: One for each folder of pictures.
+    """
 
     name: str
     runner: str
