@@ -178,9 +178,9 @@ class Upscaler:
 
     def _known_overlap(self) -> Overlap:
         if self._overlap is None:
-            found = self._find_overlap(self._infer)
-            self._overlap = _fitted(found or UNBOUNDED_OVERLAP, min(self.limits.most))
-            self.is_exact = self._overlap.fade == 0
+            overlap = self._find_overlap(self._infer) or UNBOUNDED_OVERLAP
+            self._overlap = _fitted(overlap, min(self.limits.most))
+            self.is_exact = overlap.fade == 0
             if not self.is_exact:
                 logger.warning(
                     "this network averages over the whole picture: in tiles of %dx%d the result "

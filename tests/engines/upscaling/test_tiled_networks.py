@@ -10,7 +10,7 @@ from swise_engines.upscaler import Upscaler
 
 torch = pytest.importorskip("torch", reason="networks are built in torch")
 
-QUICK = ("bicubic", "srcnn", "fsrcnn")
+QUICK = ("bicubic", "fsrcnn")
 # SwiseNet averages over the picture, LBNet and SwinIR attend over it or over shifted windows.
 UNBOUNDED = ("swisenet", "swisenet_no_sum", "lbnet", "lbnet_t", "swinir_light")
 BOUNDED = [

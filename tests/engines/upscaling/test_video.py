@@ -121,11 +121,10 @@ def sound_of(path):
         return b"".join(bytes(p) for p in container.demux(audio=0) if p.size)
 
 
-def upscaled(source, target, model, **options):
+def upscaled(source, target, model, *, crf=17, codec=None):
+    options = VideoOptions(codec, crf, None if codec else "ultrafast")
     with Upscaler.open(model) as upscaler:
-        return upscale_video(
-            upscaler, source, target, options=VideoOptions(**options), report=lambda _: None
-        )
+        return upscale_video(upscaler, source, target, options=options, report=lambda _: None)
 
 
 @pytest.mark.parametrize("matrix", [1, 5, 9])
