@@ -1,4 +1,4 @@
-"""The three things that are asked of NVIDIA's management library, through ctypes.
+"""Power and memory from NVIDIA's management library, through ctypes.
 
 Function names, structures and units: NVML API Reference Guide, device queries.
 """
@@ -37,12 +37,6 @@ class Nvml:
         milliwatts = ctypes.c_uint()
         self._call("nvmlDeviceGetPowerUsage", self._device, ctypes.byref(milliwatts))
         return milliwatts.value / 1000
-
-    def energy_joules(self) -> float:
-        """Energy since the driver was loaded; Volta and later."""
-        millijoules = ctypes.c_ulonglong()
-        self._call("nvmlDeviceGetTotalEnergyConsumption", self._device, ctypes.byref(millijoules))
-        return millijoules.value / 1000
 
     def used_by_this_process(self) -> int:
         """Bytes of device memory that this process holds.
