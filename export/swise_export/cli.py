@@ -72,9 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--max-drift",
         type=float,
-        default=0.1,
+        default=0.05,
         metavar="DB",
-        help="PSNR-Y that may be lost on average before the artefact is refused (default: 0.1)",
+        help="PSNR-Y that may be lost on average before the artefact is refused (default: 0.05)",
     )
     parser.add_argument(
         "--threads", type=int, help="threads for verification and latency (default: all cores)"

@@ -48,7 +48,7 @@ class ExportConfig:
     io: PictureIO = "float"
     size: tuple[int, int] | None = None
     form: Form = "deploy"
-    max_drift_db: float = 0.1
+    max_drift_db: float = 0.05
     threads: int = 1
 
 
