@@ -82,7 +82,8 @@ def test_half_precision_stays_close(exported, name):
     np.testing.assert_allclose(run(path, lr), expected, atol=1e-2 * largest, rtol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# LBNet's attention unrolls to thousands of nodes; its engine takes minutes to build.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "lbnet"])
 def test_a_real_engine_is_built(exported, tmp_path, name):
     pytest.importorskip("tensorrt_rtx", reason="building engines for RTX cards needs tensorrt-rtx")
     _, path = exported(name)
