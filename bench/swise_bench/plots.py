@@ -165,7 +165,7 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
         width = (WIDTH - start - 130) * value / most
         marks.append(
             f'<g class="s0"><text x="{start - 8}" y="{y + 14}" text-anchor="end">'
-            f'{escape(_shorten(label, 48))}</text><rect x="{start}" y="{y + 2}" height="16" '
+            f'{escape(_shorten(label, 44))}</text><rect x="{start}" y="{y + 2}" height="16" '
             f'width="{width:.1f}"/>'
             f'<text x="{start + width + 6:.1f}" y="{y + 14}">{escape(text)}</text>'
             f"<title>{escape(label)}: {escape(text)}</title></g>"
