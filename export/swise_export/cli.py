@@ -37,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     network = parser.add_argument_group("network")
     network.add_argument(
-        "--model", help="network by name (default: what the weights are, or swisenet)"
+        "--model",
+        help="network by name, package.module:factory for any torch network, or spandrel "
+        "(default: what the weights are, or swisenet)",
     )
     network.add_argument(
         "--scale", type=int, help="2, 3 or 4 (default: what the weights are for, or 2)"
@@ -109,9 +111,9 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _network(args: argparse.Namespace) -> "LoadedNetwork":
-    from swise_deploy.models.checkpoint import open_network
+    from swise_deploy.models.foreign import open_any
 
-    return open_network(args.model, scale=args.scale, weights=args.weights)
+    return open_any(args.model, scale=args.scale, weights=args.weights)
 
 
 def _config(args: argparse.Namespace) -> "ExportConfig":

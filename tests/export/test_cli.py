@@ -1,0 +1,179 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from swise_deploy.images import write_image
+from swise_deploy.models.checkpoint import shipped_weights
+from swise_export.cli import main
+
+REPORT_KEYS = {
+    "artifact", "manifest", "model", "scale", "precision", "io", "params", "mult_adds_g", "lr_size",
+    "size_bytes", "parity", "drift", "latency", "seconds",
+}  # fmt: skip
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with one small picture, so that a whole export takes seconds."""
+    rng = np.random.default_rng(0)
+    smooth = np.kron(rng.integers(0, 256, (6, 6, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    write_image(tmp_path / "pictures" / "blocks.png", smooth)
+    return tmp_path / "pictures"
+
+
+def test_json_report_is_whole(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out" / "net.onnx"
+    assert main(["--fp16", "--images", str(pictures), "-o", str(out), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) >= REPORT_KEYS
+    assert report["params"] == 924_836
+    assert report["lr_size"] == [640, 360]
+    # Counted by torch's FlopCounterMode as well, over two.
+    assert report["mult_adds_g"] == pytest.approx(178.4, abs=0.1)
+    assert report["drift"]["images"] == 1
+    assert abs(report["drift"]["psnr_y_db"]) < 0.05
+    assert report["parity"]["max_abs"] < 0.01
+    assert report["latency"]["p90_ms"] >= report["latency"]["p50_ms"] > 0
+    assert sorted(path.name for path in out.parent.iterdir()) == ["net.json", "net.onnx"]
+    assert out.stat().st_size == report["size_bytes"]
+
+
+def test_gate_refuses_and_leaves_nothing(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net.onnx"
+    out.write_text("an older artefact")
+    # No artefact gains 100 dB.
+    assert main(["--images", str(pictures), "-o", str(out), "--max-drift", "-100"]) == 4
+    assert "allowed: -100" in capsys.readouterr().err
+    assert out.read_text() == "an older artefact"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "pictures"]
+
+
+def broken_weights(folder: Path, kind: str) -> Path:
+    """A checkpoint that cannot be used, of some kind."""
+    shipped = shipped_weights("swisenet", 2)
+    assert shipped is not None
+    path = folder / f"{kind}.safetensors"
+    if kind == "truncated":
+        path.write_bytes(shipped.read_bytes()[:100_000])
+    elif kind == "foreign":
+        save_file({"classifier.weight": torch.zeros(3, 3)}, path)
+    elif kind == "incomplete":
+        state = load_file(shipped)
+        del state["fuse.weight"]
+        save_file(state, path)
+    elif kind == "pickle":
+        path = folder / "pickle.pth"
+        torch.save({"code": Path("/")}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "no weights at"),
+        ("truncated", "cannot read weights"),
+        ("foreign", "holds no network that is known"),
+        ("incomplete", "fuse.weight"),
+        ("pickle", "refused"),
+    ],
+)
+def test_bad_checkpoint_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, message: str
+) -> None:
+    weights = broken_weights(tmp_path, kind)
+    assert main(["--weights", str(weights), "-o", str(tmp_path / "a.onnx")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "a.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model", "swisnet"], "Did you mean 'swisenet'?"),
+        (
+            ["--weights", str(shipped_weights("swisenet", 2)), "--scale", "3"],
+            "weights for x2, not x3",
+        ),
+        (["--scale", "5"], "no weights for swisenet x5"),
+        (["--images", "/nowhere"], "no folder at /nowhere"),
+    ],
+)
+def test_wrong_choice_is_explained(
+    capsys: pytest.CaptureFixture[str], argv: list[str], message: str
+) -> None:
+    assert main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["0x0", "12", "-3x4", "axb"])
+def test_impossible_size_is_a_usage_error(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--size", size])
+    assert stop.value.code == 2
+    assert size in capsys.readouterr().err or size.startswith("-")
+
+
+def test_folder_without_a_picture_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--images", str(tmp_path)]) == 2
+    assert "no picture in" in capsys.readouterr().err
+
+
+def test_unwritable_place_is_named(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "a.onnx"
+    assert main(["--images", str(pictures), "-o", str(out)]) == 1
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "swise_export.cli", "-o", str(tmp_path / "a.onnx")],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "verifying" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    script = (
+        "import sys, contextlib\n"
+        "from swise_export.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(['--help'])\n"
+        "sys.exit(bool({'torch', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0
+    assert "--max-drift" in done.stdout
