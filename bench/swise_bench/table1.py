@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -148,6 +149,8 @@ def _networks(weights: Path | None, scale: int) -> "Iterator[LoadedNetwork]":
             yield open_network(name, scale=scale)
     paths = sorted(p for p in weights.rglob("*") if p.suffix in _SUFFIXES) if weights else []
     for path in paths:
+        if scale not in stated_scales(path):
+            continue
         try:
             network = open_network(scale=scale, weights=path)
         except InputError as error:
@@ -156,6 +159,21 @@ def _networks(weights: Path | None, scale: int) -> "Iterator[LoadedNetwork]":
         shipped = shipped_weights(network.name, scale)
         if shipped is None or sha256_of(shipped) != network.weights_sha256:
             yield network
+
+
+def stated_scales(weights: Path) -> frozenset[int]:
+    """The scales that a weights file is for, as NAME.json beside it says ("x2"); else all.
+
+    A network that upscales before its first layer takes any scale, and does badly at all but its
+    own.
+    """
+    every = frozenset({2, 3, 4})
+    try:
+        document = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+        stated = str(document["scale"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return every
+    return frozenset(int(digit) for digit in re.findall(r"(?:^|x)([234])\b", stated)) or every
 
 
 def _network_rows(

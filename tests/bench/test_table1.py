@@ -6,7 +6,13 @@ import pytest
 from PIL import Image
 
 from swise_bench.cli import main
-from swise_bench.table1 import find_sets, measure_table, published_table, text_from_rows
+from swise_bench.table1 import (
+    find_sets,
+    measure_table,
+    published_table,
+    stated_scales,
+    text_from_rows,
+)
 from swise_deploy.errors import InputError
 from swise_deploy.metrics import Quality
 
@@ -61,6 +67,25 @@ def test_bicubic_has_a_row_for_each_scale_and_set_beside_the_printed_one(
     assert first[0] == "bicubic x2"
     assert first[5] == "33.66"  # printed
     assert float(first[6]) == pytest.approx(rows[0].measured.psnr_y_db - 33.66, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "scales"),
+    [
+        ('{"scale": "x2"}', {2}),
+        ('{"scale": "x2, x3, x4 (one network)"}', {2, 3, 4}),
+        ('{"scale": 4}', {4}),
+        ('{"scale": "x4 (48 = 3*4^2 channels)"}', {4}),
+        ("{}", {2, 3, 4}),
+        ("[]", {2, 3, 4}),
+        ("not json", {2, 3, 4}),
+    ],
+)
+def test_weights_are_measured_at_the_scales_that_they_are_for(
+    sidecar: str, scales: set[int], tmp_path: Path
+) -> None:
+    (tmp_path / "weights.json").write_text(sidecar)
+    assert stated_scales(tmp_path / "weights.safetensors") == scales
 
 
 def test_the_command_resumes_from_what_is_known(
