@@ -323,7 +323,7 @@ def _einsum(node: onnx.NodeProto, inputs: list[ValueType | None], output: ValueT
 
 
 def _present(value: ValueType | None) -> ValueType:
-    assert value is not None, "the schema makes this input mandatory"  # noqa: S101
+    assert value is not None, "the schema makes this input mandatory"
     return value
 
 
