@@ -38,3 +38,12 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+# Outside `make test`: other interpreters, and arm64 under QEMU (needs root; minutes).
+.PHONY: test-pythons test-arm64
+test-pythons:
+	tests/interpreters/run.sh
+
+test-arm64: install
+	$(BIN)/swise-export --fp16 -o out/arm64/swisenet_x2_fp16.onnx
+	sudo env PYTHON=$(abspath $(BIN)/python) tests/arm64/run.sh out/arm64/*.onnx
