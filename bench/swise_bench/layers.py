@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swise_bench.results import LayerTime
-from swise_deploy.dependencies import require
 from swise_deploy.runner import PictureIO
+from swise_export.openvino_runner import openvino_core
 
 Durations = defaultdict[tuple[str, str], list[float]]
 
@@ -45,9 +45,9 @@ def profile_openvino(
 
     The graph that runs is the compiled one; what was fused away has no time of its own.
     """
-    openvino = require("openvino", extra="openvino", purpose="timing layers in OpenVINO")
+    core = openvino_core()
     lr = _zeros(io, lr_size)
-    model = openvino.Core().read_model(path)
+    model = core.read_model(path)
     model.reshape({0: list(lr.shape)})
     options = {
         "PERF_COUNT": True,
@@ -55,7 +55,7 @@ def profile_openvino(
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": threads,
     }
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    request = core.compile_model(model, "CPU", options).create_infer_request()
     durations: Durations = defaultdict(list)
     for _ in range(num_runs):
         request.infer([lr])

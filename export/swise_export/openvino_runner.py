@@ -1,5 +1,6 @@
 """An ONNX file in OpenVINO, on a CPU."""
 
+import functools
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class OpenVinoRunner:
     def activate(self) -> None:
         """Read the file; it is compiled when the first picture tells the size."""
         try:
-            self._model = self._openvino.Core().read_model(self._path)
+            self._model = openvino_core().read_model(self._path)
         except RuntimeError as error:
             raise InputError(f"OpenVINO cannot read {self._path}: {error}") from error
 
@@ -72,7 +73,7 @@ class OpenVinoRunner:
         model = self._model.clone()
         try:
             model.reshape({0: list(shape)})
-            compiled = self._openvino.Core().compile_model(model, "CPU", options)
+            compiled = openvino_core().compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise InputError(
                 f"OpenVINO cannot compile {self._path} for an input of shape {shape}: {error}"
@@ -91,3 +92,19 @@ class OpenVinoRunner:
         traceback: TracebackType | None,
     ) -> None:
         self.deactivate()
+
+
+@functools.cache
+def openvino_core() -> "openvino.Core":
+    """The only Core of the process, which is never freed.
+
+    OpenVINO 2026's CPU plugin seems to give the main thread a signal stack of its own and to put
+    the old one back when it is freed: after two plugins, one freed after the other, the next signal,
+    such as Ctrl-C, ended the process with a segmentation fault. One plugin, kept, does not.
+
+    Raises:
+        BackendMissingError: OpenVINO is not installed.
+    """
+    module = require("openvino", extra="openvino", purpose="running ONNX in OpenVINO")
+    core: openvino.Core = module.Core()
+    return core

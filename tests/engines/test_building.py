@@ -178,8 +178,7 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_stops_a_build_and_leaves_the_old_engine(rtx, make_onnx, tmp_path):
-    # In a process of its own, as the command is: TensorRT for RTX 1.7 crashes when a build is
-    # cancelled in a process in which OpenVINO has run before.
+    # In a process of its own, as the command is: pytest has signal handlers too.
     del rtx
     out = tmp_path / "kept.engine"
     out.write_bytes(b"the old one")
