@@ -99,8 +99,8 @@ def openvino_core() -> "openvino.Core":
     """The only Core of the process, which is never freed.
 
     OpenVINO 2026's CPU plugin seems to give the main thread a signal stack of its own and to put
-    the old one back when it is freed: after two plugins, one freed after the other, the next signal,
-    such as Ctrl-C, ended the process with a segmentation fault. One plugin, kept, does not.
+    the old one back when it is freed: after two plugins, freed one after the other, the next
+    signal, such as Ctrl-C, ended the process with a segmentation fault. One that is kept does not.
 
     Raises:
         BackendMissingError: OpenVINO is not installed.
