@@ -33,7 +33,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet --editable '.[export,train,rtx,bench,openvino,video,dev]'
+	$(BIN)/pip install --quiet --editable '.[export,train,rtx,openvino,video,dev]'
 	touch $@
 
 clean:
