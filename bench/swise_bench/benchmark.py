@@ -3,7 +3,7 @@
 import datetime
 import shlex
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -249,19 +249,31 @@ def _score(
         return NotMeasured("not asked for: --images DIR")
     identity = sha256_of(path) if path else load_network(subject).weights_sha256
     results = []
-    for folder in settings.images:
-        progress(f"quality of {subject.name} on {folder}")
-        paths = find_images(folder)
-        scored = score_pictures(
-            partial(upscale, runner),
-            paths,
-            runner.scale,
-            identity=f"{identity} {runner.name}",
-            cache=settings.cache,
-        )
-        reference = _reference_scores(subject, path, runner, paths, settings)
-        results.append(result_from_scores(str(folder), scored.scores, reference))
+    with _rounding(runner, path, settings) as judged:
+        for folder in settings.images:
+            progress(f"quality of {subject.name} on {folder}")
+            paths = find_images(folder)
+            scored = score_pictures(
+                partial(upscale, judged),
+                paths,
+                judged.scale,
+                identity=f"{identity} {judged.name}",
+                cache=settings.cache,
+            )
+            reference = _reference_scores(subject, path, runner, paths, settings)
+            results.append(result_from_scores(str(folder), scored.scores, reference))
     return tuple(results)
+
+
+def _rounding(
+    runner: Runner, path: Path | None, settings: Settings
+) -> AbstractContextManager[Runner]:
+    """What to score: a file that ONNX Runtime's CPU would compute in fp32 is rounded as it says."""
+    if path is None or "CPUExecutionProvider" not in runner.name:
+        return nullcontext(runner)
+    from swise_export.onnx_runner import OnnxRunner  # onnxruntime takes a while
+
+    return OnnxRunner(path, threads=settings.threads, round_half=True)
 
 
 def _reference_scores(

@@ -70,7 +70,10 @@ def verify_built(
         built.manifest.profiles,
         built.manifest.scale,
     )
-    with EngineRunner(built.path, cuda=gpu.cuda) as engine, OnnxRunner(onnx) as reference:
+    with (
+        EngineRunner(built.path, cuda=gpu.cuda) as engine,
+        OnnxRunner(onnx, round_half=True) as reference,
+    ):
         return judge(built, engine, reference, pairs, max_drift_db=max_drift_db)
 
 

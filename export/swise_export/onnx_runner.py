@@ -66,6 +66,8 @@ class OnnxRunner:
         facts = self._session.get_modelmeta().custom_metadata_map
         self.io: PictureIO = self._picture_io()
         self.name = f"onnxruntime {ort.__version__} {self.provider}"
+        if round_half:
+            self.name += ", rounding to half"
         scale = facts.get(f"{METADATA_PREFIX}scale")
         self.scale = int(scale) if scale else self._measured_scale()
 
