@@ -1,5 +1,6 @@
 """What upscaling, verification and benchmarking know of a network: a runner."""
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Literal, Protocol, runtime_checkable
 
@@ -54,6 +55,30 @@ class Runner(Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+class RunnerContext(ABC):
+    """The context manager that every runner is: active between entering and leaving."""
+
+    @abstractmethod
+    def activate(self) -> None:
+        """Load what runs."""
+
+    @abstractmethod
+    def deactivate(self) -> None:
+        """Free what `activate` took."""
+
+    def __enter__(self) -> Self:
+        self.activate()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.deactivate()
 
 
 def upscale(runner: Runner, image: RgbImage) -> RgbImage:

@@ -1,14 +1,12 @@
 """Running a TensorRT engine on a GPU."""
 
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from swise_deploy.errors import InputError, SwiseError
-from swise_deploy.runner import PictureIO
+from swise_deploy.runner import PictureIO, RunnerContext
 from swise_engines.buffers import BufferPool
 from swise_engines.build_cache import BuildCache
 from swise_engines.cuda import Cuda, Stream, Timer
@@ -20,7 +18,7 @@ from swise_engines.targets import Backend
 from swise_engines.tensorrt_api import Api
 
 
-class EngineRunner:
+class EngineRunner(RunnerContext):
     """Runs an engine; one runner serves one thread.
 
     `share()` gives a further runner on the same loaded engine, for another thread: it has its own
@@ -138,18 +136,6 @@ class EngineRunner:
         if self._loaded is not None and self._owns_engine:
             self._loaded.close()
             self._loaded = None
-
-    def __enter__(self) -> Self:
-        self.activate()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.deactivate()
 
 
 class _Run:

@@ -71,8 +71,7 @@ def export_onnx(
         size: (width, height) of the only input size; None for any.
         form: "plain" exports the network as it is written.
         range_images: LR pictures on which activation ranges are measured for fp16; without any,
-        only the
-            operations that always need fp32 get it.
+            only the operations that always need fp32 get it.
 
     Raises:
         ExportError: The network cannot be traced, or it gives values that are not finite.

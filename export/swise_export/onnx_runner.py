@@ -2,18 +2,16 @@
 
 import logging
 from pathlib import Path
-from types import TracebackType
 from typing import cast
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from swise_deploy.console import choose
 from swise_deploy.errors import BackendMissingError, InputError, SwiseError
-from swise_deploy.runner import PictureIO
+from swise_deploy.runner import PictureIO, RunnerContext
 from swise_export.half_rounding import with_half_rounding
 from swise_export.manifest import METADATA_PREFIX
 
@@ -28,7 +26,7 @@ PROVIDERS = {
 }
 
 
-class OnnxRunner:
+class OnnxRunner(RunnerContext):
     """Runs an ONNX file.
 
     Args:
@@ -92,18 +90,6 @@ class OnnxRunner:
     def deactivate(self) -> None:
         """Free the session."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        self.activate()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.deactivate()
 
     def _open(self) -> ort.InferenceSession:
         options = ort.SessionOptions()

@@ -2,23 +2,21 @@
 
 import functools
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError
-from swise_deploy.runner import PictureIO
+from swise_deploy.runner import PictureIO, RunnerContext
 from swise_export.counting import count_onnx, picture_input, picture_layout, read_onnx
 
 if TYPE_CHECKING:
     import openvino
 
 
-class OpenVinoRunner:
+class OpenVinoRunner(RunnerContext):
     """Runs an ONNX file in OpenVINO, in the precision that the file states.
 
     The file is compiled for every size that comes, and kept compiled for the last one: with its
@@ -80,18 +78,6 @@ class OpenVinoRunner:
             ) from error
         self._request = compiled.create_infer_request()
         self._shape = shape
-
-    def __enter__(self) -> Self:
-        self.activate()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.deactivate()
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from swise_deploy.models.registry import NETWORKS
 from swise_deploy.timing import Timing
+from swise_export.manifest import manifest_path
 from swise_export.verified import ExportReport
 
 _GIGA = 1e9
@@ -14,7 +15,7 @@ def dict_from_report(report: ExportReport) -> dict[str, object]:
     assert drift is not None
     return {
         "artifact": str(report.artifact),
-        "manifest": str(report.artifact.with_suffix(".json")),
+        "manifest": str(manifest_path(report.artifact)),
         "model": manifest.model,
         "scale": manifest.scale,
         "precision": manifest.precision,
@@ -51,7 +52,7 @@ def text_from_report(report: ExportReport) -> str:
     assert drift is not None
     rows = [
         ("artefact", f"{report.artifact}  ({report.size_bytes / 1e6:.2f} MB)"),
-        ("manifest", f"{report.artifact.with_suffix('.json')}"),
+        ("manifest", str(manifest_path(report.artifact))),
         ("input, output", f"{_shape(report, 'input')} -> {_shape(report, 'output')}"),
         ("parameters", f"{manifest.num_params:,} counted{_published(report, 'params')}"),
         (

@@ -1,18 +1,15 @@
 """A torch network as a runner."""
 
-from types import TracebackType
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from typing_extensions import Self
 
 from swise_deploy.models.checkpoint import LoadedNetwork
-from swise_deploy.runner import PictureIO
+from swise_deploy.runner import PictureIO, RunnerContext
 
 
-class TorchRunner:
+class TorchRunner(RunnerContext):
     """Runs a network eagerly, in fp32, on one device."""
 
     io: PictureIO = "float"
@@ -39,15 +36,3 @@ class TorchRunner:
     def deactivate(self) -> None:
         """Let go of the network."""
         self._module = None
-
-    def __enter__(self) -> Self:
-        self.activate()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.deactivate()
