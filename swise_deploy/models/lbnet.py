@@ -177,19 +177,22 @@ class EfficientTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W)."""
         batch, channels, height, width = x.shape
-        tokens = unfold3(x).reshape(batch, PATCH * channels, height * width).transpose(1, 2)
+        length = height * width
+        tokens = unfold3(x).reshape(batch, PATCH * channels, length).transpose(1, 2)
+        tokens, group, absent = pad_to_groups(tokens, length)
         for _ in range(NUM_RECURSIONS):
-            tokens = tokens + self.atten(self.norm1(tokens))
+            tokens = tokens + self.atten(self.norm1(tokens), group, absent)
             tokens = tokens + self.mlp(self.norm2(tokens))
-        return fold3(tokens.transpose(1, 2).reshape(batch, channels, PATCH, height, width))
+        patches = tokens[:, :length].transpose(1, 2)
+        return fold3(patches.reshape(batch, channels, PATCH, height, width))
 
 
 class SplitAttention(nn.Module):
     """Multi-head attention within 16 groups of consecutive tokens, and a last one of the rest.
 
     Splitting keeps the memory of attention bearable; it also makes the result depend on the size
-    of the picture, since the groups do. Pictures of fewer than 16 pixels, at which the authors'
-    code stops, are filled up with tokens that nobody attends to.
+    of the picture, since the groups do. The 16 are computed as one batch: a graph of them one by
+    one has thousands of nodes.
     """
 
     def __init__(self, width: int, heads: int, *, halved: bool) -> None:
@@ -201,27 +204,31 @@ class SplitAttention(nn.Module):
         self.qkv = nn.Linear(inner, 3 * inner, bias=False)
         self.proj = nn.Linear(inner, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (N, L, width) to (N, L, width)."""
-        batch, length, _ = x.shape
-        # L // 16, but 1 where L < 16; arithmetic and no branch, so that L stays dynamic in ONNX.
-        group = length // NUM_GROUPS + (15 // length + 15) // 16
-        qkv = self.qkv(self.reduce(x)).reshape(batch, length, 3, self.heads, -1)
-        qkv = F.pad(
-            qkv.permute(2, 0, 3, 1, 4), (0, 0, 0, 2 * NUM_GROUPS)
-        )  # (3, N, heads, L + 32, d)
-        last = group * NUM_GROUPS
-        parts = []
-        for i in range(NUM_GROUPS):
-            q, k, v = qkv[:, :, :, i * group : (i + 1) * group]
-            parts.append(F.scaled_dot_product_attention(q, k, v, scale=self.scale))
-        positions = torch.arange(NUM_GROUPS, device=x.device) + last
-        absent = (positions >= length).to(x.dtype).view(1, 1, 1, NUM_GROUPS) * MASKED
-        q, k, v = qkv[:, :, :, last : last + NUM_GROUPS]
-        parts.append(F.scaled_dot_product_attention(q, k, v, attn_mask=absent, scale=self.scale))
-        attended = torch.cat(parts, dim=2)[:, :, :length]
-        y: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, length, -1))
+    def forward(self, x: Tensor, group: int, absent: Tensor) -> Tensor:
+        """Attend within groups.
+
+        Args:
+            x: (N, 16 * group + 16, width), tokens as `pad_to_groups` gives them.
+            group: Tokens in each of the 16 groups.
+            absent: (1, 1, 1, 16), added to the logits of the last group's places.
+
+        Returns:
+            (N, 16 * group + 16, width).
+        """
+        qkv = self.qkv(self.reduce(x))
+        alike = self._attend(qkv[:, :-NUM_GROUPS], NUM_GROUPS, group, None)
+        rest = self._attend(qkv[:, -NUM_GROUPS:], 1, NUM_GROUPS, absent)
+        y: Tensor = self.proj(torch.cat([alike, rest], dim=1))
         return y
+
+    def _attend(self, qkv: Tensor, num_groups: int, group: int, mask: Tensor | None) -> Tensor:
+        """(N, num_groups * group, 3 * inner) to (N, num_groups * group, inner)."""
+        batch, inner = qkv.shape[0], self.proj.in_features
+        # Every size is written out: a builder cannot bound one that it has to work out.
+        split = qkv.reshape(batch * num_groups, group, 3, self.heads, inner // self.heads)
+        q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)  # (N * num_groups, heads, group, d) each
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        return y.transpose(1, 2).reshape(batch, num_groups * group, inner)
 
 
 class Mlp(nn.Module):
@@ -236,6 +243,28 @@ class Mlp(nn.Module):
         """Map tokens (N, L, width) to (N, L, width)."""
         y: Tensor = self.fc2(F.relu(self.fc1(x)))
         return y
+
+
+def pad_to_groups(tokens: Tensor, length: int) -> tuple[Tensor, int, Tensor]:
+    """Give the 16 groups and the rest of up to 15 tokens their places.
+
+    The rest gets 16 places, of which the last 1 to 16 are absent. Pictures of fewer than 16 pixels,
+    at which the authors' code stops, become groups of one token, some of them void.
+
+    Args:
+        tokens: (N, length, width).
+        length: Number of tokens.
+
+    Returns:
+        (N, 16 * group + 16, width) tokens; the group; (1, 1, 1, 16) to add to the logits of the
+        rest, so that nobody attends to absent places.
+    """
+    # L // 16, but 1 where L < 16; arithmetic and no branch, so that L stays dynamic in ONNX.
+    group = length // NUM_GROUPS + (15 // length + 15) // 16
+    padded = F.pad(tokens, (0, 0, 0, NUM_GROUPS * group + NUM_GROUPS - length))
+    places = torch.arange(NUM_GROUPS, device=tokens.device) + NUM_GROUPS * group
+    absent = (places >= length).to(tokens.dtype).view(1, 1, 1, NUM_GROUPS) * MASKED
+    return padded, group, absent
 
 
 def unfold3(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from swise_deploy.models.checkpoint import recognise_state
-from swise_deploy.models.lbnet import SplitAttention, fold3, unfold3
+from swise_deploy.models.lbnet import SplitAttention, fold3, pad_to_groups, unfold3
 from swise_deploy.models.registry import build_network
 from swise_deploy.models.smsr import CHANNELS, MaskedConvolutions, SpatialMask, recognise
 
@@ -81,7 +81,17 @@ def test_attention_stays_within_groups_of_a_sixteenth_and_the_rest(length):
             expected[:, start:stop, 3 * head : 3 * head + 3] = (
                 logits.softmax(-1) @ v[:, start:stop, head]
             )
-    torch.testing.assert_close(attention(x), attention.proj(expected), atol=1e-5, rtol=1e-5)
+    y = attention(*pad_to_groups(x, length))[:, :length]
+    torch.testing.assert_close(y, attention.proj(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_fewer_tokens_than_groups_attend_to_themselves():
+    torch.manual_seed(0)
+    attention = SplitAttention(12, 2, halved=True)
+    x = torch.randn(2, 5, 12)
+    values = attention.qkv(attention.reduce(x))[..., 12:]
+    y = attention(*pad_to_groups(x, 5))[:, :5]
+    torch.testing.assert_close(y, attention.proj(values), atol=1e-5, rtol=1e-5)
 
 
 def masked_convolutions_by_the_paper(x, spatial, weights, is_dense):
