@@ -42,6 +42,33 @@ class SwinirSize:
     mlp_ratio: float
 
 
+@dataclass(frozen=True, slots=True)
+class WindowGrid:
+    """How a batch divides into windows, worked out once: in a graph, sizes are nodes.
+
+    Attributes:
+        window: Side of a window in pixels.
+        channels: C.
+        batch: N.
+        height: H, a multiple of the window.
+        width: W, likewise.
+        columns: Windows side by side.
+        strips: Rows of windows in all pictures together.
+        num_windows: In all pictures together.
+        mask: (num_windows, 1, pixels, pixels), added to the logits of shifted windows.
+    """
+
+    window: int
+    channels: int
+    batch: int
+    height: int
+    width: int
+    columns: int
+    strips: int
+    num_windows: int
+    mask: Tensor
+
+
 LIGHT = SwinirSize(channels=60, depths=(6, 6, 6, 6), heads=6, window=8, mlp_ratio=2.0)
 
 
@@ -76,10 +103,10 @@ class SwinIR(nn.Module):
         """
         height, width = lr.shape[2:]
         features = self.conv_first(mirror_to_multiple(lr, self.window) - self.mean)
-        mask = shifted_window_mask(features, self.window)
+        grid = window_grid(features, self.window)
         x = self.patch_norm(features.permute(0, 2, 3, 1))
         for group in self.layers:
-            x = group(x, mask)
+            x = group(x, grid)
         x = self.norm(x).permute(0, 3, 1, 2)
         sr: Tensor = self.upsampler(self.conv_after_body(x) + features) + self.mean
         return sr[:, :, : height * self.scale, : width * self.scale]
@@ -95,11 +122,11 @@ class TransformerGroup(nn.Module):
         )
         self.conv = nn.Conv2d(size.channels, size.channels, 3, padding=1)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, grid: WindowGrid) -> Tensor:
         """Map (N, H, W, C) to (N, H, W, C)."""
         y = x
         for block in self.blocks:
-            y = block(y, mask)
+            y = block(y, grid)
         convolved: Tensor = self.conv(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return convolved + x
 
@@ -109,22 +136,20 @@ class TransformerLayer(nn.Module):
 
     def __init__(self, size: SwinirSize, *, shift: int) -> None:
         super().__init__()
-        self.window = size.window
         self.shift = shift
         self.norm1 = nn.LayerNorm(size.channels)
         self.attn = WindowAttention(size.channels, size.heads, size.window)
         self.norm2 = nn.LayerNorm(size.channels)
         self.mlp = Mlp(size.channels, int(size.channels * size.mlp_ratio))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, grid: WindowGrid) -> Tensor:
         """Map (N, H, W, C), H and W multiples of the window, to (N, H, W, C)."""
-        batch, height, width, _ = x.shape
         y = self.norm1(x)
         if self.shift:
             y = torch.roll(y, (-self.shift, -self.shift), (1, 2))
-        windows = split_windows(y, self.window)
-        windows = self.attn(windows, mask if self.shift else None)
-        y = join_windows(windows, batch, height, width, self.window)
+        windows = split_windows(y, grid)
+        windows = self.attn(windows, grid.mask if self.shift else None)
+        y = join_windows(windows, grid)
         if self.shift:
             y = torch.roll(y, (self.shift, self.shift), (1, 2))
         x = x + y
@@ -153,8 +178,8 @@ class WindowAttention(nn.Module):
 
         Args:
             windows: (N * windows, pixels, C).
-            mask: (windows, 1, pixels, pixels), added to the logits; None for windows that are not
-                shifted.
+            mask: (N * windows, 1, pixels, pixels), added to the logits; None for windows that are
+                not shifted.
 
         Returns:
             (N * windows, pixels, C).
@@ -166,8 +191,7 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.positions.reshape(-1)]
         logits = logits + bias.reshape(pixels, pixels, self.heads).permute(2, 0, 1)
         if mask is not None:
-            by_picture = logits.reshape(-1, mask.shape[0], self.heads, pixels, pixels) + mask
-            logits = by_picture.reshape(-1, self.heads, pixels, pixels)
+            logits = logits + mask
         attended = logits.softmax(dim=-1) @ v
         y: Tensor = self.proj(attended.transpose(1, 2).reshape(-1, pixels, channels))
         return y
@@ -196,28 +220,31 @@ def relative_positions(window: int) -> Tensor:
     return down * (2 * window - 1) + right
 
 
-def split_windows(x: Tensor, window: int) -> Tensor:
-    """(N, H, W, C) to (N * windows, window^2, C), windows row by row."""
-    _, height, width, channels = x.shape
-    tiles = x.reshape(-1, height // window, window, width // window, window, channels)
-    return tiles.permute(0, 1, 3, 2, 4, 5).reshape(-1, window * window, channels)
+def window_grid(features: Tensor, window: int) -> WindowGrid:
+    """Divide (N, C, H, W), H and W multiples of the window."""
+    batch, channels, height, width = features.shape
+    rows, columns = height // window, width // window
+    zones = edge_zones(features, window).reshape(rows, window, columns, window).transpose(1, 2)
+    zones = zones.reshape(rows * columns, 1, window * window)
+    apart = (zones[..., None] != zones[..., None, :]).to(features.dtype) * MASKED
+    return WindowGrid(
+        window=window,
+        channels=int(channels),  # the same for every picture: a constant in a graph
+        batch=batch,
+        height=height,
+        width=width,
+        columns=columns,
+        strips=batch * rows,
+        num_windows=batch * rows * columns,
+        mask=apart.repeat(batch, 1, 1, 1),
+    )
 
 
-def join_windows(windows: Tensor, batch: int, height: int, width: int, window: int) -> Tensor:
-    """Undo `split_windows`."""
-    shape = (batch, height // window, width // window, window, window, windows.shape[2])
-    return windows.reshape(shape).permute(0, 1, 3, 2, 4, 5).reshape(batch, height, width, -1)
-
-
-def shifted_window_mask(features: Tensor, window: int) -> Tensor:
-    """What to add to the logits of shifted windows: (windows, 1, pixels, pixels), 0 or -100.
+def edge_zones(features: Tensor, window: int) -> Tensor:
+    """Number the zones of a shifted picture: (H, W), int32, for features (N, C, H, W).
 
     A picture that is rolled by half a window has opposite edges side by side in its last windows;
-    pixels from different edges must not attend to each other.
-
-    Args:
-        features: (N, C, H, W), H and W multiples of the window; only its size and dtype are used.
-        window: Side of a window.
+    pixels of different zones must not attend to each other.
     """
     height, width = features.shape[2:]
     rows = torch.arange(height, device=features.device)
@@ -225,10 +252,21 @@ def shifted_window_mask(features: Tensor, window: int) -> Tensor:
     half = window // 2
     row_zone = (rows >= height - window).int() + (rows >= height - half).int()
     column_zone = (columns >= width - window).int() + (columns >= width - half).int()
-    zones = (3 * row_zone[:, None] + column_zone[None, :])[None, :, :, None]
-    zones = split_windows(zones, window)[:, :, 0]
-    apart = zones[:, None, :, None] != zones[:, None, None, :]
-    return apart.to(features.dtype) * MASKED
+    return 3 * row_zone[:, None] + column_zone[None, :]
+
+
+def split_windows(x: Tensor, grid: WindowGrid) -> Tensor:
+    """(N, H, W, C) to (N * windows, window^2, C), windows row by row."""
+    side = grid.window
+    tiles = x.reshape(grid.strips, side, grid.columns, side, grid.channels).transpose(1, 2)
+    return tiles.reshape(grid.num_windows, side * side, grid.channels)
+
+
+def join_windows(windows: Tensor, grid: WindowGrid) -> Tensor:
+    """Undo `split_windows`."""
+    side = grid.window
+    tiles = windows.reshape(grid.strips, grid.columns, side, side, grid.channels).transpose(1, 2)
+    return tiles.reshape(grid.batch, grid.height, grid.width, grid.channels)
 
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
