@@ -15,7 +15,8 @@ from swise_engines.cuda import GpuAtHand
 from swise_engines.planning import BuildOptions
 from swise_engines.profiles import Extent, Profile
 from swise_engines.targets import find_target
-from swise_export.exporting import export_onnx
+from swise_export.deploy_form import deploy_form
+from swise_export.exporting import export_onnx, traced
 
 # The same modules with fewer layers, where the full network takes long to trace.
 SHORT = {
@@ -29,6 +30,7 @@ SHORT = {
 }
 NAMES = [n for n in NETWORKS if not n.startswith("swisenet") and n not in {"lbnet_t", "fmen_s"}]
 KINDS = [(name, upsampler) for name in NAMES for upsampler in NETWORKS[name].upsamplers]
+CARDS = ("sm86", "sm89", "sm120")
 SIZES = [(1, 1, 1), (2, 3, 5), (1, 17, 23), (1, 32, 24)]
 
 
@@ -37,11 +39,11 @@ def exported(tmp_path_factory):
     """Exports a network once for each precision; gives it and its file."""
     folder = tmp_path_factory.mktemp("networks")
 
-    def export(name, upsampler="default", precision="fp32"):
+    def export(name, upsampler="default", precision="fp32", *, short=True):
         torch.manual_seed(0)
-        make = SHORT.get(name)
+        make = SHORT.get(name) if short else None
         module = make(upsampler) if make else build_network(name, 2, upsampler=upsampler)
-        path = folder / f"{name}_{upsampler}_{precision}.onnx"
+        path = folder / f"{name}_{upsampler}_{precision}_{short}.onnx"
         if not path.exists():
             network = LoadedNetwork(module.eval(), name, 2, "fresh weights", "0" * 64)
             export_onnx(network, path, precision=precision)
@@ -82,22 +84,48 @@ def test_half_precision_stays_close(exported, name):
     np.testing.assert_allclose(run(path, lr), expected, atol=1e-2 * largest, rtol=0)
 
 
-# LBNet's attention unrolls to thousands of nodes; its engine takes minutes to build.
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "lbnet"])
-def test_a_real_engine_is_built(exported, tmp_path, name):
+def build(path, folder, target, *, level, profiles=()):
     pytest.importorskip("tensorrt_rtx", reason="building engines for RTX cards needs tensorrt-rtx")
+    built = build_engine(
+        path,
+        folder / f"{target}.engine",
+        BuildOptions(find_target(target), profiles=profiles, optimization_level=level),
+        gpu=GpuAtHand(None, "this test runs without one"),
+        cache=None,
+        report=lambda _phase, _share: None,
+        say=lambda _text: None,
+    )
+    assert built.path.stat().st_size > 0
+    assert built.manifest.sms == (find_target(target).sm,)
+    return built.manifest
+
+
+# LBNet has as many layers in its short form: its engine takes 10 s.
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "lbnet" else n for n in NAMES]
+)
+def test_a_real_engine_is_built(exported, tmp_path, name):
     _, path = exported(name)
-    targets = ("sm86", "sm89", "sm120") if name == "fsrcnn" else ("sm86",)
     sizes = Profile(Extent(1, 8, 8), Extent(1, 32, 24), Extent(1, 48, 40))
-    for target in targets:
-        built = build_engine(
-            path,
-            tmp_path / f"{target}.engine",
-            BuildOptions(find_target(target), profiles=(sizes,), optimization_level=0),
-            gpu=GpuAtHand(None, "this test runs without one"),
-            cache=None,
-            report=lambda _phase, _share: None,
-            say=lambda _text: None,
-        )
-        assert built.path.stat().st_size > 0
-        assert built.manifest.sms == (find_target(target).sm,)
+    for target in CARDS if name == "fsrcnn" else CARDS[:1]:
+        build(path, tmp_path, target, level=0, profiles=(sizes,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", CARDS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["lbnet", "swinir_light"])
+def test_the_transformers_build_at_full_depth_for_every_card(
+    exported, tmp_path, name, precision, target
+):
+    _, path = exported(name, precision=precision, short=False)
+    manifest = build(path, tmp_path, target, level=None)
+    assert manifest.precision_found.share(precision) > 0.99
+
+
+@pytest.mark.parametrize(("name", "most"), [("lbnet", 1250), ("swinir_light", 1900)])
+def test_the_transformers_graphs_stay_small(name, most):
+    network = LoadedNetwork(build_network(name, 2).eval(), name, 2, "fresh weights", "0" * 64)
+    nodes = traced(deploy_form(network.module), network).graph.node
+    # One group or window at a time, with its sizes worked out anew, it was 2,500.
+    assert sum(node.op_type != "Constant" for node in nodes) < most
