@@ -60,7 +60,13 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         default="auto",
         metavar="NAME|FILE",
-        help="an ONNX file, an engine, weights, a network's name, or auto: the best that runs here",
+        help="an ONNX file, an engine, weights, a network's name; auto is SwiseNet",
+    )
+    parser.add_argument(
+        "--runner",
+        default="auto",
+        choices=("auto", "onnxruntime", "openvino"),
+        help="default auto: the fastest that is installed, measured here once for each network",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights for --model NAME")
     parser.add_argument(

@@ -15,6 +15,7 @@ from typing import Any
 
 from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError, SwiseError
+from swise_engines.candidates import ENGINE_SUFFIXES, RunnerName
 from swise_engines.folder import Job, read_file, write_file
 from swise_engines.pictures import format_of
 from swise_engines.pipeline import Outcome
@@ -35,11 +36,19 @@ class RaySettings:
         address: Of the cluster, or "local" for one on this machine.
         threads: CPUs for each worker.
         num_workers: None takes as many as the cluster has CPUs for.
+        runner: What runs an ONNX file. "auto" is ONNX Runtime here: workers that measured for
+            themselves could choose differently, and results would not be the same everywhere.
     """
 
     address: str
     threads: int = 2
     num_workers: int | None = None
+    runner: RunnerName = "auto"
+
+    def runner_for(self, artefact: Path) -> RunnerName:
+        """What workers pass to `Upscaler.open`."""
+        is_engine = artefact.suffix.lower() in ENGINE_SUFFIXES
+        return "onnxruntime" if self.runner == "auto" and not is_engine else self.runner
 
 
 @dataclass(slots=True)
@@ -56,12 +65,18 @@ class _Worker:
     """What runs in a worker's process."""
 
     def __init__(
-        self, files: dict[str, bytes], artefact: str, tile: int | None, threads: int
+        self,
+        files: dict[str, bytes],
+        artefact: str,
+        runner: RunnerName,
+        tile: int | None,
+        threads: int,
     ) -> None:
         with tempfile.TemporaryDirectory() as folder:
             for name, data in files.items():
                 (Path(folder) / name).write_bytes(data)
-            self._upscaler = Upscaler.open(Path(folder) / artefact, tile=tile, threads=threads)
+            path = Path(folder) / artefact
+            self._upscaler = Upscaler.open(path, runner=runner, tile=tile, threads=threads)
 
     def upscale(self, data: bytes, suffix: str, quality: int) -> bytes | str:
         """Return the upscaled file, or the reason why there is none."""
@@ -105,7 +120,8 @@ def upscale_on_ray(
         actor = ray.remote(_Worker).options(num_cpus=settings.threads)
 
         def start() -> Any:  # an actor handle, which has no type
-            return actor.remote(files, artefact.name, tile, settings.threads)
+            runner = settings.runner_for(artefact)
+            return actor.remote(files, artefact.name, runner, tile, settings.threads)
 
         yield from _spread(ray, start, num_workers, jobs, quality=quality)
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -10,23 +10,26 @@ import platformdirs
 
 from swise_deploy.console import choose
 from swise_deploy.dependencies import require
-from swise_deploy.errors import InputError
+from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.models.registry import NETWORKS
 from swise_deploy.models.shipped import shipped_weights
 from swise_deploy.runner import Runner
+from swise_engines.candidates import ENGINE_SUFFIXES, Candidate, RunnerName, candidates_for
 from swise_engines.engine_manifest import read_manifest
+from swise_engines.fastest import choose_fastest
 from swise_engines.onnx_facts import read_facts
 from swise_engines.profiles import Profile
 from swise_engines.reach import PROBE_SIZES, cached_reach, measure_reach
 from swise_engines.tile_memory import bytes_per_pixel, tile_side
 from swise_engines.tiling import Overlap, Planes, TileLimits
+from swise_export.counting import read_onnx
+from swise_export.manifest import Form
 
 logger = logging.getLogger(__name__)
 
 FindOverlap = Callable[[Callable[[Planes], Planes]], Overlap | None]
 
-ENGINE_SUFFIXES = frozenset({".engine", ".plan", ".trt"})
 WEIGHTS_SUFFIXES = frozenset({".safetensors", ".pth", ".pt"})
 
 DEFAULT_MEMORY_MIB = 1024
@@ -49,11 +52,13 @@ class Source:
         limits: What it takes in one call.
         find_overlap: Says how tiles overlap, given the network: with a fade where no overlap makes
             them exact, None where nothing better is known.
+        reason: Why this runner, where several were possible.
     """
 
     runner: Runner
     limits: TileLimits
     find_overlap: FindOverlap
+    reason: str = ""
 
 
 def open_source(
@@ -61,6 +66,7 @@ def open_source(
     *,
     weights: Path | None = None,
     scale: int | None = None,
+    runner: RunnerName = "auto",
     tile: int | None = None,
     memory_mib: int | None = None,
     threads: int | None = None,
@@ -73,8 +79,20 @@ def open_source(
     """
     path = artefact_of(source, weights=weights, scale=scale)
     if path.suffix.lower() in ENGINE_SUFFIXES:
+        if runner != "auto":
+            raise InputError(f"{path} is an engine, which {runner} cannot run. Leave --runner out")
         return _engine_source(path, scale, tile)
-    return _onnx_source(path, scale, tile, memory_mib, threads)
+    _refuse_other_scale(path, scale_of(path) or scale, scale)
+    candidates = candidates_for(path, runner, threads=threads)
+    if runner == "auto" and path != Path(source) and len(candidates) > 1:
+        candidates += _plain_candidates(source, path, scale, weights, threads)
+    choice = choose_fastest(candidates, cache=cache_folder().parent / "fastest", threads=threads)
+    chosen = choice.candidate
+    if chosen.runner == "tensorrt":
+        opened = _engine_source(chosen.path, scale, tile)
+    else:
+        opened = _onnx_source(chosen, scale, tile, memory_mib)
+    return replace(opened, reason=choice.reason if runner == "auto" else "")
 
 
 def artefact_of(
@@ -88,13 +106,19 @@ def artefact_of(
     """
     path = Path(source)
     suffix = path.suffix.lower()
-    if suffix in ENGINE_SUFFIXES | {".onnx"}:
+    if suffix in (*ENGINE_SUFFIXES, ".onnx"):
         return _existing(path)
-    if suffix in WEIGHTS_SUFFIXES:
-        return _exported(None, scale, _existing(path))
+    return _exported(*_network_of(source, weights), scale)
+
+
+def _network_of(source: str | Path, weights: Path | None) -> tuple[str | None, Path | None]:
+    """Name and weights of a source that is no artefact yet; None where the other one says it."""
+    path = Path(source)
+    if path.suffix.lower() in WEIGHTS_SUFFIXES:
+        return None, _existing(path)
     name = "swisenet" if str(source) == "auto" else str(source)
     choose(name, NETWORKS, what="model or file")
-    return _exported(name, scale, weights)
+    return name, weights
 
 
 def scale_of(artefact: Path) -> int:
@@ -116,46 +140,60 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("swise-deploy")) / "upscale"
 
 
-def _exported(name: str | None, scale: int | None, weights: Path | None) -> Path:
+def _exported(
+    name: str | None, weights: Path | None, scale: int | None, form: Form = "deploy"
+) -> Path:
     """The network as an ONNX file, exported once for each file of weights and version."""
     if name is not None and weights is None:
-        kept = _kept_export(name, scale or 2)
+        kept = _kept_export(name, scale or 2, form)
         if kept is not None:
             return kept
     purpose = f"turning {name or weights} into ONNX"
     checkpoint = require("swise_deploy.models.checkpoint", extra="export", purpose=purpose)
     exporting = require("swise_export.exporting", extra="export", purpose=purpose)
     network = checkpoint.open_network(name, scale=scale, weights=weights)
-    path = _export_path(network.name, network.scale, network.weights_sha256)
+    path = _export_path(network.name, network.scale, network.weights_sha256, form)
     if not path.is_file():
-        logger.info("exporting %s x%d to %s", network.name, network.scale, path)
-        exporting.export_onnx(network, path)
+        logger.info("exporting %s x%d, %s form, to %s", network.name, network.scale, form, path)
+        exporting.export_onnx(network, path, form=form)
     return path
 
 
-def _kept_export(name: str, scale: int) -> Path | None:
+def _kept_export(name: str, scale: int, form: Form) -> Path | None:
     """An earlier export of the shipped weights, found without torch."""
     weights = shipped_weights(name, scale)
-    path = None if weights is None else _export_path(name, scale, sha256_of(weights))
+    path = None if weights is None else _export_path(name, scale, sha256_of(weights), form)
     return path if path is not None and path.is_file() else None
 
 
-def _export_path(name: str, scale: int, weights_sha256: str) -> Path:
-    stem = f"{name}_x{scale}_{weights_sha256[:12]}_{metadata.version('swise-deploy')}"
+def _export_path(name: str, scale: int, weights_sha256: str, form: Form) -> Path:
+    suffix = "" if form == "deploy" else f"_{form}"
+    stem = f"{name}_x{scale}_{weights_sha256[:12]}_{metadata.version('swise-deploy')}{suffix}"
     return cache_folder() / f"{stem}.onnx"
 
 
-def _onnx_source(
-    path: Path,
-    scale: int | None,
-    tile: int | None,
-    memory_mib: int | None,
-    threads: int | None,
-) -> Source:
-    # ONNX Runtime takes a while to import.
-    from swise_export.onnx_runner import OnnxRunner
+def _plain_candidates(
+    source: str | Path, deploy: Path, scale: int | None, weights: Path | None, threads: int | None
+) -> list[Candidate]:
+    """The network as it is written, where it can be exported and is another graph than `deploy`.
 
-    runner = OnnxRunner(path, provider=best_provider(), threads=threads)
+    Not in ONNX Runtime, for whose cubic Resize the deploy form was made.
+    """
+    try:
+        plain = _exported(*_network_of(source, weights), scale, "plain")
+    except BackendMissingError as error:
+        logger.info("the plain form is not compared: %s", error)
+        return []
+    if read_onnx(plain).graph == read_onnx(deploy).graph:
+        return []
+    found = candidates_for(plain, threads=threads, form="plain")
+    return [candidate for candidate in found if candidate.runner != "onnxruntime"]
+
+
+def _onnx_source(
+    candidate: Candidate, scale: int | None, tile: int | None, memory_mib: int | None
+) -> Source:
+    path, runner = candidate.path, candidate.open()
     _refuse_other_scale(path, runner.scale, scale)
     facts = read_facts(path)
     if facts.size is not None:
@@ -168,13 +206,6 @@ def _onnx_source(
             most=(side, side), least_batch=facts.batch or 1, most_batch=facts.batch or 1
         )
     return Source(runner, limits, _overlap_finder(path, facts.network, runner, limits))
-
-
-def best_provider() -> str:
-    """The fastest ONNX Runtime provider that this installation has and that needs no building."""
-    import onnxruntime  # takes a while
-
-    return "cuda" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
 
 
 def _affordable_tile(path: Path, memory_mib: int | None) -> int:
@@ -211,7 +242,7 @@ def limits_of_profiles(profiles: Sequence[Profile], tile: int | None) -> TileLim
     return TileLimits(least, most, widest.min.batch, widest.max.batch)
 
 
-def _refuse_other_scale(path: Path, found: int, asked: int | None) -> None:
+def _refuse_other_scale(path: Path, found: int | None, asked: int | None) -> None:
     if asked is not None and found != asked:
         raise InputError(
             f"{path} upscales x{found}, not x{asked}. Use --scale {found} or another file"

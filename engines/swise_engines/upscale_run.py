@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -36,10 +37,14 @@ _REPORT_EVERY_S = 1.0
 
 @dataclass(slots=True)
 class Summary:
-    """What a run came to; no runner where there was nothing to do."""
+    """What a run came to; no runner where there was nothing to do.
+
+    `reason` says why that runner, where several were possible.
+    """
 
     runner: str = ""
     scale: int = 0
+    reason: str = ""
     done: int = 0
     skipped: int = 0
     failures: dict[str, str] = field(default_factory=dict)
@@ -63,6 +68,7 @@ class Summary:
         return json.dumps(
             {
                 "runner": self.runner,
+                "runner_reason": self.reason,
                 "scale": self.scale,
                 "done": self.done,
                 "skipped": self.skipped,
@@ -96,12 +102,13 @@ def run_upscale(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         if arguments.ray is None:
             upscaler = stack.enter_context(_open(arguments))
-            summary = Summary(upscaler.name, upscaler.scale)
+            summary = Summary(upscaler.name, upscaler.scale, upscaler.reason)
             outcomes = upscale_files(upscaler, to_do, quality=arguments.quality)
         else:
             summary, outcomes = _ray_outcomes(arguments, to_do)
         summary.skipped = len(done)
         _tell(f"x{summary.scale} with {summary.runner}: {len(to_do)} to do", arguments)
+        _tell_reason(summary.reason, arguments)
         for outcome in _reported(outcomes, len(to_do), quiet=arguments.quiet):
             _count(summary, outcome)
         summary.seconds = time.perf_counter() - started
@@ -114,7 +121,7 @@ def _ray_outcomes(
     if arguments.memory is not None:
         raise InputError("--memory is not passed to Ray's workers. Use --tile")
     artefact = artefact_of(arguments.model, weights=arguments.weights, scale=arguments.scale)
-    settings = RaySettings(arguments.ray, threads=arguments.threads or 2)
+    settings = RaySettings(arguments.ray, threads=arguments.threads or 2, runner=arguments.runner)
     outcomes = upscale_on_ray(
         artefact, jobs, settings=settings, tile=arguments.tile, quality=arguments.quality
     )
@@ -123,10 +130,14 @@ def _ray_outcomes(
 
 
 def _open(arguments: argparse.Namespace) -> Upscaler:
+    if not arguments.quiet:
+        # Measuring and exporting take seconds, once; what they are is said before they start.
+        logging.getLogger("swise_engines").setLevel(logging.INFO)
     return Upscaler.open(
         arguments.model,
         weights=arguments.weights,
         scale=arguments.scale,
+        runner=arguments.runner,
         tile=arguments.tile,
         memory_mib=arguments.memory,
         threads=arguments.threads,
@@ -136,6 +147,11 @@ def _open(arguments: argparse.Namespace) -> Upscaler:
 def _tell(message: str, arguments: argparse.Namespace) -> None:
     if not arguments.quiet:
         progress(message)
+
+
+def _tell_reason(reason: str, arguments: argparse.Namespace) -> None:
+    if reason:
+        _tell(f"why: {reason}", arguments)
 
 
 def _count(summary: Summary, outcome: Outcome[Job]) -> None:
@@ -177,6 +193,7 @@ def _run_pipe(arguments: argparse.Namespace) -> int:
     data = sys.stdin.buffer.read() if source == "-" else read_file(Path(source))
     with _open(arguments) as upscaler:
         _tell(f"x{upscaler.scale} with {upscaler.name}", arguments)
+        _tell_reason(upscaler.reason, arguments)
         encoded = upscale_bytes(upscaler, data, file_format, quality=arguments.quality)
     if arguments.output == "-":
         sys.stdout.buffer.write(encoded)
@@ -201,9 +218,10 @@ def _run_video(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     with _open(arguments) as upscaler:
         _tell(f"x{upscaler.scale} with {upscaler.name}: {source}", arguments)
+        _tell_reason(upscaler.reason, arguments)
         result = upscale_video(upscaler, source, target, options=options, report=report)
         seconds = time.perf_counter() - started
-        summary = Summary(upscaler.name, upscaler.scale, seconds=seconds)
+        summary = Summary(upscaler.name, upscaler.scale, upscaler.reason, seconds=seconds)
     if result.interrupted:
         print_error(f"interrupted; the first {result.num_frames} frames are in {result.path}")
         return INTERRUPTED

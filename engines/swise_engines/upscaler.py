@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from swise_deploy.errors import InputError
 from swise_deploy.runner import Runner
+from swise_engines.candidates import RunnerName
 from swise_engines.sources import FindOverlap, open_source
 from swise_engines.tiling import Overlap, Planes, Span, TileLimits, plan_spans, upscale_tiled
 
@@ -40,6 +41,7 @@ class Upscaler:
         limits: What it takes in one call.
         find_overlap: Finds how tiles overlap, when the first picture has to be cut; gives None for
             a network that averages over the whole picture.
+        reason: Why this runner, where several were possible.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class Upscaler:
         limits: TileLimits,
         *,
         find_overlap: FindOverlap,
+        reason: str = "",
     ) -> None:
         runner.activate()
         self._runner = runner
         self.limits = limits
+        self.reason = reason
         self._find_overlap = find_overlap
         self._overlap: Overlap | None = None
         self._lock = threading.Lock()
@@ -67,6 +71,7 @@ class Upscaler:
         *,
         weights: Path | None = None,
         scale: int | None = None,
+        runner: RunnerName = "auto",
         tile: int | None = None,
         memory_mib: int | None = None,
         threads: int | None = None,
@@ -75,9 +80,11 @@ class Upscaler:
 
         Args:
             source: A file (.onnx, .engine, .safetensors, .pth, .pt), the name of a network with
-                shipped weights, or "auto": the best that this machine can run.
+                shipped weights, or "auto": SwiseNet.
             weights: Weights for a network that is given by name; None takes the shipped ones.
             scale: Needed where the source serves several.
+            runner: What runs an ONNX file or a network; "auto" is the fastest that is installed,
+                measured once on this machine (`swise_engines.fastest`).
             tile: Side of the tiles in pixels of the low resolution; None follows from the engine's
                 profile or the memory budget.
             memory_mib: Memory that one run of the network may take.
@@ -88,9 +95,20 @@ class Upscaler:
             BackendMissingError: What runs it is not installed.
         """
         opened = open_source(
-            source, weights=weights, scale=scale, tile=tile, memory_mib=memory_mib, threads=threads
+            source,
+            weights=weights,
+            scale=scale,
+            runner=runner,
+            tile=tile,
+            memory_mib=memory_mib,
+            threads=threads,
         )
-        return cls(opened.runner, opened.limits, find_overlap=opened.find_overlap)
+        return cls(
+            opened.runner,
+            opened.limits,
+            find_overlap=opened.find_overlap,
+            reason=opened.reason,
+        )
 
     @property
     def name(self) -> str:

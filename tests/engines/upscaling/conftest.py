@@ -110,7 +110,16 @@ def small_network(tmp_path: Path) -> Callable[..., Path]:
     return save
 
 
+@pytest.fixture(scope="session")
+def _verdicts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Which runner is fastest for each network: measured once in all tests."""
+    return tmp_path_factory.mktemp("fastest")
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what one test measures from the user's cache and from other tests."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def _own_cache(tmp_path: Path, _verdicts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what one test measures from the user's cache and, but for verdicts, from other tests."""
+    cache = tmp_path / "cache"
+    (cache / "swise-deploy").mkdir(parents=True)
+    (cache / "swise-deploy" / "fastest").symlink_to(_verdicts, target_is_directory=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
