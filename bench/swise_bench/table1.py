@@ -54,7 +54,7 @@ class TableRow:
         scale: Output size over input size.
         image_set: One of SETS.
         measured: Mean scores here.
-        published: The paper's row; None for a network that it has only in its figure.
+        published: What is printed; None for a network without a published table.
         params: Counted parameters; None for bicubic.
         mult_adds: Counted MACs at a 1280x720 output.
         source: The weights.
@@ -76,13 +76,14 @@ class TableRow:
 
 @functools.cache
 def published_table() -> dict[tuple[str, int], Published]:
-    """The paper's table by network and scale."""
+    """What is published by network and scale: the paper's table, and others' for its figure."""
     text = resources.files("swise_bench").joinpath("table1.json").read_text(encoding="utf-8")
+    document = json.loads(text)
     return {
         (row["network"], row["scale"]): Published(
             row["params_k"], row["mult_adds_g"], {name: Quality(*row[name]) for name in SETS}
         )
-        for row in json.loads(text)["rows"]
+        for row in document["rows"] + document["others"]
     }
 
 

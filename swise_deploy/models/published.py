@@ -1,8 +1,11 @@
 """What the papers state about size and work, as data. Nothing here was measured by this project.
 
 Rows of "SwiseNet: Lightweight Image Super-Resolution with Scale-wise Network" (BMVC 2023, Table 1),
-and for systems that its figures show without numbers: FSRCNN, VDSR, DRCN and CARN-M as Table 1 of
-CARN (Ahn et al., ECCV 2018) has them, LBNet-T as the LBNet authors' read-me has it.
+and for systems that its figure shows without numbers: FSRCNN, VDSR, DRCN and CARN-M as the table of
+CARN (Ahn et al., ECCV 2018) has them (assets/table.png of github.com/nmhkahn/CARN-pytorch at
+40d3514; the first three also Zhang et al., "Aligned Structured Sparsity Learning for Efficient
+Image Super-Resolution", NeurIPS 2021, Table 3), and LBNet-T as the authors' read-me has it
+(github.com/wzx0826/LBNet).
 """
 
 from dataclasses import dataclass

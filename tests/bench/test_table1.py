@@ -15,6 +15,7 @@ from swise_bench.table1 import (
 )
 from swise_deploy.errors import InputError
 from swise_deploy.metrics import Quality
+from swise_deploy.models.registry import NETWORKS
 
 
 @pytest.fixture
@@ -38,7 +39,15 @@ def test_the_shipped_table_is_the_papers(shared: Path) -> None:
             assert [row.scores[s] for s in ("Set5", "Set14", "B100", "Urban100")] == [
                 Quality(*score) for score in scores
             ]
-    assert len(table) == sum(len(paper[f"x{scale}"]) for scale in (2, 3, 4))
+    figure_only = {name for name, _ in table} - set(paper["x2"])
+    assert figure_only == {"fsrcnn", "vdsr", "drcn", "carn_m", "lbnet_t"}
+
+
+def test_published_counts_are_those_of_the_registry() -> None:
+    for (name, scale), row in published_table().items():
+        if name in NETWORKS and NETWORKS[name].published:
+            counts = NETWORKS[name].published[scale]
+            assert (row.params_k, row.mult_adds_g) == (counts.params_k, counts.mult_adds_g)
 
 
 def test_sets_are_found_with_and_without_an_hr_folder(data: Path) -> None:
