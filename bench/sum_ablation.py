@@ -1,13 +1,17 @@
-"""The SUM's branches at an equal budget: every combination, and the plain head, trained alike.
+"""What the SUM buys at an equal budget, in SwiseNet or in another network's head.
 
     python bench/sum_ablation.py --data DIR --out DIR --scale 2 --steps 2000 [--test DIR]
+    python bench/sum_ablation.py --model carn_m --init FILE ...
 
-Same pictures, crops, seed, steps and learning rates for all; the body starts from the same weights
-(--init; `--init none`: random ones), the upsampler is fresh. Writes sum_ablation.md, .png, .json.
-A variant that is finished is not trained again, so that an interrupted ablation goes on.
+SwiseNet is trained with the plain head and with every combination of branches, another network with
+its own head and with the whole SUM. Same pictures, crops, seed, steps and learning rates for all;
+the body starts from the same weights (--init; `--init none`: random ones), the head is fresh.
+Writes sum_ablation.md, .png, .json. A variant that is finished is not trained again, so that an
+interrupted ablation goes on.
 """
 
 import argparse
+import copy
 import dataclasses
 import itertools
 import sys
@@ -16,14 +20,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from swise_deploy.console import progress, run_command
 from swise_deploy.dependencies import require
+from swise_deploy.errors import InputError
 from swise_deploy.files import write_json, writing
 from swise_deploy.models.checkpoint import open_network
+from swise_deploy.models.registry import NETWORKS
 from swise_deploy.models.shipped import shipped_weights
-from swise_deploy.models.swisenet import BRANCHES, build
+from swise_deploy.models.swisenet import BRANCHES
 from swise_deploy.protocol import mean_quality
 from swise_deploy.timing import ratio, time_calls
 from swise_deploy.training.config import TrainConfig
@@ -31,7 +38,11 @@ from swise_deploy.training.loop import train
 from swise_deploy.training.run_files import read_config, read_log, read_state, state_path
 from swise_deploy.training.validation import pairs_from_folder, score_network
 
+SWISENET = "swisenet"
 PLAIN_HEAD = "no_sum"
+WITH_SUM = "sum"
+# What SUM replaces, by any of the networks' names: `upsampler`, CARN's `upsample` and `exit`.
+HEAD = ("upsample*", "exit.*")
 HR_SIZE = (1280, 720)
 
 
@@ -40,7 +51,7 @@ class Row:
     """What one variant reached and costs.
 
     Attributes:
-        variant: Branches joined by "+", or "no_sum".
+        variant: Branches joined by "+", "sum" or "no_sum".
         val_psnr_y_db: On held-out training pictures.
         test_psnr_y_db: By test set.
         params: Of the whole network.
@@ -56,17 +67,21 @@ class Row:
     latency_ratio: float
 
 
+_MODELS = [SWISENET, *(n for n, known in NETWORKS.items() if "sum" in known.upsamplers)]
+
+
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of training pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder for runs and the table")
+    parser.add_argument("--model", choices=_MODELS, default=SWISENET)
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--patch-size", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--init", default="", help="weights of the body (default: shipped ones)")
+    parser.add_argument("--init", default="", help="weights of the body (SwiseNet: shipped ones)")
     parser.add_argument("--test", type=Path, action="append", default=[], help="folder to score on")
     parser.add_argument("--holdout", type=int, default=8)
     parser.add_argument("--cache", type=Path, default=None)
@@ -74,19 +89,21 @@ def main() -> int:
     return run_command(lambda: _run(options))
 
 
-def variants() -> list[str]:
-    """The plain head, then every non-empty combination of branches, fewest first."""
+def variants(model: str) -> list[str]:
+    """The plain head, then every non-empty combination of branches, or the whole SUM."""
+    if model != SWISENET:
+        return [PLAIN_HEAD, WITH_SUM]
     combinations = itertools.chain.from_iterable(
         itertools.combinations(BRANCHES, count) for count in range(1, len(BRANCHES) + 1)
     )
     return [PLAIN_HEAD, *("+".join(combination) for combination in combinations)]
 
 
-def mult_adds_g(variant: str, scale: int) -> float:
+def mult_adds_g(network: nn.Module, scale: int) -> float:
     """Mult-Adds in G at a 1280x720 output, LR sides rounded up; torch counts 2 for each."""
     height, width = -(-HR_SIZE[1] // scale), -(-HR_SIZE[0] // scale)
+    network = copy.deepcopy(network).to("meta")
     with torch.device("meta"), torch.no_grad():
-        network = build(scale, option=variant)
         counter = FlopCounterMode(display=False)
         with counter:
             network(torch.empty(1, 3, height, width))
@@ -95,7 +112,7 @@ def mult_adds_g(variant: str, scale: int) -> float:
 
 def _run(options: argparse.Namespace) -> int:
     weights = {}
-    for variant in variants():
+    for variant in variants(options.model):
         config = _config(options, variant)
         resume = state_path(config.out).exists()
         if not resume or read_state(config.out).step < config.steps:
@@ -104,6 +121,7 @@ def _run(options: argparse.Namespace) -> int:
         weights[variant] = config.out / "last.safetensors"
     rows = _measure(options, weights)
     document = {
+        "model": options.model,
         "scale": options.scale,
         "steps": options.steps,
         "batch_size": options.batch_size,
@@ -123,18 +141,23 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace, variant: str) -> TrainConfig:
+    own = options.model == SWISENET
     init: Path | None = Path(options.init) if options.init else None
-    if init is None:
-        init = shipped_weights("swisenet", options.scale)
+    if init is None and own:
+        init = shipped_weights(SWISENET, options.scale)
     if options.init == "none":
         init = None
+    elif init is None:
+        raise InputError(f"no weights of {options.model} are shipped: give --init FILE or none")
     return TrainConfig(
         data=options.data,
         out=options.out / variant,
         scale=options.scale,
-        option=variant,
+        model=options.model,
+        option=variant if own else "",
+        upsampler="sum" if variant == WITH_SUM else "default",
         init=init,
-        init_exclude=("upsampler.*",),
+        init_exclude=HEAD,
         steps=options.steps,
         batch_size=options.batch_size,
         patch_size=options.patch_size,
@@ -184,7 +207,7 @@ def _measure(options: argparse.Namespace, weights: dict[str, Path]) -> list[Row]
                 val_psnr_y_db=val[-1]["psnr_y_db"],
                 test_psnr_y_db={name: score.psnr_y_db for name, score in scores.items()},
                 params=sum(p.numel() for p in network.parameters()),
-                mult_adds_g=mult_adds_g(variant, options.scale),
+                mult_adds_g=mult_adds_g(network, options.scale),
                 latency_ratio=ratio(timings[variant], timings[PLAIN_HEAD]).value,
             )
         )
@@ -197,10 +220,11 @@ def table_text(rows: list[Row], options: argparse.Namespace) -> str:
     head = ["upsampler", "val PSNR-Y", *sets, "params (K)", "Mult-Adds (G)", "latency"]
     lines = [
         (
-            f"SwiseNet x{options.scale}, {options.steps} steps of {options.batch_size} crops of "
-            f"{options.patch_size} LR pixels, seed {options.seed}; the body starts from "
+            f"{NETWORKS[options.model].title} x{options.scale}, {options.steps} steps of "
+            f"{options.batch_size} crops of {options.patch_size} LR pixels, seed {options.seed}; "
+            "the body starts from "
             f"{'random weights' if options.init == 'none' else 'the same trained weights'}, every "
-            "upsampler from random ones. PSNR-Y in dB (validation: centre crops of held-out "
+            "head from random ones. PSNR-Y in dB (validation: centre crops of held-out "
             "training pictures). Mult-Adds at a 1280x720 output, convolutions only. Latency: eager "
             "torch on one CPU, LR 160x90, as a ratio to the plain head within the same rounds."
         ),
