@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +16,9 @@ examples:
   swise-bench --suite table1 --data benchmark --weights weights
   swise-bench new.onnx --baseline old.json --max-regress 5%
 
-A subject is ARTEFACT[@RUNNER]: FILE.onnx[@openvino], FILE.engine, or NETWORK:SCALE or WEIGHTS with
-@torch, @compile, @plain, @plain-openvino, @deploy, @deploy-openvino.
+A subject is ARTEFACT[@RUNNER]: FILE.onnx[@cuda, @openvino, @ncnn, @auto], FILE.engine, or
+NETWORK:SCALE or WEIGHTS with @torch, @compile, @plain, @deploy (-openvino, -cuda, -ncnn), @ncnn, or
+@auto, the fastest of what is installed.
 exit codes: 0 done, 1 failed, 2 usage, 3 a runtime is missing, 4 slower than the baseline allows
 """
 
@@ -114,3 +116,7 @@ def _percent(text: str) -> float:
 
 def _num_cpus() -> int:
     return len(os.sched_getaffinity(0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

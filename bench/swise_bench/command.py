@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from swise_bench.automatic import resolve_auto
 from swise_bench.benchmark import Settings, run_benchmark
 from swise_bench.gate import compare_documents, describe_changes
 from swise_bench.peaks import measure_peaks
@@ -56,8 +57,10 @@ def run_subjects(options: argparse.Namespace) -> int:
             "nothing to measure. Give a file or a network, such as: swise-bench swisenet:2@torch"
         )
     baseline = read_document(options.baseline) if options.baseline else None
+    cache = options.cache or default_cache()
+    subjects = [parse_subject(text) for text in dict.fromkeys(options.subjects)]
     settings = Settings(
-        subjects=tuple(parse_subject(text) for text in dict.fromkeys(options.subjects)),
+        subjects=tuple(resolve_auto(s, threads=options.threads, cache=cache) for s in subjects),
         lr_sizes=tuple(options.lr or [(160, 90)]),
         batches=tuple(options.batch or [1]),
         threads=options.threads,
@@ -67,7 +70,7 @@ def run_subjects(options: argparse.Namespace) -> int:
         with_memory=options.memory or options.full,
         with_energy=options.energy or options.full,
         with_layers=options.layers or options.full,
-        cache=options.cache or default_cache(),
+        cache=cache,
     )
     benchmark = run_benchmark(settings)
     predictions = _predict(options, settings, benchmark)

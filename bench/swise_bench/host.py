@@ -23,6 +23,7 @@ PACKAGES = (
     "torch",
     "openvino",
     "ncnn",
+    "pnnx",
     "tensorrt",
     "tensorrt-rtx-cu13",
 )

@@ -2,15 +2,19 @@
 
 A subject is written ARTEFACT[@RUNNER]:
 
-    model.onnx                  ONNX Runtime on the CPU
+    model.onnx                  ONNX Runtime on the CPU; @cuda for its CUDA provider
     model.onnx@openvino         the same file in OpenVINO
+    model.onnx@ncnn             the same file in ncnn, converted by pnnx
+    model.onnx@auto             whichever of what is installed is fastest here
     model.engine                a TensorRT engine
     swisenet:2@torch            a network of the registry at a scale, eager torch
     swisenet:2@compile          the same through torch.compile
     swisenet:2@plain            plain torch.onnx.export of it, in ONNX Runtime
-    swisenet:2@plain-openvino   the same in OpenVINO
+    swisenet:2@plain-openvino   the same in OpenVINO; also -cuda, -ncnn
     swisenet:2@deploy           this project's export of it, in ONNX Runtime
-    swisenet:2@deploy-openvino  the same in OpenVINO
+    swisenet:2@deploy-openvino  the same in OpenVINO; also -cuda, -ncnn
+    swisenet:2@ncnn             another name of deploy-ncnn: pnnx cannot convert the plain export
+    swisenet:2@auto             the fastest of the exports and runtimes
     weights.safetensors@torch   your own weights
 """
 
@@ -31,8 +35,19 @@ from swise_deploy.runner import Runner
 if TYPE_CHECKING:
     from swise_deploy.models.checkpoint import LoadedNetwork
 
-FILE_RUNNERS = {".onnx": ("onnxruntime", "openvino"), ".engine": ("tensorrt",)}
-NETWORK_RUNNERS = ("torch", "compile", "plain", "plain-openvino", "deploy", "deploy-openvino")
+FILE_RUNNERS = {
+    ".onnx": ("onnxruntime", "cuda", "openvino", "ncnn", "auto"),
+    ".engine": ("tensorrt",),
+}
+FORMS = ("plain", "deploy")
+NETWORK_RUNNERS = (
+    "torch",
+    "compile",
+    *FORMS,
+    *(f"{form}-{runtime}" for form in FORMS for runtime in ("openvino", "cuda", "ncnn")),
+    "ncnn",
+    "auto",
+)
 WEIGHTS = (".safetensors", ".pth", ".pt")
 
 
@@ -42,7 +57,8 @@ class Subject:
 
     Attributes:
         name: As it was written.
-        runner: What runs it: a name of FILE_RUNNERS or NETWORK_RUNNERS.
+        runner: What runs it: a name of FILE_RUNNERS or NETWORK_RUNNERS. "auto" has to be resolved
+            (swise_bench.automatic) before it is opened.
         path: The file that runs; None for a torch network.
         network: Name in the registry, "" for a foreign file.
         weights: The weights of a network, None for the shipped ones.
@@ -71,6 +87,7 @@ def parse_subject(text: str) -> Subject:
         known = FILE_RUNNERS[path.suffix]
         return Subject(text, choose(runner or known[0], known, what="runner"), path)
     runner = choose(runner or "torch", NETWORK_RUNNERS, what="runner")
+    runner = "deploy-ncnn" if runner == "ncnn" else runner
     if path.suffix in WEIGHTS:
         return Subject(text, runner, weights=path)
     name, _, scale = artefact.partition(":")
@@ -165,16 +182,22 @@ def _torch_runner(network: "LoadedNetwork", threads: int, *, compiled: bool) -> 
     return runner
 
 
-def _onnxruntime_runner(path: Path, threads: int) -> Runner:
+def _onnxruntime_runner(path: Path, threads: int, *, provider: str = "cpu") -> Runner:
     from swise_export.onnx_runner import OnnxRunner  # onnxruntime takes a while
 
-    return OnnxRunner(path, threads=threads)
+    return OnnxRunner(path, provider=provider, threads=threads)
 
 
 def _openvino_runner(path: Path, threads: int) -> Runner:
     from swise_export.openvino_runner import OpenVinoRunner
 
     return OpenVinoRunner(path, threads=threads)
+
+
+def _ncnn_runner(path: Path, threads: int) -> Runner:
+    from swise_export.ncnn_runner import NcnnRunner
+
+    return NcnnRunner(path, threads=threads)
 
 
 def _engine_runner(path: Path, threads: int) -> Runner:
@@ -186,7 +209,9 @@ def _engine_runner(path: Path, threads: int) -> Runner:
 
 RUNNER_MODULES = {
     "onnxruntime": "swise_export.onnx_runner",
+    "cuda": "swise_export.onnx_runner",
     "openvino": "openvino",
+    "ncnn": "ncnn",
     "tensorrt": "swise_engines.engine_runner",
     "torch": "swise_deploy.models.torch_runner",
     "compile": "swise_deploy.models.torch_runner",
@@ -195,6 +220,8 @@ RUNNER_MODULES = {
 
 _FILE_OPENERS: dict[str, Callable[[Path, int], Runner]] = {
     "onnxruntime": _onnxruntime_runner,
+    "cuda": functools.partial(_onnxruntime_runner, provider="cuda"),
     "openvino": _openvino_runner,
+    "ncnn": _ncnn_runner,
     "tensorrt": _engine_runner,
 }

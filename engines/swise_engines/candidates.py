@@ -34,7 +34,8 @@ class Candidate:
 
     Attributes:
         label: What it is, with everything that decides about its speed: version, device.
-        runner: Its kind: "onnxruntime", "openvino" or "tensorrt".
+        runner: Its kind: "onnxruntime", "cuda" for ONNX Runtime's CUDA provider, "openvino" or
+            "tensorrt".
         path: The file that it runs.
         open: Makes the runner, not yet activated.
     """
@@ -87,7 +88,7 @@ def _onnxruntime_candidates(path: Path, threads: int | None, form: str) -> list[
         Candidate(
             f"onnxruntime {onnxruntime.__version__} {PROVIDERS[provider]}"
             f"{gpu if provider == 'cuda' else ''}{_suffix(form)}",
-            "onnxruntime",
+            "onnxruntime" if provider == "cpu" else provider,
             path,
             partial(OnnxRunner, path, provider=provider, threads=threads),
         )

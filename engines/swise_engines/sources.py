@@ -177,7 +177,7 @@ def _plain_candidates(
 ) -> list[Candidate]:
     """The network as it is written, where it can be exported and is another graph than `deploy`.
 
-    Not in ONNX Runtime, for whose cubic Resize the deploy form was made.
+    In OpenVINO alone: for ONNX Runtime's cubic Resize the deploy form was made.
     """
     try:
         plain = _exported(*_network_of(source, weights), scale, "plain")
@@ -187,7 +187,7 @@ def _plain_candidates(
     if read_onnx(plain).graph == read_onnx(deploy).graph:
         return []
     found = candidates_for(plain, threads=threads, form="plain")
-    return [candidate for candidate in found if candidate.runner != "onnxruntime"]
+    return [candidate for candidate in found if candidate.runner == "openvino"]
 
 
 def _onnx_source(
