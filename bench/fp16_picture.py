@@ -34,7 +34,7 @@ def draw(out: Path) -> None:
         fp32 = upscale(reference, pair.lr)
         artefact = Path(folder) / "fp16.onnx"
         export_onnx(network, artefact, precision="fp16", range_images=[pair.lr])
-        with OnnxRunner(artefact, round_half=True) as runner:
+        with OnnxRunner(artefact, as_device=True) as runner:
             fp16 = upscale(runner, pair.lr)
     difference = np.abs(fp16.astype(int) - fp32)
     scores = [quality(sr, pair.hr, border=SCALE).psnr_y_db for sr in (fp32, fp16)]

@@ -273,7 +273,7 @@ def _rounding(
         return nullcontext(runner)
     from swise_export.onnx_runner import OnnxRunner  # onnxruntime takes a while
 
-    return OnnxRunner(path, threads=settings.threads, round_half=True)
+    return OnnxRunner(path, threads=settings.threads, as_device=True)
 
 
 def _reference_scores(

@@ -72,7 +72,7 @@ def verify_built(
     )
     with (
         EngineRunner(built.path, cuda=gpu.cuda) as engine,
-        OnnxRunner(onnx, round_half=True) as reference,
+        OnnxRunner(onnx, as_device=True) as reference,
     ):
         return judge(built, engine, reference, pairs, max_drift_db=max_drift_db)
 

@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from platformdirs import user_cache_path
+
 from swise_deploy.console import parse_size, progress, run_command
+from swise_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from swise_deploy.models.checkpoint import LoadedNetwork
-    from swise_export.verified import ExportConfig
+    from swise_export.export_config import ExportConfig
 
 _EPILOG = """examples:
   swise-export --fp16                          shipped SwiseNet x2, half precision
   swise-export --fp16 --scale 4 --io uint8     8-bit pictures in and out
+  swise-export --int8 --max-drift 0.1          as much INT8 as 0.1 dB allow, the rest fp16
   swise-export --weights my.pth --images DIR   your checkpoint, verified on your pictures
 exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 the drift gate refused"""
 
@@ -49,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     precision = artefact.add_mutually_exclusive_group()
     precision.add_argument("--fp32", dest="precision", action="store_const", const="fp32")
     precision.add_argument("--fp16", dest="precision", action="store_const", const="fp16")
+    precision.add_argument(
+        "--int8",
+        dest="precision",
+        action="store_const",
+        const="int8",
+        help="as many layers in INT8 as --max-drift allows",
+    )
     artefact.add_argument(
         "-o", "--output", type=Path, help="NAME.onnx (default: MODEL_xSCALE_PRECISION.onnx)"
     )
@@ -63,6 +74,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     artefact.add_argument(
         "--plain", action="store_true", help="do not rewrite the network for speed"
+    )
+    int8 = parser.add_argument_group("INT8")
+    int8.add_argument(
+        "--calib",
+        type=Path,
+        metavar="DIR",
+        help="pictures to calibrate and place INT8 on (default: the shipped samples)",
+    )
+    int8.add_argument(
+        "--calib-method",
+        choices=("minmax", "percentile", "entropy", "mse"),
+        help="how ranges are chosen (default: the one with the least drift)",
+    )
+    int8.add_argument(
+        "--precision-plan",
+        type=Path,
+        metavar="FILE",
+        help="replay this placement; if there is no such file, save the one that was found",
+    )
+    int8.add_argument(
+        "--rest",
+        choices=("fp16", "fp32"),
+        help="what the other layers compute in; fp32 for CPUs and TensorRT 8.6 (default: fp16)",
     )
     check = parser.add_argument_group("verification")
     check.add_argument(
@@ -91,6 +125,9 @@ def _export(args: argparse.Namespace) -> int:
     from swise_deploy.images import find_images
 
     images = find_images(args.images) if args.images is not None else None
+    if args.calib is not None and args.precision != "int8":
+        raise InputError(f"--calib {args.calib} is for INT8, not {args.precision}. Add --int8")
+    calibration = find_images(args.calib) if args.calib is not None else None
     progress("loading torch and the network")
     from swise_export.report import dict_from_report, text_from_report
     from swise_export.verified import export_verified
@@ -98,7 +135,12 @@ def _export(args: argparse.Namespace) -> int:
     network = _network(args)
     name = f"{network.name}_x{network.scale}_{args.precision}.onnx"
     report = export_verified(
-        network, args.output or Path(name), _config(args), images=images, say=progress
+        network,
+        args.output or Path(name),
+        _config(args),
+        images=images,
+        calibration=calibration,
+        say=progress,
     )
     if args.json:
         print(json.dumps(dict_from_report(report), indent=2))
@@ -117,7 +159,7 @@ def _network(args: argparse.Namespace) -> "LoadedNetwork":
 
 
 def _config(args: argparse.Namespace) -> "ExportConfig":
-    from swise_export.verified import ExportConfig
+    from swise_export.export_config import ExportConfig
 
     return ExportConfig(
         precision=args.precision,
@@ -125,6 +167,10 @@ def _config(args: argparse.Namespace) -> "ExportConfig":
         size=args.size,
         form="plain" if args.plain else "deploy",
         max_drift_db=args.max_drift,
+        rest=args.rest,
+        range_method=args.calib_method,
+        plan=args.precision_plan,
+        cache=user_cache_path("swise-deploy", appauthor=False) / "int8",
         threads=args.threads or os.cpu_count() or 1,
     )
 

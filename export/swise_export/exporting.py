@@ -4,13 +4,14 @@ import dataclasses
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from swise_deploy import __version__
 from swise_deploy.errors import ExportError
@@ -19,87 +20,106 @@ from swise_deploy.images import RgbImage
 from swise_deploy.models.checkpoint import LoadedNetwork
 from swise_deploy.runner import PictureIO
 from swise_export.deploy_form import deploy_form
-from swise_export.fp16 import fp16_from_fp32
+from swise_export.fp16 import HalfModel, fp16_from_fp32
+from swise_export.int8 import Int8Recipe, int8_model
 from swise_export.manifest import (
     Form,
+    Int8Facts,
     Manifest,
+    Precision,
     TensorFacts,
     metadata_from_manifest,
     write_manifest,
 )
+from swise_export.precision_plan import PrecisionPlan
 
 logger = logging.getLogger(__name__)
 
 # The newest opset that TensorRT 8.6 (JetPack 6.0) takes; 10, 11, RTX and ONNX Runtime take it too.
 OPSET = 17
 
+# The first whose QuantizeLinear takes fp16; TensorRT 10, 11, RTX and ONNX Runtime take it.
+OPSET_INT8_FP16 = 19
+
 # Any size does: the sizes of a dynamic export are free.
 _TRACED_SIZE = (32, 24)
 
 
-class _Uint8Pictures(nn.Module):
-    """A network with 8-bit pictures on both sides: (N, H, W, 3) uint8 RGB."""
+def _with_uint8_pictures(network: nn.Module) -> list[RemovableHandle]:
+    """Put 8-bit pictures on both sides of a network: (N, H, W, 3) uint8 RGB.
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
+    Hooks, not a module around it: its layers keep their names.
+    """
 
-    def forward(self, lr: Tensor) -> Tensor:
+    def float_from_levels(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         # TensorRT takes uint8 at the input only if the first thing done to it is the cast.
-        sr = self.network(lr.to(torch.float32).permute(0, 3, 1, 2) / 255)
+        return (args[0].to(torch.float32).permute(0, 3, 1, 2) / 255,)
+
+    def levels_from_float(_: nn.Module, __: tuple[Tensor], sr: Tensor) -> Tensor:
         levels = torch.round(torch.clamp(sr, 0, 1) * 255)
         return levels.permute(0, 2, 3, 1).to(torch.uint8)
+
+    return [
+        network.register_forward_pre_hook(float_from_levels),
+        network.register_forward_hook(levels_from_float),
+    ]
 
 
 def export_onnx(
     network: LoadedNetwork,
     path: Path,
     *,
-    precision: Literal["fp32", "fp16"] = "fp32",
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
     io: PictureIO = "float",
     size: tuple[int, int] | None = None,
     form: Form = "deploy",
     range_images: Sequence[RgbImage] = (),
+    keep_fp32: Collection[str] = (),
+    int8: Int8Recipe | None = None,
 ) -> Manifest:
     """Export a network to one ONNX file with its manifest beside it.
 
     Args:
         network: What to export.
         path: NAME.onnx; NAME.json is written too. Either both are new afterwards, or neither.
-        precision: "fp16" computes in half precision wherever the activations allow it.
+        precision: "fp16" computes in half precision wherever the activations allow it; "int8"
+            does what `int8` says.
         io: How pictures enter and leave.
         size: (width, height) of the only input size; None for any.
         form: "plain" exports the network as it is written.
         range_images: LR pictures on which activation ranges are measured for fp16; without any,
             only the operations that always need fp32 get it.
+        keep_fp32: More nodes that stay in fp32.
+        int8: Which layers are INT8, and their weights.
 
     Raises:
         ExportError: The network cannot be traced, or it gives values that are not finite.
         OutputError: The file cannot be written.
     """
-    module = deploy_form(network.module) if form == "deploy" else network.module.eval()
-    model = traced(module, network, io=io, size=size)
-    fp32_nodes: tuple[str, ...] = ()
-    activations: dict[str, float] = {}
+    model = traced_form(network, form=form, io=io, size=size, opset=opset_of(int8))
+    found = HalfModel(model, (), ())
+    written: Precision = precision if int8 is None else int8.precision
     if precision == "fp16":
-        half = fp16_from_fp32(model, range_images)
-        model, fp32_nodes = half.model, half.fp32_nodes
-        activations = {found.node: found.max_abs for found in half.ranges}
+        found = fp16_from_fp32(model, range_images, keep_fp32=keep_fp32)
+    if int8 is not None:
+        found = int8_model(model, int8, range_images)
+    model = found.model
     manifest = Manifest(
         sha256="",
         model=network.name,
         scale=network.scale,
-        precision=precision,
+        precision=written,
         io=io,
         form=form,
         input=_tensor_facts(model.graph.input[0], io),
         output=_tensor_facts(model.graph.output[0], io),
         num_params=sum(p.numel() for p in network.module.parameters()),
-        opset=OPSET,
+        opset=opset_of(int8),
         weights=Path(network.source).name,
         weights_sha256=network.weights_sha256,
-        fp32_nodes=fp32_nodes,
-        activations=activations,
+        fp32_nodes=found.fp32_nodes,
+        activations={entry.node: entry.max_abs for entry in found.ranges},
+        int8=None if int8 is None else int8_facts(int8.plan),
         versions={
             "swise-deploy": __version__,
             "torch": torch.__version__,
@@ -107,6 +127,38 @@ def export_onnx(
         },
     )
     return save_with_manifest(model, path, manifest)
+
+
+def opset_of(int8: Int8Recipe | None) -> int:
+    """The opset of a graph: INT8 beside fp16 needs a newer one than all others."""
+    return OPSET if int8 is None or int8.plan.rest == "fp32" else OPSET_INT8_FP16
+
+
+def int8_facts(plan: PrecisionPlan) -> Int8Facts:
+    """What a manifest says of a plan."""
+    return Int8Facts(
+        mult_adds_share=plan.mult_adds_share,
+        layers=len(plan.int8_layers),
+        layers_fp16=tuple(layer.name for layer in plan.layers if layer.precision != "int8"),
+        rest=plan.rest,
+        calibration_images=plan.num_pictures,
+        calibration_method=plan.method,
+        calibration_sha256=plan.pictures_sha256,
+        held_out_drift_db=plan.held_out_drift_db,
+    )
+
+
+def traced_form(
+    network: LoadedNetwork,
+    *,
+    form: Form = "deploy",
+    io: PictureIO = "float",
+    size: tuple[int, int] | None = None,
+    opset: int = OPSET,
+) -> onnx.ModelProto:
+    """Trace a network in a form; the arguments are those of `export_onnx`."""
+    module = deploy_form(network.module) if form == "deploy" else network.module.eval()
+    return traced(module, network, io=io, size=size, opset=opset)
 
 
 def save_with_manifest(model: onnx.ModelProto, path: Path, manifest: Manifest) -> Manifest:
@@ -131,16 +183,18 @@ def traced(
     *,
     io: PictureIO = "float",
     size: tuple[int, int] | None = None,
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
-    """Trace a form of a network into an fp32 model; the arguments are those of `export_onnx`.
+    """Trace a module into an fp32 model; the arguments are those of `export_onnx`.
 
     Raises:
         ExportError: It cannot be traced.
     """
     width, height = size or _TRACED_SIZE
     sample = torch.rand(1 if size else 2, 3, height, width)
+    handles: list[RemovableHandle] = []
     if io == "uint8":
-        module = _Uint8Pictures(module)
+        handles = _with_uint8_pictures(module)
         sample = (sample * 255).to(torch.uint8).permute(0, 2, 3, 1)
     rows, columns = (2, 3) if io == "float" else (1, 2)
     dynamic = {
@@ -158,7 +212,7 @@ def traced(
                 str(target),
                 input_names=["lr"],
                 output_names=["sr"],
-                opset_version=OPSET,
+                opset_version=opset,
                 dynamic_axes=None if size else dynamic,
                 dynamo=False,
             )
@@ -168,6 +222,9 @@ def traced(
             raise ExportError(
                 f"{network.name} x{network.scale} could not be traced: {str(error).splitlines()[0]}"
             ) from error
+        finally:
+            for handle in handles:
+                handle.remove()
     return model
 
 

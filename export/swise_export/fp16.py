@@ -8,7 +8,7 @@ what each of them buys.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -57,12 +57,18 @@ class HalfModel:
     ranges: tuple[ActivationRange, ...]
 
 
-def fp16_from_fp32(model: onnx.ModelProto, images: Sequence[RgbImage] = ()) -> HalfModel:
+def fp16_from_fp32(
+    model: onnx.ModelProto,
+    images: Sequence[RgbImage] = (),
+    *,
+    keep_fp32: Collection[str] = (),
+) -> HalfModel:
     """Turn an fp32 model into one that computes in fp16 where it can; inputs and outputs stay.
 
     Args:
-        model: fp32, every node named.
+        model: fp32, every node named; quantised layers in it stay INT8.
         images: LR pictures on which the activations are measured.
+        keep_fp32: More nodes that stay in fp32.
 
     Raises:
         ExportError: A layer gives values that are not finite in fp32 already.
@@ -80,8 +86,10 @@ def fp16_from_fp32(model: onnx.ModelProto, images: Sequence[RgbImage] = ()) -> H
         if node.op_type in _FP32_OPS
         or any(part.startswith(_FP32_SCOPES) for part in node.name.split("/"))
         or node.name in last
+        or node.name in keep_fp32
         or any(name in too_large for name in (*node.input, *node.output))
     ]
+    kept = _without_dequantising(model, kept)
     half = onnx.ModelProto()
     half.CopyFrom(model)
     half = convert_float_to_float16(
@@ -93,6 +101,18 @@ def fp16_from_fp32(model: onnx.ModelProto, images: Sequence[RgbImage] = ()) -> H
     _merge_casts(half)
     OnnxModel.graph_topological_sort(half.graph)
     return HalfModel(half, tuple(kept), tuple(ranges))
+
+
+def _without_dequantising(model: onnx.ModelProto, kept: Sequence[str]) -> list[str]:
+    """A DequantizeLinear gives what its layer computes in, or TensorRT fuses it with nothing."""
+    in_fp32 = set(kept)
+    wide = {name for node in model.graph.node if node.name in in_fp32 for name in node.input}
+    narrow = {
+        node.name
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.output[0] not in wide
+    }
+    return [name for name in kept if name not in narrow]
 
 
 def _merge_casts(model: onnx.ModelProto) -> None:

@@ -56,6 +56,31 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class Int8Facts:
+    """How INT8 was placed in an artefact.
+
+    Attributes:
+        mult_adds_share: Of the graph's Mult-Adds, in INT8.
+        layers: How many are.
+        layers_fp16: Layers that could be and are not.
+        rest: What everything else computes in.
+        calibration_images: Crops that the ranges were measured on.
+        calibration_method: How the ranges were chosen.
+        calibration_sha256: Hash of the crops.
+        held_out_drift_db: What the placement lost on pictures that were not calibrated on.
+    """
+
+    mult_adds_share: float
+    layers: int
+    layers_fp16: tuple[str, ...]
+    rest: str
+    calibration_images: int
+    calibration_method: str
+    calibration_sha256: str
+    held_out_drift_db: float
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """NAME.json beside NAME.onnx.
 
@@ -69,6 +94,7 @@ class Manifest:
         fp32_nodes: Nodes that compute in fp32 in a graph of lower precision.
         activations: Largest magnitude that each layer reached in fp32, by node, on pictures.
         drift: None where it was not measured.
+        int8: None where nothing is INT8.
         versions: Versions of what made the file.
     """
 
@@ -87,6 +113,7 @@ class Manifest:
     fp32_nodes: tuple[str, ...] = ()
     activations: Mapping[str, float] = field(default_factory=dict)
     drift: Drift | None = None
+    int8: Int8Facts | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -116,6 +143,10 @@ class Manifest:
                 values[name] = TensorFacts(**facts)
             if values.get("drift") is not None:
                 values["drift"] = Drift(**cast("dict[str, Any]", values["drift"]))
+            if values.get("int8") is not None:
+                facts = dict(cast("dict[str, Any]", values["int8"]))
+                facts["layers_fp16"] = tuple(facts["layers_fp16"])
+                values["int8"] = Int8Facts(**facts)
             values["fp32_nodes"] = tuple(cast("list[str]", values.get("fp32_nodes", ())))
             return cls(**cast("dict[str, Any]", values))
         except (KeyError, TypeError) as error:

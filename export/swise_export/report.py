@@ -1,11 +1,16 @@
 """An export's report, for people and for machines."""
 
+import dataclasses
+
 from swise_deploy.models.registry import NETWORKS
-from swise_deploy.timing import Timing
+from swise_deploy.timing import Interval, Timing
 from swise_export.manifest import manifest_path
+from swise_export.pareto import pareto_front
+from swise_export.precision_plan import PrecisionPlan
 from swise_export.verified import ExportReport
 
 _GIGA = 1e9
+_NAMED_LAYERS = 8
 
 
 def dict_from_report(report: ExportReport) -> dict[str, object]:
@@ -42,6 +47,26 @@ def dict_from_report(report: ExportReport) -> dict[str, object]:
             "lr_size": list(report.latency_lr_size),
         },
         "seconds": report.seconds,
+        **({} if report.plan is None else {"int8": _int8_dict(report, report.plan)}),
+    }
+
+
+def _int8_dict(report: ExportReport, plan: PrecisionPlan) -> dict[str, object]:
+    against = report.time_against_fp32
+    return {
+        "mult_adds_share": plan.mult_adds_share,
+        "layers": len(plan.int8_layers),
+        "layers_fp16": [layer.name for layer in plan.layers if layer.precision != "int8"],
+        "rest": plan.rest,
+        "calibration": {
+            "images": plan.num_pictures,
+            "method": plan.method,
+            "sha256": plan.pictures_sha256,
+        },
+        "held_out_drift_db": plan.held_out_drift_db,
+        "drift_by_step": [dataclasses.asdict(step) for step in plan.drift_by_step],
+        "time_against_fp32": None if against is None else dataclasses.asdict(against),
+        "pareto": None if report.pareto is None else str(report.pareto),
     }
 
 
@@ -86,6 +111,8 @@ def text_from_report(report: ExportReport) -> str:
             ),
         ),
     ]
+    if report.plan is not None:
+        rows.extend(_int8_rows(report, report.plan))
     width = max(len(name) for name, _ in rows)
     title = (
         f"{_title(manifest.model)} x{manifest.scale} {manifest.precision}, {report.seconds:.1f} s"
@@ -97,11 +124,66 @@ def _precision_rows(report: ExportReport) -> list[tuple[str, str]]:
     manifest = report.manifest
     if manifest.precision == "fp32":
         return []
-    rows = [("kept in fp32", f"{len(manifest.fp32_nodes)} nodes (norms, averages, the final sum)")]
+    rows = []
+    if manifest.fp32_nodes:
+        count = len(manifest.fp32_nodes)
+        rows.append(("kept in fp32", f"{count} nodes (norms, averages, the final sum)"))
     if manifest.activations:
         node, largest = max(manifest.activations.items(), key=lambda item: item[1])
         rows.append(("largest value", f"{largest:.3g} at {node} (fp16 holds 65504)"))
     return rows
+
+
+def _int8_rows(report: ExportReport, plan: PrecisionPlan) -> list[tuple[str, str]]:
+    rows = [
+        (
+            "INT8",
+            (
+                f"{plan.mult_adds_share:.1%} of the Mult-Adds, {len(plan.int8_layers)} of "
+                f"{len(plan.layers)} layers; the rest {plan.rest}"
+            ),
+        ),
+        (
+            "calibration",
+            (
+                f"{plan.num_pictures} crops, ranges by {plan.method}; "
+                f"{plan.held_out_drift_db:+.4f} dB on pictures held out"
+            ),
+        ),
+    ]
+    higher = sorted(
+        (layer for layer in plan.layers if layer.precision != "int8"), key=lambda x: x.noise_db
+    )
+    rows.extend(
+        (
+            f"stays {layer.precision}",
+            (
+                f"{layer.name}: {layer.mult_adds / max(1, plan.mult_adds):.2%} of the Mult-Adds, "
+                f"{layer.alone_db:+.4f} dB alone in INT8"
+            ),
+        )
+        for layer in higher[:_NAMED_LAYERS]
+    )
+    if len(higher) > _NAMED_LAYERS:
+        rows.append(("", f"and {len(higher) - _NAMED_LAYERS} more, named in --json"))
+    front = pareto_front(tuple(step for step in plan.drift_by_step if step.num_layers))
+    if front:
+        line = ", ".join(f"{s.mult_adds_share:.0%} {s.drift_db:+.3f} dB" for s in front)
+        rows.append(("INT8 share, drift", line))
+    if report.pareto is not None:
+        rows.append(("picture", str(report.pareto)))
+    if report.time_against_fp32 is not None:
+        rows.append(("against fp32", _against_fp32(report.time_against_fp32)))
+    return rows
+
+
+def _against_fp32(times: Interval) -> str:
+    measured = f"{times.value:.2f} ({times.low:.2f} to {times.high:.2f}) of fp32's time"
+    if times.low > 1:
+        return f"INT8 is slower here: {measured} on this CPU; on another device, measure there"
+    if times.high < 1:
+        return f"INT8 is faster here: {measured} on this CPU"
+    return f"no difference here: {measured} on this CPU"
 
 
 def _title(model: str) -> str:

@@ -8,48 +8,30 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from swise_deploy.errors import OutputError
-from swise_deploy.images import RgbImage, sample_paths
+from swise_deploy.errors import BackendMissingError, OutputError, QualityGateError
+from swise_deploy.images import sample_paths
 from swise_deploy.models.checkpoint import LoadedNetwork
 from swise_deploy.models.torch_runner import TorchRunner
 from swise_deploy.protocol import Pair, read_pairs
-from swise_deploy.runner import PictureIO
-from swise_deploy.timing import Timing, picture_call, time_call
+from swise_deploy.timing import Interval, Timing, picture_call, ratio, time_calls
+from swise_export.attempts import Attempt, find_attempts, range_crop
 from swise_export.counting import count_onnx
 from swise_export.drift import PictureDrift, check_gate, measure_drift
+from swise_export.export_config import ExportConfig
 from swise_export.exporting import export_onnx, traced
-from swise_export.manifest import Form, Manifest, manifest_path, write_manifest
+from swise_export.manifest import Manifest, manifest_path, write_manifest
 from swise_export.onnx_runner import OnnxRunner
+from swise_export.pareto import draw_pareto
+from swise_export.precision_plan import PrecisionPlan, write_plan
 
 logger = logging.getLogger(__name__)
 
-# Activation ranges are measured on crops of this many LR pixels: every layer's output is kept.
-_RANGE_CROP = 64
 # Small enough for a reading within seconds on two cores; `swise-bench` measures at any size.
 LATENCY_LR_SIZE = (80, 45)
 _LATENCY_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class ExportConfig:
-    """What to make, and how good it must be.
-
-    Attributes:
-        size: (width, height) of the only input size; None for any.
-        max_drift_db: PSNR-Y that may be lost on average.
-        threads: Threads of ONNX Runtime for verification and latency.
-    """
-
-    precision: Literal["fp32", "fp16"] = "fp32"
-    io: PictureIO = "float"
-    size: tuple[int, int] | None = None
-    form: Form = "deploy"
-    max_drift_db: float = 0.05
-    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +42,10 @@ class ExportReport:
         mult_adds: Of the network as its paper writes it, at `counted_lr_size`.
         artifact_mult_adds: Of the graph that was written.
         latency: Of the file on the CPU, at `latency_lr_size`.
+        plan: Where INT8 was placed; None without INT8.
+        time_against_fp32: With INT8, the file's time as a ratio to the fp32 export's, both on this
+            CPU in one run.
+        pareto: Picture of drift against share; None where none was drawn.
     """
 
     artifact: Path
@@ -74,6 +60,9 @@ class ExportReport:
     threads: int
     size_bytes: int
     seconds: float
+    plan: PrecisionPlan | None = None
+    time_against_fp32: Interval | None = None
+    pareto: Path | None = None
 
 
 def export_verified(
@@ -82,15 +71,19 @@ def export_verified(
     config: ExportConfig,
     *,
     images: Sequence[Path] | None = None,
+    calibration: Sequence[Path] | None = None,
     say: Callable[[str], None] = logger.info,
 ) -> ExportReport:
     """Export a network, verify the file on pictures and keep it only if it passes.
+
+    What does not pass is tried again with more of it in a higher precision.
 
     Args:
         network: What to export.
         path: NAME.onnx; NAME.json is written beside it.
         config: What to make.
         images: Ground-truth pictures; None for the shipped samples.
+        calibration: With INT8, pictures to calibrate and place it on; None for the shipped samples.
         say: Takes a line about each step as it begins.
 
     Raises:
@@ -105,36 +98,23 @@ def export_verified(
         pairs = _cut_to_size(pairs, config.size, network.scale)
     with _staging(path) as folder:
         staged = folder / path.name
-        say(f"exporting {network.name} x{network.scale} {config.precision}")
-        manifest = export_onnx(
-            network,
-            staged,
-            precision=config.precision,
-            io=config.io,
-            size=config.size,
-            form=config.form,
-            range_images=[_range_crop(pair.lr, config.size) for pair in pairs[:4]],
+        attempts = find_attempts(network, config, pairs, calibration, say)
+        attempt, manifest, pictures = _first_that_passes(
+            attempts, staged, network, config, pairs=pairs, say=say
         )
-        with (
-            OnnxRunner(staged, threads=config.threads, round_half=True) as artefact,
-            TorchRunner(network) as reference,
-        ):
-            drift, pictures = measure_drift(
-                artefact, reference, pairs, on_picture=lambda name: say(f"verifying on {name}")
-            )
-        check_gate(drift, config.max_drift_db)
+        plan = attempt.int8.plan if attempt.int8 is not None else None
         say("counting and timing")
         lr_size = config.size or LATENCY_LR_SIZE
-        with OnnxRunner(staged, threads=config.threads) as artefact:
-            latency = time_call(
-                picture_call(artefact, lr_size), min_runs=10, max_seconds=_LATENCY_SECONDS
-            )
-            provider = artefact.provider
+        latency, against, provider = _time(staged, network, config, lr_size)
         counts = count_onnx(staged)
         # The paper's convention: the network as it is written, not as it was rewritten.
         written = count_onnx(traced(network.module, network, size=config.size))
-        manifest = dataclasses.replace(manifest, drift=drift)
         write_manifest(staged, manifest)
+        pareto = _draw(staged, plan, manifest, say)
+        if plan is not None and config.plan is not None and not config.plan.exists():
+            write_plan(config.plan, plan)
+        if pareto is not None:
+            pareto = pareto.replace(path.with_name(pareto.name))
         manifest_path(staged).replace(manifest_path(path))
         staged.replace(path)
     return ExportReport(
@@ -150,7 +130,81 @@ def export_verified(
         threads=config.threads,
         size_bytes=path.stat().st_size,
         seconds=time.perf_counter() - start,
+        plan=plan,
+        time_against_fp32=against,
+        pareto=pareto,
     )
+
+
+def _first_that_passes(
+    attempts: Iterator[Attempt],
+    staged: Path,
+    network: LoadedNetwork,
+    config: ExportConfig,
+    *,
+    pairs: Sequence[Pair],
+    say: Callable[[str], None],
+) -> tuple[Attempt, Manifest, list[PictureDrift]]:
+    refused: QualityGateError | None = None
+    for attempt in attempts:
+        say(f"exporting {network.name} x{network.scale} {config.precision}")
+        manifest = export_onnx(
+            network,
+            staged,
+            precision=config.precision,
+            io=config.io,
+            size=config.size,
+            form=config.form,
+            range_images=[range_crop(pair.lr, config.size) for pair in pairs[:4]],
+            keep_fp32=attempt.keep_fp32,
+            int8=attempt.int8,
+        )
+        try:
+            with (
+                OnnxRunner(staged, threads=config.threads, as_device=True) as artefact,
+                TorchRunner(network) as reference,
+            ):
+                drift, pictures = measure_drift(
+                    artefact, reference, pairs, on_picture=lambda name: say(f"verifying on {name}")
+                )
+            check_gate(drift, config.max_drift_db)
+        except QualityGateError as error:
+            refused = error
+            say(f"refused: {str(error).split('. ')[0]}")
+            continue
+        return attempt, dataclasses.replace(manifest, drift=drift), pictures
+    assert refused is not None
+    raise refused
+
+
+def _time(
+    staged: Path, network: LoadedNetwork, config: ExportConfig, lr_size: tuple[int, int]
+) -> tuple[Timing, Interval | None, str]:
+    with contextlib.ExitStack() as stack:
+        artefact = stack.enter_context(OnnxRunner(staged, threads=config.threads))
+        calls = {"artefact": picture_call(artefact, lr_size)}
+        if config.precision == "int8":
+            full = staged.with_name("fp32.onnx")
+            export_onnx(network, full, io=config.io, size=config.size, form=config.form)
+            runner = stack.enter_context(OnnxRunner(full, threads=config.threads))
+            calls["fp32"] = picture_call(runner, lr_size)
+        timings = time_calls(calls, min_runs=10, max_seconds=_LATENCY_SECONDS * len(calls))
+    against = ratio(timings["artefact"], timings["fp32"]) if "fp32" in timings else None
+    return timings["artefact"], against, artefact.provider
+
+
+def _draw(
+    staged: Path, plan: PrecisionPlan | None, manifest: Manifest, say: Callable[[str], None]
+) -> Path | None:
+    if plan is None or not plan.drift_by_step:
+        return None
+    path = staged.with_suffix(".pareto.png")
+    try:
+        draw_pareto(path, plan, title=f"{manifest.model} x{manifest.scale}, INT8 and {plan.rest}")
+    except BackendMissingError as error:
+        say(f"no picture of drift against share: {error}")
+        return None
+    return path
 
 
 @contextlib.contextmanager
@@ -166,13 +220,6 @@ def _staging(path: Path) -> Iterator[Path]:
         ) from error
     with folder as name:
         yield Path(name)
-
-
-def _range_crop(lr: RgbImage, size: tuple[int, int] | None) -> RgbImage:
-    if size is not None:
-        return lr
-    top, left = (max(0, (side - _RANGE_CROP) // 2) for side in lr.shape[:2])
-    return np.ascontiguousarray(lr[top : top + _RANGE_CROP, left : left + _RANGE_CROP])
 
 
 def _cut_to_size(pairs: Sequence[Pair], size: tuple[int, int], scale: int) -> list[Pair]:

@@ -36,7 +36,7 @@ def test_file_equals_torch_at_every_size(network: LoadedNetwork, tmp_path: Path,
 def test_half_precision_stays_close(network: LoadedNetwork, tmp_path: Path) -> None:
     export_onnx(network, tmp_path / "a.onnx", precision="fp16")
     with (
-        OnnxRunner(tmp_path / "a.onnx", threads=1, round_half=True) as half,
+        OnnxRunner(tmp_path / "a.onnx", threads=1, as_device=True) as half,
         TorchRunner(network) as reference,
     ):
         for size in SIZES:

@@ -97,9 +97,9 @@ def test_network_that_overflows_in_half_precision_exports_correctly(tmp_path: Pa
     manifest = export_onnx(network, tmp_path / "a.onnx", precision="fp16", range_images=[IMAGE])
     with TorchRunner(network) as reference:
         expected = reference.infer(lr)
-    with OnnxRunner(tmp_path / "blind.onnx", round_half=True) as blind:
+    with OnnxRunner(tmp_path / "blind.onnx", as_device=True) as blind:
         assert not np.isfinite(blind.infer(lr)).all()  # the black picture of production
-    with OnnxRunner(tmp_path / "a.onnx", round_half=True) as measured:
+    with OnnxRunner(tmp_path / "a.onnx", as_device=True) as measured:
         got = measured.infer(lr)
     assert np.isfinite(got).all()
     np.testing.assert_allclose(got, expected, atol=1e-2)

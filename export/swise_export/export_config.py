@@ -1,0 +1,46 @@
+"""What `swise-export` is asked for, as one value."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from swise_deploy.errors import InputError
+from swise_deploy.runner import PictureIO
+from swise_export.calibration import RangeMethod
+from swise_export.manifest import Form
+from swise_export.precision_plan import Rest
+
+
+@dataclass(frozen=True, slots=True)
+class ExportConfig:
+    """What to make, and how good it must be.
+
+    Attributes:
+        size: (width, height) of the only input size; None for any.
+        max_drift_db: PSNR-Y that may be lost on average.
+        threads: Threads of ONNX Runtime for verification and latency.
+        rest: With INT8, what the other layers compute in; None is fp16, or what the plan says.
+        range_method: With INT8, how ranges are chosen; None takes the one with the least drift.
+        plan: With INT8, a precision plan: replayed if the file is there, written if not.
+        cache: With INT8, a folder for what was measured before; None measures again.
+    """
+
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    io: PictureIO = "float"
+    size: tuple[int, int] | None = None
+    form: Form = "deploy"
+    max_drift_db: float = 0.05
+    threads: int = 1
+    rest: Rest | None = None
+    range_method: RangeMethod | None = None
+    plan: Path | None = None
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("rest", self.rest),
+            ("calibration method", self.range_method),
+            ("precision plan", self.plan),
+        ):
+            if value is not None and self.precision != "int8":
+                raise InputError(f"{name} {value} is for INT8, not {self.precision}. Add --int8")

@@ -1,0 +1,74 @@
+"""Which operations need fp32 although nothing overflows in them: found by what each one loses."""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+
+import onnx
+
+from swise_deploy.protocol import Pair
+from swise_export.calibration import textured_crops
+from swise_export.gating import GatedNetwork, gated_fp16
+
+logger = logging.getLogger(__name__)
+
+_CROP = 48
+_MOST_CROPS = 4
+# These pass values on as they are, or compute sizes.
+_UNROUNDED = frozenset(
+    {"Cast", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten"}
+    | {"Gather", "Identity", "Pad", "Reshape", "Shape", "Slice", "SpaceToDepth", "Split"}
+    | {"Squeeze", "Transpose", "Unsqueeze"}
+)
+
+
+def nodes_for_fp32(
+    model: onnx.ModelProto,
+    pairs: Sequence[Pair],
+    *,
+    scale: int,
+    max_drift_db: float,
+    kept: Collection[str],
+    threads: int,
+    say: Callable[[str], None] = logger.info,
+) -> tuple[str, ...]:
+    """The fewest nodes, worst first, that bring an fp16 graph back within its drift.
+
+    Args:
+        model: fp32, float io, every node named.
+        pairs: Pictures; a crop of some of them is measured on.
+        scale: Output size over input size.
+        max_drift_db: PSNR-Y that may be lost.
+        kept: Nodes that are fp32 already.
+        threads: Threads of ONNX Runtime.
+        say: Takes lines of progress.
+    """
+    names = [
+        node.name
+        for node in model.graph.node
+        if node.op_type not in _UNROUNDED and node.name not in kept
+    ]
+    crops = textured_crops(pairs[:_MOST_CROPS], size=_CROP, per_picture=1, scale=scale)
+    gated = gated_fp16(model, names)
+    network = GatedNetwork(gated, names, crops, scale=scale, threads=threads)
+    if network.effect(names).drift_db >= -max_drift_db:
+        return ()
+    losses: dict[str, float] = {}
+    start = said = time.monotonic()
+    for i, name in enumerate(names):
+        losses[name] = network.effect([name]).noise_db
+        now = time.monotonic()
+        if now - said > 5:
+            said = now
+            left = (now - start) / (i + 1) * (len(names) - i - 1)
+            say(f"what fp16 costs: {i + 1} of {len(names)} operations, {left:.0f} s left")
+    worst_first = sorted(names, key=lambda name: (losses[name], name))
+    too_few, enough = 0, len(names)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if network.effect(worst_first[middle:]).drift_db >= -max_drift_db:
+            enough = middle
+        else:
+            too_few = middle
+    say(f"{enough} operations go back to fp32; the worst is {worst_first[0]}")
+    return tuple(worst_first[:enough])

@@ -1,0 +1,292 @@
+"""From a network and pictures to a placement of INT8, and from that to a graph."""
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from swise_deploy.errors import ExportError, InputError
+from swise_deploy.images import RgbImage
+from swise_deploy.protocol import Pair
+from swise_export.calibration import (
+    RANGE_METHODS,
+    Calibration,
+    RangeMethod,
+    Rounding,
+    calibrate,
+    hash_of_pictures,
+    textured_crops,
+)
+from swise_export.fp16 import HalfModel, fp16_from_fp32
+from swise_export.gating import GatedNetwork, gated_int8
+from swise_export.precision_plan import PlannedLayer, PrecisionPlan, Rest
+from swise_export.precision_search import (
+    Journal,
+    Unit,
+    measure_sensitivity,
+    place,
+    units_from_layers,
+)
+from swise_export.quantization import (
+    Int8Weights,
+    Layer,
+    find_layers,
+    int8_from_fp32,
+    rounded_to_nearest,
+)
+
+logger = logging.getLogger(__name__)
+
+# Crops to calibrate on: this many LR pixels a side, of at most so many pictures.
+_CROP = 48
+_MOST_CROPS = 12
+_SENSITIVITY_CROPS = 6
+# Held-out pictures are cut to this side, from their middle.
+_HELD_OUT_CROP = 96
+# Enters the names of kept results: raise it when the search measures something else.
+_JOURNAL_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Config:
+    """How INT8 is placed.
+
+    Attributes:
+        rest: Precision of what is not INT8. "fp16" is for TensorRT 10 and later; "fp32" for CPUs
+            and for TensorRT 8.6, whose builder makes fp16 of it by itself.
+        method: How ranges are chosen; None takes the one with the least drift.
+        rounding: "nearest" for weights that were trained in INT8.
+        threads: Threads of ONNX Runtime.
+        cache: Folder for what was measured before; None measures again.
+    """
+
+    rest: Rest = "fp16"
+    method: RangeMethod | None = None
+    rounding: Rounding = "moments"
+    threads: int = 1
+    cache: Path | None = None
+
+
+class Int8Search:
+    """Places INT8 in one network; what it measured serves every budget.
+
+    Args:
+        model: fp32, float io, every node named.
+        pairs: Pictures, at least two: every other one is calibrated on, the others are held out.
+        scale: Output size over input size.
+        config: How.
+        say: Takes lines of progress.
+
+    Raises:
+        InputError: There are too few pictures.
+        ExportError: The graph has no layer for INT8.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        pairs: Sequence[Pair],
+        *,
+        scale: int,
+        config: Int8Config,
+        say: Callable[[str], None] = logger.info,
+    ) -> None:
+        if len(pairs) < 2:
+            raise InputError(
+                f"INT8 needs at least 2 pictures, to calibrate on one and to check on another; "
+                f"found {len(pairs)}. Give more with --calib DIR"
+            )
+        self._config, self._say = config, say
+        self.layers, self.mult_adds = find_layers(model)
+        if not self.layers:
+            raise ExportError(
+                "the graph has no convolution or matrix product with stored weights, so that "
+                "nothing can be INT8. Export with --fp16"
+            )
+        crops, held_out = split_pictures(pairs, scale)
+        say(f"calibrating INT8 on {len(crops)} crops, holding {len(held_out)} pictures out")
+        self.calibration = calibrate(
+            model, self.layers, crops, rounding=config.rounding, cache=config.cache, say=say
+        )
+        self.units = units_from_layers(self.layers)
+        names = [layer.name for layer in self.layers]
+        everything = {layer.name for layer in self.layers}
+
+        def journal(pictures: Sequence[Pair], method: RangeMethod) -> Journal:
+            quantised = int8_from_fp32(
+                model,
+                self.layers,
+                ranges=self.calibration.ranges[method],
+                weights=self.calibration.weights,
+            )
+            gated = gated_int8(model, quantised, self.layers)
+            path = _journal_path(config.cache, gated, pictures)
+            network = GatedNetwork(gated, names, pictures, scale=scale, threads=config.threads)
+            return Journal(network, path)
+
+        methods = RANGE_METHODS if config.method is None else (config.method,)
+        journals = {method: journal(held_out, method) for method in methods}
+        drifts = {method: found.effect(everything) for method, found in journals.items()}
+        for method, effect in drifts.items():
+            say(f"everything in INT8, ranges by {method}: {effect.drift_db:+.4f} dB")
+        self.method: RangeMethod = max(methods, key=lambda m: drifts[m].noise_db)
+        self._held_out = journals[self.method]
+        sensitivity = journal(crops[:_SENSITIVITY_CROPS], self.method)
+        self._effects = measure_sensitivity(sensitivity, self.units, say=say)
+
+    def plan(
+        self, max_drift_db: float, *, model_name: str, scale: int, form: str, weights_sha256: str
+    ) -> PrecisionPlan:
+        """The placement with the most INT8 that loses no more than `max_drift_db`."""
+        placement = place(
+            self._held_out,
+            self.units,
+            self._effects,
+            max_drift_db=max_drift_db,
+            all_mult_adds=self.mult_adds,
+            say=self._say,
+        )
+        unit_of = {name: unit for unit in self.units for name in unit.layers}
+        return PrecisionPlan(
+            model=model_name,
+            scale=scale,
+            form=form,
+            weights_sha256=weights_sha256,
+            rest=self._config.rest,
+            layers=tuple(
+                self._planned(layer, unit_of[layer.name], unit_of[layer.name] in placement.units)
+                for layer in self.layers
+            ),
+            mult_adds=self.mult_adds,
+            method=self.method,
+            rounding=self._config.rounding,
+            num_pictures=self.calibration.num_pictures,
+            pictures_sha256=self.calibration.pictures_sha256,
+            max_drift_db=max_drift_db,
+            held_out_drift_db=placement.drift_db,
+            drift_by_step=placement.steps,
+        )
+
+    def _planned(self, layer: Layer, unit: Unit, lowered: bool) -> PlannedLayer:
+        effect = self._effects[unit.name]
+        return PlannedLayer(
+            name=layer.name,
+            precision="int8" if lowered else self._config.rest,
+            range=self.calibration.ranges[self.method][layer.name],
+            mult_adds=layer.mult_adds,
+            alone_db=effect.drift_db,
+            noise_db=effect.noise_db,
+        )
+
+
+def split_pictures(pairs: Sequence[Pair], scale: int) -> tuple[list[Pair], list[Pair]]:
+    """Crops to calibrate on, and pictures to hold out: every other picture each."""
+    calibrated, held_out = (_spread(pairs[start::2], _MOST_CROPS) for start in (0, 1))
+    per_picture = max(1, _MOST_CROPS // len(calibrated))
+    crops = textured_crops(calibrated, size=_CROP, per_picture=per_picture, scale=scale)
+    return crops, [_middle(pair, scale) for pair in held_out]
+
+
+def calibrate_for_plan(
+    model: onnx.ModelProto,
+    plan: PrecisionPlan,
+    pairs: Sequence[Pair],
+    *,
+    scale: int,
+    cache: Path | None,
+    say: Callable[[str], None] = logger.info,
+) -> Mapping[str, Int8Weights]:
+    """The weights of a plan's INT8 layers, rounded as they were when it was made.
+
+    The pictures decide how, unless the plan rounds to nearest; the same pictures give the same
+    weights.
+    """
+    layers = planned_layers(model, plan)
+    if plan.rounding == "nearest":
+        stored = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        return {
+            layer.name: rounded_to_nearest(np.asarray(stored[layer.weight]), layer.channel_axis)
+            for layer in layers
+        }
+    crops, _ = split_pictures(pairs, scale)
+    if hash_of_pictures(crops) != plan.pictures_sha256:
+        say("the plan was made with other pictures: its weights are rounded on these")
+    found: Calibration = calibrate(
+        model, find_layers(model)[0], crops, rounding=plan.rounding, cache=cache, say=say
+    )
+    return found.weights
+
+
+def planned_layers(model: onnx.ModelProto, plan: PrecisionPlan) -> tuple[Layer, ...]:
+    """The layers of a graph that a plan puts into INT8.
+
+    Raises:
+        InputError: The plan names a layer that the graph has not got.
+    """
+    layers = {layer.name: layer for layer in find_layers(model, least_share=0)[0]}
+    missing = [planned.name for planned in plan.int8_layers if planned.name not in layers]
+    if missing:
+        raise InputError(
+            f"the precision plan names {len(missing)} layers that this graph has not got, such as "
+            f"{missing[0]}. Make a plan for this network: swise-export --int8 --precision-plan NEW"
+        )
+    return tuple(layers[planned.name] for planned in plan.int8_layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Recipe:
+    """All that a graph needs to become INT8: the placement, and its weights by layer name."""
+
+    plan: PrecisionPlan
+    weights: Mapping[str, Int8Weights]
+
+    @property
+    def precision(self) -> Literal["int8", "mixed"]:
+        """What the graph is called: INT8 if most of its Mult-Adds are."""
+        return "int8" if self.plan.mult_adds_share >= 0.5 else "mixed"
+
+
+def int8_model(
+    model: onnx.ModelProto, recipe: Int8Recipe, range_images: Sequence[RgbImage]
+) -> HalfModel:
+    """Quantise a graph by a recipe; the rest becomes fp16 if the plan says so."""
+    layers = planned_layers(model, recipe.plan)
+    if layers:
+        ranges = {layer.name: layer.range for layer in recipe.plan.int8_layers}
+        model = int8_from_fp32(model, layers, ranges=ranges, weights=recipe.weights)
+    if recipe.plan.rest == "fp32":
+        return HalfModel(model, (), ())
+    return fp16_from_fp32(model, range_images)
+
+
+def _spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
+    """At most so many, evenly over the sequence."""
+    chosen = np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)
+    return [pairs[i] for i in chosen]
+
+
+def _middle(pair: Pair, scale: int) -> Pair:
+    height, width = pair.lr.shape[:2]
+    top, left = (max(0, (side - _HELD_OUT_CROP) // 2) for side in (height, width))
+    rows, columns = (slice(start, start + _HELD_OUT_CROP) for start in (top, left))
+    hr_rows, hr_columns = (slice(s.start * scale, s.stop * scale) for s in (rows, columns))
+    lr, hr = pair.lr[rows, columns], pair.hr[hr_rows, hr_columns]
+    return dataclasses.replace(pair, lr=np.ascontiguousarray(lr), hr=np.ascontiguousarray(hr))
+
+
+def _journal_path(
+    cache: Path | None, gated: onnx.ModelProto, pictures: Sequence[Pair]
+) -> Path | None:
+    if cache is None:
+        return None
+    digest = hashlib.sha256(f"{_JOURNAL_VERSION} {hash_of_pictures(pictures)}".encode())
+    for pair in pictures:
+        digest.update(pair.hr.tobytes())
+    digest.update(gated.SerializeToString(deterministic=True))
+    return cache / f"{digest.hexdigest()}.jsonl"

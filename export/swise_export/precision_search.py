@@ -1,0 +1,222 @@
+"""Which layers take the lower precision: measured one by one, then as many as the drift allows.
+
+Alone, each unit's error is small and adds to the others' almost as independent noise does. So the
+units are taken in the order of noise per Mult-Add, and the longest run of them that keeps the
+drift on pictures that were not calibrated on is found by halving. The numbers decide, no chance:
+the same network, pictures and budget give the same placement.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swise_deploy.errors import OutputError
+from swise_export.gating import Effect, GatedNetwork
+from swise_export.quantization import Layer
+
+logger = logging.getLogger(__name__)
+
+_PARETO_SHARES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+# How many of the next best units are tried one by one where the next one does not fit.
+_TRIED_BEHIND = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Layers that change precision together, because they read the same tensor.
+
+    Attributes:
+        name: Of its first layer.
+        layers: Names of its layers.
+        mult_adds: Of all of them.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    mult_adds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A placement that was measured.
+
+    Attributes:
+        mult_adds_share: Of the lower precision, of all Mult-Adds.
+        drift_db: PSNR-Y lost (negative) or won on the held-out pictures.
+        num_layers: In the lower precision.
+    """
+
+    mult_adds_share: float
+    drift_db: float
+    num_layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What a search found.
+
+    Attributes:
+        units: In the lower precision.
+        drift_db: Of this placement, on the held-out pictures.
+        steps: All placements that were measured, by share.
+    """
+
+    units: tuple[Unit, ...]
+    drift_db: float
+    steps: tuple[Step, ...]
+
+
+def units_from_layers(layers: Sequence[Layer]) -> tuple[Unit, ...]:
+    """Group layers by the tensor that they read."""
+    by_input: dict[str, list[Layer]] = {}
+    for layer in layers:
+        by_input.setdefault(layer.input, []).append(layer)
+    return tuple(
+        Unit(g[0].name, tuple(layer.name for layer in g), sum(layer.mult_adds for layer in g))
+        for g in by_input.values()
+    )
+
+
+class Journal:
+    """Effects that were measured, kept in a file, so that a search that was stopped goes on.
+
+    Args:
+        network: What measures.
+        path: The file, one line for each placement; None keeps them in memory. Its name has to
+            tell everything that the effects depend on.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+
+    def __init__(self, network: GatedNetwork, path: Path | None = None) -> None:
+        self._network = network
+        self._path = path
+        self._known: dict[str, Effect] = {}
+        if path is not None:
+            self._read(path)
+
+    def knows(self, lowered: Collection[str]) -> bool:
+        """Whether a placement was measured before."""
+        return _key(lowered) in self._known
+
+    def effect(self, lowered: Collection[str]) -> Effect:
+        """What a placement does; measured if it is not known."""
+        key = _key(lowered)
+        if key not in self._known:
+            effect = self._network.effect(lowered)
+            self._known[key] = effect
+            self._append(key, effect)
+        return self._known[key]
+
+    def _read(self, path: Path) -> None:
+        if not path.exists():
+            return
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                key, drift_db, noise_db = json.loads(line)
+            except ValueError:
+                continue  # the last line of a run that was killed
+            self._known[key] = Effect(drift_db, noise_db)
+
+    def _append(self, key: str, effect: Effect) -> None:
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, effect.drift_db, effect.noise_db]) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self._path}: {error.strerror or error}. "
+                "Set XDG_CACHE_HOME to a folder that is writable and has room"
+            ) from error
+
+
+def _key(lowered: Collection[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lowered)).encode()).hexdigest()
+
+
+def measure_sensitivity(
+    journal: Journal,
+    units: Sequence[Unit],
+    *,
+    say: Callable[[str], None] = logger.info,
+) -> dict[str, Effect]:
+    """What each unit does alone, by its name; says what is left to do every few seconds."""
+    effects: dict[str, Effect] = {}
+    start = said = time.monotonic()
+    new = 0
+    for i, unit in enumerate(units):
+        new += not journal.knows(unit.layers)
+        effects[unit.name] = journal.effect(unit.layers)
+        now = time.monotonic()
+        if new and now - said > 5:
+            said = now
+            left = (now - start) / new * (len(units) - i - 1)
+            say(f"sensitivity: {i + 1} of {len(units)} groups of layers, {left:.0f} s left")
+    return effects
+
+
+def place(
+    journal: Journal,
+    units: Sequence[Unit],
+    effects: Mapping[str, Effect],
+    *,
+    max_drift_db: float,
+    all_mult_adds: int,
+    say: Callable[[str], None] = logger.info,
+) -> Placement:
+    """Lower as many units as the drift allows, those first that win most for what they cost.
+
+    Args:
+        journal: Measures on pictures that were not calibrated on.
+        units: What may be lowered.
+        effects: Of each unit alone.
+        max_drift_db: PSNR-Y that may be lost.
+        all_mult_adds: Of the whole network, for shares.
+        say: Takes lines of progress.
+    """
+    order = sorted(units, key=lambda u: (-effects[u.name].noise_db / max(1, u.mult_adds), u.name))
+    steps: dict[tuple[str, ...], Step] = {}
+
+    def drift(chosen: Sequence[Unit]) -> float:
+        names = tuple(sorted(unit.name for unit in chosen))
+        found = journal.effect([layer for unit in chosen for layer in unit.layers])
+        share = sum(unit.mult_adds for unit in chosen) / all_mult_adds
+        if names not in steps:
+            say(f"placement: {share:.0%} of the Mult-Adds, {found.drift_db:+.4f} dB")
+        steps[names] = Step(share, found.drift_db, sum(len(u.layers) for u in chosen))
+        return found.drift_db
+
+    for share in _PARETO_SHARES:
+        drift(order[: _prefix_of_share(order, share * all_mult_adds)])
+    chosen = list(order)
+    if drift(chosen) < -max_drift_db:
+        fits, too_many = 0, len(order)
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            if drift(order[:middle]) < -max_drift_db:
+                too_many = middle
+            else:
+                fits = middle
+        chosen = list(order[:fits])
+        for unit in order[too_many : too_many + _TRIED_BEHIND]:
+            if drift([*chosen, unit]) >= -max_drift_db:
+                chosen.append(unit)
+    measured = sorted(steps.values(), key=lambda s: (s.mult_adds_share, s.drift_db))
+    return Placement(tuple(chosen), drift(chosen) if chosen else 0.0, tuple(measured))
+
+
+def _prefix_of_share(order: Sequence[Unit], mult_adds: float) -> int:
+    """How many units, in order, it takes to reach so many Mult-Adds."""
+    reached = 0
+    for i, unit in enumerate(order):
+        if reached >= mult_adds:
+            return i
+        reached += unit.mult_adds
+    return len(order)
