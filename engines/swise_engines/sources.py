@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 
 import platformdirs
 
+from swise_deploy import __version__
 from swise_deploy.console import choose
 from swise_deploy.dependencies import require
 from swise_deploy.errors import BackendMissingError, InputError
@@ -168,7 +168,7 @@ def _kept_export(name: str, scale: int, form: Form) -> Path | None:
 
 def _export_path(name: str, scale: int, weights_sha256: str, form: Form) -> Path:
     suffix = "" if form == "deploy" else f"_{form}"
-    stem = f"{name}_x{scale}_{weights_sha256[:12]}_{metadata.version('swise-deploy')}{suffix}"
+    stem = f"{name}_x{scale}_{weights_sha256[:12]}_{__version__}{suffix}"
     return cache_folder() / f"{stem}.onnx"
 
 
