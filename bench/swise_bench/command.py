@@ -32,10 +32,17 @@ from swise_bench.report_tables import (
     print_tables,
     tables_from_benchmark,
 )
-from swise_bench.results import Benchmark, NotMeasured, document_from_benchmark, read_document
+from swise_bench.results import (
+    Benchmark,
+    NotMeasured,
+    TrtexecResult,
+    document_from_benchmark,
+    read_document,
+)
 from swise_bench.showcase import Showcase, make_showcase, write_figure
-from swise_bench.subjects import onnx_path, open_subject, parse_subject
+from swise_bench.subjects import Subject, onnx_path, open_subject, parse_subject
 from swise_bench.table1 import find_sets, measure_table, text_from_rows
+from swise_bench.trtexec import measure_trtexec
 from swise_deploy.console import progress
 from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.files import write_json, writing
@@ -58,7 +65,13 @@ def run_subjects(options: argparse.Namespace) -> int:
         )
     baseline = read_document(options.baseline) if options.baseline else None
     cache = options.cache or default_cache()
-    subjects = [parse_subject(text) for text in dict.fromkeys(options.subjects)]
+    parsed = [parse_subject(text) for text in dict.fromkeys(options.subjects)]
+    subjects = [subject for subject in parsed if subject.runner != "trtexec"]
+    if not subjects:
+        raise InputError(
+            "trtexec is measured beside other subjects, to compare with. Give the engine too: "
+            f"swise-bench {parsed[0].path} {parsed[0].name}"
+        )
     settings = Settings(
         subjects=tuple(resolve_auto(s, threads=options.threads, cache=cache) for s in subjects),
         lr_sizes=tuple(options.lr or [(160, 90)]),
@@ -72,7 +85,7 @@ def run_subjects(options: argparse.Namespace) -> int:
         with_layers=options.layers or options.full,
         cache=cache,
     )
-    benchmark = run_benchmark(settings)
+    benchmark = dataclasses.replace(run_benchmark(settings), trtexec=_trtexec(parsed, settings))
     predictions = _predict(options, settings, benchmark)
     document = document_from_benchmark(benchmark)
     with_layers = bool(options.target)  # every device's layers would be megabytes
@@ -102,6 +115,17 @@ def run_subjects(options: argparse.Namespace) -> int:
                 f"{'; '.join(slower)}. Find what changed, or measure a new baseline"
             )
     return 0
+
+
+def _trtexec(subjects: Sequence[Subject], settings: Settings) -> tuple[TrtexecResult, ...]:
+    """Engines that ask for trtexec, at every size and batch, after everything else."""
+    return tuple(
+        measure_trtexec(subject.name, subject.path, lr_size=size, batch=batch)
+        for subject in subjects
+        if subject.runner == "trtexec" and subject.path is not None
+        for size in settings.lr_sizes
+        for batch in settings.batches
+    )
 
 
 def _predict(

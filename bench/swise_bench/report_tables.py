@@ -45,6 +45,7 @@ def tables_from_benchmark(benchmark: Benchmark) -> list[TextTable]:
     tables = [
         _latency_table(benchmark),
         _ratio_table(benchmark),
+        _trtexec_table(benchmark),
         _cost_table(benchmark),
         _quality_table(benchmark),
         _memory_table(benchmark),
@@ -228,6 +229,39 @@ def _ratio_table(benchmark: Benchmark) -> TextTable:
         (
             "median of the ratios within each round: they hold on a noisy machine",
             "CPU time: all threads of the process, spinning ones too; little disturbed by others",
+        ),
+    )
+
+
+def _trtexec_table(benchmark: Benchmark) -> TextTable:
+    rows = []
+    for result in benchmark.trtexec:
+        found = result.summary
+        where = (result.name, f"{result.lr_size[0]}x{result.lr_size[1]}", str(result.batch))
+        if isinstance(found, NotMeasured):
+            rows.append((*where, f"not measured: {found.not_measured}", *[MISSING] * 5))
+            continue
+        gpu, host = found.rows_ms["GPU Compute Time"], found.rows_ms.get("Latency", {})
+        figures = [(gpu, "median"), (gpu, "p90"), (gpu, "p99"), (host, "median")]
+        texts = [f"{row[key]:.3f}" if key in row else MISSING for row, key in figures]
+        rows.append((*where, *texts, f"{found.throughput_qps:.1f}", found.version or MISSING))
+    return TextTable(
+        "trtexec",
+        (
+            "subject",
+            "LR",
+            "batch",
+            "GPU p50 ms",
+            "GPU p90",
+            "GPU p99",
+            "host p50",
+            "calls/s",
+            "TensorRT",
+        ),
+        tuple(rows),
+        (
+            "a program of its own, not in turn with the others: compare with the device's own time",
+            "TensorRT 11 leaves host copies out by default and replays CUDA graphs; 10 does not",
         ),
     )
 

@@ -206,6 +206,39 @@ class SubjectResult:
 
 
 @dataclass(frozen=True, slots=True)
+class TrtexecSummary:
+    """What trtexec reports of an engine.
+
+    Attributes:
+        version: Of its TensorRT, such as "10.3.0"; "" where it does not say.
+        throughput_qps: Calls per second.
+        rows_ms: Name of a time, such as "GPU Compute Time", to its figures: "min", "max", "mean",
+            "median", and percentiles such as "p99".
+    """
+
+    version: str
+    throughput_qps: float
+    rows_ms: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrtexecResult:
+    """One engine in trtexec at one input size.
+
+    Attributes:
+        name: The subject as it was written.
+        lr_size: Input size, (W, H).
+        batch: Pictures in one call.
+        summary: What was reported, or why nothing was.
+    """
+
+    name: str
+    lr_size: tuple[int, int]
+    batch: int
+    summary: TrtexecSummary | NotMeasured
+
+
+@dataclass(frozen=True, slots=True)
 class Ratio:
     """How many times longer a subject takes than the reference, from the same rounds.
 
@@ -228,7 +261,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A whole run."""
+    """A whole run; what trtexec said is not in turn with the subjects."""
 
     created: str
     command: str
@@ -237,6 +270,7 @@ class Benchmark:
     quietness: Quietness
     subjects: tuple[SubjectResult, ...]
     ratios: tuple[Ratio, ...]
+    trtexec: tuple[TrtexecResult, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
 

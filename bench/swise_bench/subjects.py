@@ -7,6 +7,7 @@ A subject is written ARTEFACT[@RUNNER]:
     model.onnx@ncnn             the same file in ncnn, converted by pnnx
     model.onnx@auto             whichever of what is installed is fastest here
     model.engine                a TensorRT engine
+    model.engine@trtexec        the same in NVIDIA's trtexec, a program of its own
     swisenet:2@torch            a network of the registry at a scale, eager torch
     swisenet:2@compile          the same through torch.compile
     swisenet:2@plain            plain torch.onnx.export of it, in ONNX Runtime
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 FILE_RUNNERS = {
     ".onnx": ("onnxruntime", "cuda", "openvino", "ncnn", "auto"),
-    ".engine": ("tensorrt",),
+    ".engine": ("tensorrt", "trtexec"),
 }
 FORMS = ("plain", "deploy")
 NETWORK_RUNNERS = (
@@ -58,7 +59,8 @@ class Subject:
     Attributes:
         name: As it was written.
         runner: What runs it: a name of FILE_RUNNERS or NETWORK_RUNNERS. "auto" has to be resolved
-            (swise_bench.automatic) before it is opened.
+            (swise_bench.automatic) before it is opened; "trtexec" is no runner that can be opened
+            (swise_bench.trtexec).
         path: The file that runs; None for a torch network.
         network: Name in the registry, "" for a foreign file.
         weights: The weights of a network, None for the shipped ones.
