@@ -17,24 +17,57 @@ TARGETS = ("sm86", "sm89", "sm120")
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """swise-export's fp16 files, made once for each scale."""
+    """swise-export's files, made once for each scale and precision."""
     torch = pytest.importorskip("torch")
     from swise_deploy.models.checkpoint import LoadedNetwork
     from swise_deploy.models.registry import network_module
     from swise_export.exporting import export_onnx
 
-    folder, files = tmp_path_factory.mktemp("swisenet"), {}
+    folder = tmp_path_factory.mktemp("swisenet")
 
-    def export(scale):
-        path = folder / f"swisenet_x{scale}_fp16.onnx"
-        if scale not in files:
+    def export(scale, precision="fp16"):
+        path = folder / f"swisenet_x{scale}_{precision}.onnx"
+        if not path.exists():
             torch.manual_seed(0)
             network = network_module("swisenet").build(scale).eval()
+            for parameter in network.parameters():  # fresh ones hold zeros, which are stored once
+                parameter.data += 0.1 * torch.randn_like(parameter)
             loaded = LoadedNetwork(network, "swisenet", scale, "fresh", "0" * 64)
-            files[scale] = export_onnx(loaded, path, precision="fp16")
+            int8 = everything_in_int8(loaded) if precision == "int8" else None
+            export_onnx(loaded, path, precision=precision, int8=int8)
         return path
 
     return export
+
+
+def everything_in_int8(network):
+    """A placement that no search found, with ranges of no picture: its types are the point."""
+    from swise_export.exporting import traced_form
+    from swise_export.int8 import Int8Recipe, calibrate_for_plan
+    from swise_export.precision_plan import PlannedLayer, PrecisionPlan
+    from swise_export.quantization import find_layers
+
+    model = traced_form(network)
+    layers, mult_adds = find_layers(model)
+    plan = PrecisionPlan(
+        model=network.name,
+        scale=network.scale,
+        form="deploy",
+        weights_sha256=network.weights_sha256,
+        rest="fp16",
+        layers=tuple(
+            PlannedLayer(layer.name, "int8", 4.0, layer.mult_adds, 0.0, 0.0) for layer in layers
+        ),
+        mult_adds=mult_adds,
+        method="minmax",
+        rounding="nearest",
+        num_pictures=0,
+        pictures_sha256="",
+        max_drift_db=0.05,
+        held_out_drift_db=0.0,
+    )
+    weights = calibrate_for_plan(model, plan, [], scale=network.scale, cache=None)
+    return Int8Recipe(plan, weights)
 
 
 @pytest.fixture
@@ -53,14 +86,18 @@ def build(tmp_path, report):
     return run
 
 
-def check(built, scale, target):
+# Of the Mult-Adds: what stays in fp32 are normalisations, averages and the bicubic path of the
+# 3-channel picture; what INT8 leaves to fp16 are products of two tensors and the smallest layers.
+LEAST_SHARE = {"fp16": 0.99, "int8": 0.95}
+
+
+def check(built, scale, target, precision="fp16"):
     manifest = built.manifest
     assert admit_file(built.path) == manifest
     assert manifest.sms == (find_target(target).sm,)
     assert (manifest.model, manifest.scale) == ("swisenet", scale)
-    assert manifest.precision_asked == "fp16"
-    # What stays in fp32 are normalisations, averages and the bicubic path of the 3-channel picture.
-    assert manifest.precision_found.share("fp16") > 0.99
+    assert manifest.precision_asked == precision
+    assert manifest.precision_found.share(precision) > LEAST_SHARE[precision]
     assert manifest.precision_found.unattributed_share == 0
 
 
@@ -69,11 +106,16 @@ def test_fp16_engines_of_any_size_build(exported, build, scale, target):
     check(build(exported(scale), target), scale, target)
 
 
+def test_an_int8_engine_of_any_size_builds(exported, build):
+    check(build(exported(2, "int8"), "sm89"), 2, "sm89", "int8")
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_scale_builds_for_every_card(exported, build, scale, target):
-    check(build(exported(scale), target), scale, target)
+def test_every_scale_builds_for_every_card(exported, build, scale, target, precision):
+    check(build(exported(scale, precision), target), scale, target, precision)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
