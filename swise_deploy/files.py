@@ -4,11 +4,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from swise_deploy.errors import InputError, OutputError
+from swise_deploy.errors import InputError, OutputError, SwiseError
 
 
 @contextlib.contextmanager
@@ -23,8 +24,7 @@ def writing(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder")
+        _refuse_folder(path)
         # The suffix stays last: Pillow and others choose the format by it.
         handle, name = tempfile.mkstemp(
             prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
@@ -37,14 +37,64 @@ def writing(path: Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
-    except OSError as error:
+    except Exception as error:
+        reason = _reason(error, temporary)
+        if reason is None:
+            raise
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}. "
-            "Choose a folder that is writable and has room"
+            f"cannot write {path}: {reason}. Choose a folder that is writable and has room"
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception, temporary: Path | None) -> str | None:
+    """Why a file could not be written; None where an error is about something else.
+
+    Libraries that write have errors of their own. safetensors quotes the system as Rust does; torch
+    does not say what is wrong, but whether there is room for more at the end of the file does.
+    """
+    if isinstance(error, OSError):
+        return str(error.strerror or error)
+    if temporary is None or isinstance(error, SwiseError):
+        return None
+    if quoted := re.search(r"\(os error (\d+)\)", str(error)):
+        return os.strerror(int(quoted.group(1)))
+    try:
+        with temporary.open("ab") as file:
+            file.write(bytes(1 << 16))
+    except OSError as full:
+        return str(full.strerror or full)
+    return None
+
+
+@contextlib.contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`, for a result that is checked before it is kept.
+
+    Raises:
+        OutputError: The folder cannot be made, or something in it cannot be written; the message
+            names the files as they would be beside `path`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {path.parent}: {error.strerror or error}. "
+            "Choose a folder that is writable and has room"
+        ) from error
+    with folder as name:
+        try:
+            yield Path(name)
+        except OutputError as error:
+            raise OutputError(str(error).replace(name, str(path.parent))) from error
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
 
 
 def _flush(path: Path) -> None:

@@ -1,0 +1,97 @@
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from swise_deploy.errors import InputError, OutputError
+from swise_deploy.files import staging, writing
+
+
+def write_bytes(temporary: Path) -> None:
+    temporary.write_bytes(bytes(400_000))
+
+
+def save_safetensors(temporary: Path) -> None:
+    save_file({"a": torch.zeros(100_000)}, temporary)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 100 kB; what Python ignores, a signal, becomes an error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def write(path: Path, save: Callable[[Path], None]) -> None:
+    with writing(path) as temporary:
+        save(temporary)
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("save", [write_bytes, save_safetensors])
+def test_no_room_is_told_with_the_path_that_was_asked_for(
+    tmp_path: Path, save: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "a.bin"
+    with pytest.raises(OutputError, match=f"^cannot write {path}: File too large"):
+        write(path, save)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is always full")
+def test_no_room_is_told_where_the_library_does_not_say_it(tmp_path: Path) -> None:
+    def save(temporary: Path) -> None:
+        temporary.unlink()
+        temporary.symlink_to("/dev/full")
+        torch.save({"a": torch.zeros(100_000)}, temporary)
+
+    path = tmp_path / "a.pt"
+    with pytest.raises(OutputError, match=f"^cannot write {path}: No space left on device"):
+        write(path, save)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_mistakes_inside_the_block_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), writing(tmp_path / "a.bin"):
+        raise ZeroDivisionError
+    with pytest.raises(InputError), writing(tmp_path / "a.bin"):
+        raise InputError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_in_a_staging_folder_is_told_as_the_result(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "a.onnx"
+
+    def stage() -> None:
+        with staging(path) as folder:
+            (folder / "a.onnx").mkdir()
+            write(folder / "a.onnx", write_bytes)
+
+    with pytest.raises(OutputError) as caught:
+        stage()
+    assert str(caught.value).startswith(f"cannot write {path}: ")
+    assert ".a." not in str(caught.value)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_staging_folder_lies_beside_the_result_and_goes_away(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    with staging(path) as folder:
+        assert folder.parent == tmp_path
+        (folder / "a.onnx").write_text("whole")
+        (folder / "a.onnx").replace(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"), staging(tmp_path / "a.onnx"):
+        pass
