@@ -52,8 +52,19 @@ def _speed_lines(document: dict[str, Any]) -> list[str]:
             f"{slower['low']:.2f} to {slower['high']:.2f} | {cpu['value']:.2f} | "
             f"{cpu['low']:.2f} to {cpu['high']:.2f} |"
         )
+    if "peak" in document:
+        lines += ["", *_peak_lines(document)]
     warning = document["warning"]
     return [*lines, *(["", f"Note: {warning}."] if warning else [])]
+
+
+def _peak_lines(document: dict[str, Any]) -> list[str]:
+    peak = document["peak"]
+    shares = sorted(peak["share"].items(), key=lambda item: -item[1])
+    text = ", ".join(f"{name} {share:.0%}" for name, share in shares)
+    macs = f"{peak['mult_adds'] / 1e9:.2f} G Mult-Adds of the network as it is written"
+    reached = f"Share of the convolution peak that the fastest runs reached, with the {macs}"
+    return [f"{reached}: {text}. Peak {peak['origin']}."]
 
 
 def _table1_lines(document: dict[str, Any]) -> list[str]:
