@@ -29,6 +29,7 @@ from swise_deploy.training.config import (
     settings_from_toml,
 )
 from swise_deploy.training.engine import Trainer, build_network, launch_fabric
+from swise_deploy.training.form import as_it_is
 from swise_deploy.training.picture_cache import open_pairs
 from swise_deploy.training.precision import resolve_precision
 
@@ -148,7 +149,7 @@ def _plain_step(config: TrainConfig, source: CropSource) -> Callable[[], object]
 def _swise_step(config: TrainConfig, source: CropSource) -> Callable[[], object]:
     precision, _ = resolve_precision(config.precision, config.accelerator)
     fabric = launch_fabric(config, precision)
-    trainer = Trainer(fabric, config, build_network(config)[0])
+    trainer = Trainer(fabric, config, as_it_is(build_network(config)[0], config))
     stream = BatchStream(
         source,
         seed=config.seed,

@@ -13,7 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("swise_engines.cli_build", "an ONNX file to a TensorRT engine"),
     "bench": ("swise_bench.cli", "what an artefact costs and what it is worth, measured"),
     "upscale": ("swise_engines.cli_upscale", "pictures and videos, upscaled"),
-    "train": ("swise_deploy.training.cli", "weights from photographs"),
+    "train": ("swise_export.cli_train", "weights from photographs"),
     "doctor": ("swise_engines.cli_doctor", "what this machine can do, and what it lacks"),
 }
 """Subcommand to the module whose `main(argv)` runs it, and what it makes."""

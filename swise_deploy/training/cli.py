@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import get_type_hints
+from typing import TYPE_CHECKING, get_type_hints
 
 from swise_deploy.console import progress, run_command
 from swise_deploy.errors import InputError
@@ -23,6 +23,9 @@ from swise_deploy.training.config import (
     settings_from_toml,
 )
 
+if TYPE_CHECKING:
+    from swise_deploy.training.form import FormOf
+
 # Flags that stand for a setting of TrainConfig, by group; all others are spelled out in _parser.
 _HELP: dict[str, dict[str, str]] = {
     "what to train": {
@@ -30,6 +33,7 @@ _HELP: dict[str, dict[str, str]] = {
         "option": "its variant; for SwiseNet the SUM's branches, as in magnify+equal, or no_sum",
         "upsampler": "'sum' puts SwiseNet's upsampler into another network",
         "init": "weights to start from, of any scale",
+        "qat": "precision plan of swise-export --int8: learn to give what --init gives, in INT8",
         "weight_norm": "patterns of modules to train weight-normalised, comma-separated",
         "init_exclude": "patterns of tensors that --init does not give, comma-separated",
     },
@@ -65,10 +69,10 @@ _HELP: dict[str, dict[str, str]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `swise-train`."""
+def main(arguments: Sequence[str] | None = None, *, form_of: "FormOf | None" = None) -> int:
+    """Run `swise-train`; `form_of` makes what --qat trains. Returns the exit code."""
     options = _parser().parse_args(arguments)
-    return run_command(lambda: _run(options))
+    return run_command(lambda: _run(options, form_of))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,7 +115,7 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, form_of: "FormOf | None") -> int:
     if options.show_recipe:
         sys.stdout.write(recipe_text(options.recipe or "quick-cpu"))
         return 0
@@ -122,7 +126,7 @@ def _run(options: argparse.Namespace) -> int:
     from swise_deploy.training.loop import train  # torch, after parsing
     from swise_deploy.training.model_card import write_model_card
 
-    result = train(config, resume=options.resume, stop=_stop_on_signals())
+    result = train(config, resume=options.resume, stop=_stop_on_signals(), form_of=form_of)
     if result is None:
         return 0
     scores = write_model_card(result)

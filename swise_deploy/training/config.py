@@ -48,6 +48,7 @@ class TrainConfig:
         val_crop: Side of the centre crop that is validated, in HR pixels; 0 takes whole pictures.
         init: Weights to start from; weights of another scale are carried over.
         init_exclude: Patterns of tensor names that `init` does not give.
+        qat: A precision plan of `swise-export --int8`: its INT8 layers are rounded in training too.
         steps: Optimiser steps of the whole run.
         batch_size: Crops per step over all processes together.
         patch_size: Side of a crop in LR pixels.
@@ -88,6 +89,7 @@ class TrainConfig:
     val_crop: int = 0
     init: Path | None = None
     init_exclude: tuple[str, ...] = ()
+    qat: Path | None = None
     steps: int = 10_000
     batch_size: int = 16
     patch_size: int = 48
@@ -148,6 +150,11 @@ class TrainConfig:
         _check(math.isfinite(rate) and rate > 0, "learning_rate", rate, "more than 0")
         _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "at least 0 and less than 1")
         _check(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "each in [0, 1)")
+        if self.qat is not None:
+            _check(self.init is not None, "init", self.init, "with qat, the weights of the plan")
+            _check(not self.weight_norm, "weight_norm", self.weight_norm, "with qat, none")
+            exact = self.precision in ("auto", "fp32")
+            _check(exact, "precision", self.precision, "with qat, fp32: INT8 is imitated in it")
 
 
 def _check(good: bool, name: str, value: object, expected: str) -> None:

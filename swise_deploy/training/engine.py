@@ -18,6 +18,7 @@ from swise_deploy.models.registry import NETWORKS, network_module
 from swise_deploy.training.averaging import WeightAverage
 from swise_deploy.training.batches import Batch
 from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.form import TrainedForm
 from swise_deploy.training.optimization import (
     learning_rate_at,
     make_optimizer,
@@ -101,13 +102,14 @@ class Trainer:
     Args:
         fabric: Launched.
         config: The run.
-        network: Moved to the device; trained in place.
+        form: What is trained, in place; moved to the device with its teacher.
     """
 
-    def __init__(self, fabric: Fabric, config: TrainConfig, network: nn.Module) -> None:
+    def __init__(self, fabric: Fabric, config: TrainConfig, form: TrainedForm) -> None:
         self._fabric = fabric
         self._config = config
-        self._network = network.train()
+        self._network = network = form.module.train()
+        self._teacher = None if form.teacher is None else form.teacher.eval().to(fabric.device)
         self._optimizer: Optimizer = make_optimizer(config, network)
         whole: nn.Module = network
         if config.compile:
@@ -121,8 +123,8 @@ class Trainer:
         torch.manual_seed((self._config.seed << 32) + step * 1009 + self._fabric.global_rank)
         rate = learning_rate_at(self._config, step)
         set_learning_rate(self._optimizer, rate)
-        lr, hr = self._tensor(batch.lr), self._tensor(batch.hr)
-        loss = F.l1_loss(self._model(lr), hr)
+        lr = self._tensor(batch.lr)
+        loss = F.l1_loss(self._model(lr), self._target(batch, lr))
         self._stepper.zero_grad(set_to_none=True)
         self._fabric.backward(loss)
         norm: Tensor = self._fabric.strategy.clip_gradients_norm(
@@ -134,6 +136,13 @@ class Trainer:
         self._stepper.step()
         self.average.update(step + 1)
         return StepResult(loss.detach(), norm.detach())
+
+    def _target(self, batch: Batch, lr: Tensor) -> Tensor:
+        if self._teacher is None:
+            return self._tensor(batch.hr)
+        with torch.no_grad():
+            target: Tensor = self._teacher(lr)
+        return target
 
     def _tensor(self, pictures: NDArray[np.uint8]) -> Tensor:
         levels = torch.from_numpy(pictures).to(self._fabric.device, non_blocking=True)

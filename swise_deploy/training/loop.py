@@ -17,6 +17,7 @@ from swise_deploy.training.batches import BatchStream, crop_source
 from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.display import Display
 from swise_deploy.training.engine import Trainer, build_network, launch_fabric
+from swise_deploy.training.form import FormOf, TrainedForm, as_it_is
 from swise_deploy.training.logbook import Logbook
 from swise_deploy.training.optimization import learning_rate_at
 from swise_deploy.training.picture_cache import PicturePairs, open_pairs
@@ -79,7 +80,11 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, *, resume: bool = False, stop: Callable[[], bool] = lambda: False
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    form_of: FormOf | None = None,
 ) -> TrainResult | None:
     """Train a network; everything is left in `config.out`.
 
@@ -87,6 +92,7 @@ def train(
         config: The run.
         resume: Continue the run that `config.out` holds.
         stop: Asked after every step; once it answers True the run saves and ends.
+        form_of: Makes what is trained for `config.qat`; swise_export.qat has one.
 
     Returns:
         Where the run stands, in the first process; None in the others.
@@ -97,7 +103,13 @@ def train(
         OutputError: Nothing can be written to `config.out`.
     """
     state = _state_to_resume(config.out, resume=resume)
-    precision, reason = resolve_precision(config.precision, config.accelerator)
+    if config.qat is None:
+        form_of = as_it_is
+        precision, reason = resolve_precision(config.precision, config.accelerator)
+    elif form_of is None:
+        raise InputError("training for INT8 needs swise_export. Start it as swise-train --qat")
+    else:
+        precision, reason = "fp32", "INT8 is imitated in it"
     reason = "as this run began" if resume else reason
     config = dataclasses.replace(config, precision=precision)
     fabric = launch_fabric(config, precision)
@@ -107,7 +119,7 @@ def train(
             pictures = open_pairs(
                 config.data, config.scale, root=config.cache, report=display.report
             )
-        run = _Run(fabric, config, pictures, display, stop)
+        run = _Run(fabric, config, pictures, display, stop, form_of=form_of)
         if state is not None:
             run.restore(state)
         run.train()
@@ -134,6 +146,8 @@ class _Run:
         pictures: PicturePairs,
         display: Display,
         stop: Callable[[], bool],
+        *,
+        form_of: FormOf,
     ) -> None:
         self._fabric, self._config, self._display, self._stop = fabric, config, display, stop
         self._pictures = pictures
@@ -151,9 +165,13 @@ class _Run:
         network, start = build_network(config)
         if start is not None:
             display.note(_start_note(config, start))
-        self._trainer = Trainer(fabric, config, network)
+        self._form: TrainedForm = form_of(network, config)
+        if self._form.note:
+            display.note(self._form.note)
+        self._trainer = Trainer(fabric, config, self._form)
         self._step = 0
         self._best_psnr_y_db: float | None = None
+        self._teacher_psnr_y_db: float | None = None
         self._trained_s = 0.0
         self._saved_step: int | None = None
         self._deadline = time.monotonic() + config.max_minutes * 60
@@ -179,6 +197,7 @@ class _Run:
         if fabric.is_global_zero:
             write_config(config)
             rewind_log(config.out, self._step)
+            self._score_teacher()
         stream = BatchStream(
             self._source,
             seed=config.seed,
@@ -199,6 +218,23 @@ class _Run:
                 self._make_steps(stream, logbook)
             finally:
                 stream.close()
+
+    def _score_teacher(self) -> None:
+        if self._form.teacher is None or not self._val_pairs:
+            return
+        teacher, student = (
+            mean_quality(
+                score_network(
+                    network, self._val_pairs, self._config.scale, device=self._fabric.device
+                )
+            ).psnr_y_db
+            for network in (self._form.teacher, self._trainer.average.network())
+        )
+        self._teacher_psnr_y_db = teacher
+        self._display.note(
+            f"step {self._step}: PSNR-Y {student:.3f} dB, and {teacher:.3f} dB of the network that "
+            "it learns from"
+        )
 
     def _make_steps(self, stream: BatchStream, logbook: Logbook) -> None:
         config = self._config
@@ -290,7 +326,8 @@ class _Run:
             )
             if best:
                 self._best_psnr_y_db = mean.psnr_y_db
-                write_weights(config.out / "best.safetensors", network, self._facts(mean))
+                plain = self._form.plain(network)
+                write_weights(config.out / "best.safetensors", plain, self._facts(mean))
         self._fabric.barrier()
 
     def _save(self) -> None:
@@ -306,7 +343,7 @@ class _Run:
             )
             write_weights(
                 self._config.out / "last.safetensors",
-                self._trainer.average.network(),
+                self._form.plain(self._trainer.average.network()),
                 self._facts(None),
             )
         self._saved_step = self._step
@@ -333,6 +370,9 @@ class _Run:
         weights = config.out / f"{config.model}_x{config.scale}.safetensors"
         with writing(weights) as temporary:
             temporary.write_bytes(source.read_bytes())
+        best, teacher = self._best_psnr_y_db, self._teacher_psnr_y_db
+        if self._form.finish is not None:
+            self._form.finish(weights, None if best is None or teacher is None else best - teacher)
         too_small = f"no crop of {config.patch_size} LR pixels fits in"
         return TrainResult(
             config=config,
