@@ -170,7 +170,9 @@ def int8_from_fp32(
     )
     with _quietly():
         quantizer.quantize_model()
+        quantizer.model.topological_sort()
     quantised: onnx.ModelProto = quantizer.model.model
+    _give_back(quantised, {layer.name for layer in layers})
     _own_scales(quantised)
     return quantised
 
@@ -183,6 +185,28 @@ def _along(scales: NDArray[np.float32], ndim: int, axis: int) -> NDArray[np.floa
     shape = [1] * ndim
     shape[axis] = -1
     return scales.reshape(shape)
+
+
+def _give_back(model: onnx.ModelProto, quantised: Collection[str]) -> None:
+    """Let only the quantised layers read rounded tensors.
+
+    The quantizer hands a rounded tensor to all who read it. What adds it to something else, as the
+    skip around a block does, would lose its precision and win nothing.
+    """
+    rounded = {
+        node.output[0]: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear"
+    }
+    original = {
+        node.output[0]: rounded[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in rounded
+    }
+    for node in model.graph.node:
+        if node.name not in quantised:
+            for i, name in enumerate(node.input):
+                node.input[i] = original.get(name, name)
 
 
 def _own_scales(model: onnx.ModelProto) -> None:

@@ -309,6 +309,29 @@ def test_a_plan_for_another_network_is_refused(run, swisenet):
         train(run, form_of=form_from_plan)
 
 
+class Skipping(torch.nn.Module):
+    """A convolution and a skip around it that reads the same tensor; x2."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.conv = torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.last = torch.nn.Conv2d(8, 12, 1)
+
+    def forward(self, lr):
+        x = self.first(lr)
+        return torch.nn.functional.pixel_shuffle(self.last(x + self.conv(x)), 2)
+
+
+def test_a_skip_around_a_rounded_layer_keeps_its_precision_in_both():
+    torch.manual_seed(0)
+    network = LoadedNetwork(Skipping().eval(), "skipping", 2, "", "0" * 64)
+    plan = plan_for(network, keep={"conv.weight"})
+    ours = upscaled(quantised_form(network.module, plan, name="skipping"))
+    (graph,) = session(exported(network, plan)).run(None, {"lr": picture()})
+    assert np.abs(ours - graph).max() < 1e-5
+
+
 class Recursive(torch.nn.Module):
     """One convolution, twice; x2."""
 
