@@ -211,7 +211,7 @@ def _onnx_source(
 def _affordable_tile(path: Path, memory_mib: int | None) -> int:
     cost = bytes_per_pixel(path)
     side = tile_side((memory_mib or DEFAULT_MEMORY_MIB) << 20, cost)
-    logger.info("%.0f bytes a pixel: tiles of %d pixels", cost, side)
+    logger.debug("%.0f bytes a pixel: tiles of %d pixels", cost, side)
     return side if memory_mib is not None else min(side, MAX_DEFAULT_TILE)
 
 
