@@ -46,7 +46,9 @@ logger = logging.getLogger(__name__)
 # Crops to calibrate on: this many LR pixels a side, of at most so many pictures.
 _CROP = 48
 _MOST_CROPS = 12
-_SENSITIVITY_CROPS = 6
+# What a layer loses alone is measured on smaller and fewer ones: it is measured for every layer.
+_SENSITIVITY_CROP = 32
+_SENSITIVITY_CROPS = 4
 # Held-out pictures are cut to this side, from their middle.
 _HELD_OUT_CROP = 96
 # Enters the names of kept results: raise it when the search measures something else.
@@ -137,7 +139,8 @@ class Int8Search:
             say(f"everything in INT8, ranges by {method}: {effect.drift_db:+.4f} dB")
         self.method: RangeMethod = max(methods, key=lambda m: drifts[m].noise_db)
         self._held_out = journals[self.method]
-        sensitivity = journal(crops[:_SENSITIVITY_CROPS], self.method)
+        small = textured_crops(crops, size=_SENSITIVITY_CROP, per_picture=1, scale=scale)
+        sensitivity = journal(_spread(small, _SENSITIVITY_CROPS), self.method)
         self._effects = measure_sensitivity(sensitivity, self.units, say=say)
 
     def plan(

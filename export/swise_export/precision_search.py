@@ -120,7 +120,7 @@ class Journal:
             try:
                 key, drift_db, noise_db = json.loads(line)
             except ValueError:
-                continue  # the last line of a run that was killed
+                continue  # an empty line, or half a line of a run that was killed
             self._known[key] = Effect(drift_db, noise_db)
 
     def _append(self, key: str, effect: Effect) -> None:
@@ -129,7 +129,8 @@ class Journal:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([key, effect.drift_db, effect.noise_db]) + "\n")
+                # The newline comes first: a run that was killed may have left half a line.
+                file.write("\n" + json.dumps([key, effect.drift_db, effect.noise_db]))
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._path}: {error.strerror or error}. "

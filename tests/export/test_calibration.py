@@ -1,0 +1,86 @@
+"""Crops, ranges, and what is kept between runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swise_deploy.errors import InputError
+from swise_deploy.models.checkpoint import LoadedNetwork
+from swise_deploy.protocol import Pair, pair_from_hr
+from swise_export.calibration import _ranges, calibrate, hash_of_pictures, textured_crops
+from swise_export.exporting import traced_form
+from swise_export.int8 import Int8Config, Int8Search, split_pictures
+from swise_export.quantization import find_layers
+
+from .test_quantization import picture
+
+
+def flat_with_one_busy_corner() -> Pair:
+    hr = np.full((64, 96, 3), 128, np.uint8)
+    hr[32:64, 64:96] = np.random.default_rng(0).integers(0, 256, (32, 32, 3))
+    return pair_from_hr("corner", hr, 2)
+
+
+def test_crops_are_where_the_texture_is() -> None:
+    pair = flat_with_one_busy_corner()
+    first, second = textured_crops([pair], size=16, per_picture=2, scale=2)
+    np.testing.assert_array_equal(first.lr, pair.lr[16:32, 32:48])
+    np.testing.assert_array_equal(first.hr, pair.hr[32:64, 64:96])
+    assert first.name != second.name
+
+
+def test_small_pictures_are_taken_whole() -> None:
+    pair = flat_with_one_busy_corner()
+    (crop,) = textured_crops([pair], size=100, per_picture=3, scale=2)
+    np.testing.assert_array_equal(crop.lr, pair.lr)
+
+
+def test_ranges_by_their_definitions() -> None:
+    # 0, 1/9999, ..., 1, and one outlier at 4.
+    values = np.append(np.linspace(0, 1, 9_999), 4.0).astype(np.float32)
+    found = _ranges(values, 4.0)
+    assert found["minmax"] == 4.0
+    assert found["percentile"] == pytest.approx(np.percentile(values, 99.99))
+    # Clipping one value in 10,000 by 3 costs 9e-4; levels of 4/127 instead of 1/127 cost
+    # (4/127)^2 / 12 = 8.3e-5: the outlier is worth keeping by that measure.
+    assert found["mse"] > 2
+    assert 0 < found["entropy"] <= 4
+    # Without the tail being so far out, clipping wins.
+    near = _ranges(np.append(np.linspace(0, 1, 999_999), 1.5).astype(np.float32), 1.5)
+    assert near["mse"] < 1.2
+
+
+def test_all_zero_input_has_no_range() -> None:
+    assert set(_ranges(np.zeros(10, np.float32), 0.0).values()) == {0.0}
+
+
+def test_calibration_is_kept_by_content(tmp_path: Path, network_x2: LoadedNetwork) -> None:
+    model = traced_form(network_x2)
+    layers = find_layers(model)[0][:6]
+    pairs = [picture(0), picture(1)]
+    said: list[str] = []
+    first = calibrate(model, layers, pairs, cache=tmp_path, say=said.append)
+    assert any("calibrating on p0" in line for line in said)
+    said.clear()
+    again = calibrate(model, layers, pairs, cache=tmp_path, say=said.append)
+    assert said == ["calibration on 2 crops: known from before"]
+    assert again.ranges == first.ranges
+    for name, weights in first.weights.items():
+        np.testing.assert_array_equal(again.weights[name].levels, weights.levels)
+        np.testing.assert_array_equal(again.weights[name].scales, weights.scales)
+    other = calibrate(model, layers, pairs[:1], cache=tmp_path, say=said.append)
+    assert other.pictures_sha256 == hash_of_pictures(pairs[:1]) != first.pictures_sha256
+
+
+def test_every_other_picture_is_held_out() -> None:
+    pairs = [picture(i, size=64) for i in range(5)]
+    crops, held_out = split_pictures(pairs, 2)
+    assert {crop.name.split()[0] for crop in crops} == {"p0", "p2", "p4"}
+    assert [pair.name for pair in held_out] == ["p1", "p3"]
+
+
+def test_one_picture_is_not_enough(network_x2: LoadedNetwork) -> None:
+    model = traced_form(network_x2)
+    with pytest.raises(InputError, match="at least 2 pictures"):
+        Int8Search(model, [picture(0)], scale=2, config=Int8Config())
