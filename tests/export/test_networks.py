@@ -28,7 +28,8 @@ SHORT = {
     "drcn": lambda _: LumaNetwork(drcn.DRCN(channels=8, recursions=3), 2, interpolated=True),
     "vdsr": lambda _: LumaNetwork(vdsr.VDSR(5, 8), 2, interpolated=True),
 }
-NAMES = [n for n in NETWORKS if not n.startswith("swisenet") and n not in {"lbnet_t", "fmen_s"}]
+RIVALS = [n for n in NETWORKS if not n.startswith("swisenet")]
+NAMES = [n for n in RIVALS if n not in {"lbnet_t", "fmen_s"}]
 KINDS = [(name, upsampler) for name in NAMES for upsampler in NETWORKS[name].upsamplers]
 CARDS = ("sm86", "sm89", "sm120")
 SIZES = [(1, 1, 1), (2, 3, 5), (1, 17, 23), (1, 32, 24)]
@@ -114,12 +115,13 @@ def test_a_real_engine_is_built(exported, tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", CARDS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", ["lbnet", "swinir_light"])
-def test_the_transformers_build_at_full_depth_for_every_card(
+@pytest.mark.parametrize("name", RIVALS)
+def test_every_network_builds_at_full_depth_for_every_card(
     exported, tmp_path, name, precision, target
 ):
     _, path = exported(name, precision=precision, short=False)
     manifest = build(path, tmp_path, target, level=None)
+    assert manifest.precision_asked == precision
     assert manifest.precision_found.share(precision) > 0.99
 
 
