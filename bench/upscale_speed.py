@@ -52,9 +52,10 @@ def main() -> int:
     watch = QuietnessWatch()
     found = {"share": _share, "memory": _memory, "tiles": _tiles}[arguments.what](arguments)
     if arguments.output:
+        asked = [Path(argument).name for argument in sys.argv[1:]]  # where folders lie says nothing
         document = {
             "schema_version": 1,
-            "command": shlex.join(["bench/upscale_speed.py", *sys.argv[1:]]),
+            "command": shlex.join(["bench/upscale_speed.py", *asked]),
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             **found,
             "warning": watch.finish().warning,
