@@ -20,16 +20,13 @@ from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.models.checkpoint import LoadedNetwork
 from swise_deploy.training.config import TrainConfig
-from swise_deploy.training.form import TrainedForm
+from swise_deploy.training.form import PLAN_NAME, TrainedForm
 from swise_export.deploy_form import DeployScaleWiseUpsample, deploy_form
 from swise_export.exporting import traced
 from swise_export.int8 import planned_layers
 from swise_export.plain_form import network_from_deploy_form
 from swise_export.precision_plan import PrecisionPlan, read_plan, write_plan
 from swise_export.quantization import LEVELS, Layer, scale_from_range
-
-PLAN_NAME = "precision_plan.json"
-"""What a run leaves beside its weights, for `swise-export --precision-plan`."""
 
 
 def form_from_plan(network: nn.Module, config: TrainConfig) -> TrainedForm:

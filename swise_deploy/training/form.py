@@ -8,6 +8,9 @@ from torch import nn
 
 from swise_deploy.training.config import TrainConfig
 
+PLAN_NAME = "precision_plan.json"
+"""What a run for INT8 leaves beside its weights, for `swise-export --precision-plan`."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainedForm:

@@ -37,7 +37,6 @@ from swise_deploy.training.validation import (
     pairs_from_folder,
     score_network,
 )
-from swise_deploy.training.warm_start import WarmStart
 from swise_deploy.training.window import Summary, Window
 
 
@@ -164,7 +163,7 @@ class _Run:
             )
         network, start = build_network(config)
         if start is not None:
-            display.note(_start_note(config, start))
+            display.note(f"started with {start.summary(str(config.init), config.scale)}")
         self._form: TrainedForm = form_of(network, config)
         if self._form.note:
             display.note(self._form.note)
@@ -389,17 +388,6 @@ class _Run:
             data_key=self._pictures.key,
             precision_reason=precision_reason,
         )
-
-
-def _start_note(config: TrainConfig, start: WarmStart) -> str:
-    parts = [f"{len(start.copied)} tensors from {config.init}"]
-    if start.resampled:
-        parts.append(f"{len(start.resampled)} resampled to x{config.scale}")
-    if start.fresh:
-        parts.append(f"{len(start.fresh)} fresh ({', '.join(start.fresh[:4])})")
-    if start.unused:
-        parts.append(f"{len(start.unused)} not used ({', '.join(start.unused[:4])})")
-    return "started with " + ", ".join(parts)
 
 
 def _finite_or_none(value: float) -> float | None:

@@ -16,6 +16,7 @@ from swise_deploy.models.registry import NETWORKS
 from swise_deploy.protocol import mean_quality
 from swise_deploy.training.config import TrainConfig, toml_from_config
 from swise_deploy.training.display import clock
+from swise_deploy.training.form import PLAN_NAME
 from swise_deploy.training.loop import TrainResult
 from swise_deploy.training.run_files import read_log
 from swise_deploy.training.validation import pairs_from_folder, score_network
@@ -94,6 +95,7 @@ def card_text(
             f"- Machine: {platform.machine()}, torch {torch.__version__}, Python "
             f"{platform.python_version()}\n"
             f"- Started from {config.init.name if config.init else 'random weights'}\n"
+            f"{_learnt_from(config)}"
             f"- Averaged weights (decay {config.ema_decay:g}) are what is saved"
         ),
         f"## Data\n\n{result.num_pictures} pictures trained on, {result.num_validation} validated "
@@ -103,14 +105,27 @@ def card_text(
             "`swise-train --config settings.toml --data DIR --out DIR` with these settings:\n\n"
             f"```toml\n{_shareable_settings(config)}```"
         ),
-        f"## Use\n\n```\nswise-export --weights {shlex.quote(result.weights.name)} --fp16\n```",
+        f"## Use\n\n```\n{_export_command(result)}\n```",
     ]
     return "\n\n".join(sections) + "\n"
 
 
+def _export_command(result: TrainResult) -> str:
+    precision = "--fp16" if result.config.qat is None else f"--int8 --precision-plan {PLAN_NAME}"
+    return f"swise-export --weights {shlex.quote(result.weights.name)} {precision}"
+
+
+def _learnt_from(config: TrainConfig) -> str:
+    if config.qat is None:
+        return ""
+    return (
+        f"- Learnt to give what these weights give in fp32, rounded to INT8 by {config.qat.name}\n"
+    )
+
+
 def _shareable_settings(config: TrainConfig) -> str:
     """The settings less the folders of the machine that it ran on."""
-    own = {"data", "out", "cache", "val", "test", "init"}
+    own = {"data", "out", "cache", "val", "test", "init", "qat"}
     lines = toml_from_config(config).splitlines(keepends=True)
     return "".join(line for line in lines if line.split(" =")[0] not in own)
 

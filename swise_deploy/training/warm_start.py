@@ -38,6 +38,17 @@ class WarmStart:
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
 
+    def summary(self, source: str, scale: int) -> str:
+        """What came from where, as a clause for the user."""
+        parts = [f"{len(self.copied)} tensors from {source}"]
+        if self.resampled:
+            parts.append(f"{len(self.resampled)} resampled to x{scale}")
+        if self.fresh:
+            parts.append(f"{len(self.fresh)} fresh ({', '.join(self.fresh[:4])})")
+        if self.unused:
+            parts.append(f"{len(self.unused)} not used ({', '.join(self.unused[:4])})")
+        return ", ".join(parts)
+
 
 def warm_start_from_file(
     path: Path, network: nn.Module, scale: int, *, exclude: Sequence[str] = ()

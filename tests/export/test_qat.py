@@ -14,6 +14,7 @@ from swise_deploy.models.checkpoint import LoadedNetwork, open_network
 from swise_deploy.models.registry import network_module
 from swise_deploy.training.averaging import WeightAverage
 from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.form import PLAN_NAME
 from swise_deploy.training.loop import train
 from swise_deploy.training.run_files import read_log
 from swise_export import cli_train
@@ -21,7 +22,7 @@ from swise_export.deploy_form import deploy_form
 from swise_export.exporting import traced
 from swise_export.plain_form import network_from_deploy_form
 from swise_export.precision_plan import PlannedLayer, PrecisionPlan, read_plan, write_plan
-from swise_export.qat import PLAN_NAME, form_from_plan, quantised_form
+from swise_export.qat import form_from_plan, quantised_form
 from swise_export.quantization import (
     find_layers,
     int8_from_fp32,
@@ -283,6 +284,10 @@ def test_the_command_trains_in_int8_and_says_how_much_of_the_network(run, capsys
     assert out.strip().endswith("fsrcnn_x2.safetensors")
     assert "8 layers in INT8, 97.5% of the Mult-Adds" in err
     assert "dB of the network that it learns from" in err
+    card = (run.out / "README.md").read_text()
+    assert (
+        f"swise-export --weights fsrcnn_x2.safetensors --int8 --precision-plan {PLAN_NAME}" in card
+    )
 
 
 def test_training_for_int8_without_the_exporter_is_refused(run):
