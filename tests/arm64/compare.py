@@ -9,7 +9,8 @@ from PIL import Image
 # ONNX Runtime has other kernels on each processor, which add in another order. Fp16 sums then round
 # to a neighbouring 8-bit level here and there; an int8 activation that lands on the other side of a
 # rounding boundary is one step of the quantiser off, and that spreads to the pixels it feeds.
-# Int8 with 8-bit weights fails on x86-64 without VNNI, whose 16-bit sums saturate: docs/jetson.md.
+# Int8 whose outputs are quantised too fails on x86-64 without VNNI, where 16-bit sums saturate:
+# docs/jetson.md.
 LEAST_PSNR_DB = 45.0
 
 

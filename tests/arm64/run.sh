@@ -71,6 +71,7 @@ chroot "$root" python3 -c 'import platform; print(platform.machine(), platform.p
 echo "== swise-doctor"
 in_arm64 swise_engines.cli_doctor
 
+how="--runner onnxruntime --threads 1 --quiet" # the same runner on both, whatever else is there
 picture=${PICTURE:-$root/work/picture.png}
 [ -n "${PICTURE:-}" ] || "$python" "$here/compare.py" draw "$picture"
 [ "$picture" = "$root/work/picture.png" ] || cp "$picture" "$root/work/picture.png"
@@ -79,9 +80,9 @@ for artefact in "$@"; do
     cp "${artefact%.onnx}".* "$root/work/"
     echo "== $name: swise-upscale"
     "$python" -c 'import sys; from swise_engines.cli_upscale import main; sys.exit(main(sys.argv[1:]))' \
-        "$picture" --model "$artefact" -o "$root/work/$name.here.png" --threads 1 --quiet
+        "$picture" --model "$artefact" -o "$root/work/$name.here.png" $how
     in_arm64 swise_engines.cli_upscale \
-        /work/picture.png --model "/work/$name.onnx" -o "/work/$name.arm64.png" --threads 1 --quiet
+        /work/picture.png --model "/work/$name.onnx" -o "/work/$name.arm64.png" $how
     "$python" "$here/compare.py" compare "$root/work/$name.here.png" "$root/work/$name.arm64.png"
     echo "== $name: swise-bench (emulated)"
     in_arm64 swise_bench.cli "/work/$name.onnx" --lr 16x12 --threads 1 --runs 1 --seconds 0.1
