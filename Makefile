@@ -46,4 +46,5 @@ test-pythons:
 
 test-arm64: install
 	$(BIN)/swise-export --fp16 -o out/arm64/swisenet_x2_fp16.onnx
+	$(BIN)/swise-export --int8 -o out/arm64/swisenet_x2_int8.onnx
 	sudo env PYTHON=$(abspath $(BIN)/python) tests/arm64/run.sh out/arm64/*.onnx

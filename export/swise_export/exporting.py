@@ -225,7 +225,20 @@ def traced(
         finally:
             for handle in handles:
                 handle.remove()
+    _own_weights(model)
     return model
+
+
+def _own_weights(model: onnx.ModelProto) -> None:
+    """Give every layer its weights: the tracer stores equal tensors once, behind an Identity."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    aliases = [n for n in model.graph.node if n.op_type == "Identity" and n.input[0] in stored]
+    for node in aliases:
+        own = onnx.TensorProto()
+        own.CopyFrom(stored[node.input[0]])
+        own.name = node.output[0]
+        model.graph.initializer.append(own)
+        model.graph.node.remove(node)
 
 
 def _tensor_facts(value: onnx.ValueInfoProto, io: PictureIO) -> TensorFacts:

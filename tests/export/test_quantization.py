@@ -21,6 +21,8 @@ from swise_export.quantization import (
     scale_from_range,
 )
 
+from .conftest import loaded_swisenet
+
 STEP = 2.0**-6
 
 
@@ -146,6 +148,15 @@ def test_layers_too_small_to_matter_are_left_out(network_x2: LoadedNetwork) -> N
     everything = {layer.name for layer in find_layers(model, least_share=0)[0]}
     assert "/global_skip/Conv" in everything - names  # a matrix product on one pixel
     assert "/head/Conv" in names
+
+
+def test_equal_weights_of_two_layers_are_found_in_both() -> None:
+    # The tracer stores equal tensors once; a fresh SwiseNet's conv3 and conv5 are all zero.
+    network = loaded_swisenet(2)
+    for unit in network.module.body.units[0].units:
+        unit.conv3.weight.data.zero_()
+    names = {layer.name for layer in find_layers(traced_form(network))[0]}
+    assert {f"/body/units.0/units.{i}/conv3/Conv" for i in range(3)} <= names
 
 
 @pytest.fixture
