@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from swise_deploy.errors import BackendMissingError, OutputError, QualityGateError
+from swise_deploy.errors import BackendMissingError, QualityGateError
+from swise_deploy.files import staging
 from swise_deploy.images import sample_paths
 from swise_deploy.models.checkpoint import LoadedNetwork
 from swise_deploy.models.torch_runner import TorchRunner
@@ -96,7 +96,7 @@ def export_verified(
     pairs = read_pairs(images or sample_paths(), network.scale)
     if config.size is not None:
         pairs = _cut_to_size(pairs, config.size, network.scale)
-    with _staging(path) as folder:
+    with staging(path) as folder:
         staged = folder / path.name
         attempts = find_attempts(network, config, pairs, calibration, say)
         attempt, manifest, pictures = _first_that_passes(
@@ -205,21 +205,6 @@ def _draw(
         say(f"no picture of drift against share: {error}")
         return None
     return path
-
-
-@contextlib.contextmanager
-def _staging(path: Path) -> Iterator[Path]:
-    """A folder beside the target, where an artefact waits until it has passed."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {path.parent}: {error.strerror or error}. "
-            "Choose a folder that is writable and has room"
-        ) from error
-    with folder as name:
-        yield Path(name)
 
 
 def _cut_to_size(pairs: Sequence[Pair], size: tuple[int, int], scale: int) -> list[Pair]:

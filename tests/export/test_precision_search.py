@@ -59,6 +59,16 @@ def test_as_much_is_lowered_as_the_budget_allows(budget: float, expected: set[st
     assert {unit.name for unit in found.units} == expected
 
 
+def test_what_costs_much_and_wins_nothing_is_left_out_of_any_budget() -> None:
+    units = (*UNITS[:2], Unit("picture", ("small",), 1), Unit("cheap", ("tiny",), 1))
+    # Of a loss of 0.231, "picture" causes 0.4% with 1.1% of the Mult-Adds; "cheap" 87%.
+    journal = Journal(AdditiveNetwork())
+    effects = measure_sensitivity(journal, units)
+    found = place(journal, units, effects, max_drift_db=1.0, all_mult_adds=100)
+    assert {unit.name for unit in found.units} == {"big", "middle", "picture"}
+    assert max(step.mult_adds_share for step in found.steps) == pytest.approx(0.87)
+
+
 def test_every_step_says_its_share_and_drift() -> None:
     steps = placement(0.012).steps
     assert steps == tuple(sorted(steps, key=lambda s: (s.mult_adds_share, s.drift_db)))
