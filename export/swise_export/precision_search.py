@@ -21,8 +21,8 @@ from swise_export.quantization import Layer
 logger = logging.getLogger(__name__)
 
 _PARETO_SHARES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-# What is left out of INT8 whatever the budget: units that cause so many times more of the error than
-# they have of the Mult-Adds, as long as all of them together have next to none.
+# What is left out of INT8 whatever the budget: units that cause so many times more of the error
+# than they have of the Mult-Adds, as long as all of them together have next to none.
 _POOR_BARGAIN = 10
 _LEFT_OUT_SHARE = 0.01
 # How many of the next best units are tried one by one where the next one does not fit.
@@ -178,8 +178,8 @@ def place(
 ) -> Placement:
     """Lower as many units as the drift allows, those first that win most for what they cost.
 
-    Left out even where the drift allows them are the last few, of 1% of the Mult-Adds together, that
-    cause over ten times their share of the error: in SwiseNet the bicubic picture itself.
+    Left out even where the drift allows them are the last few, of 1% of the Mult-Adds together,
+    that cause over ten times their share of the error: in SwiseNet the bicubic picture itself.
 
     Args:
         journal: Measures on pictures that were not calibrated on.

@@ -151,7 +151,10 @@ def test_a_verdict_is_kept_for_the_same_files_and_threads(
     choose_fastest([first, second], cache=cache, threads=1)
     assert len(measured) == 3
     for kept in cache.iterdir():
-        kept.write_text(json.dumps({"schema_version": fastest.SCHEMA_VERSION, "winner": "nobody"}), encoding="utf-8")
+        kept.write_text(
+            json.dumps({"schema_version": fastest.SCHEMA_VERSION, "winner": "nobody"}),
+            encoding="utf-8",
+        )
     assert choose_fastest([first, second], cache=cache, threads=1).candidate is second
 
 
