@@ -88,7 +88,7 @@ def test_report_manifest_and_graph_agree(
     assert main([*arguments, "-o", str(again), "--rest", "fp32"]) == 2
     assert "made for rest fp16, not fp32" in capsys.readouterr().err
     assert main(["--int8", "--precision-plan", str(plan), "-o", str(again)]) == 2
-    assert "was made for weights" in capsys.readouterr().err
+    assert "was made for model fsrcnn, not swisenet" in capsys.readouterr().err
 
 
 def test_rest_in_fp32_stays_at_the_opset_that_tensorrt_8_6_reads(
