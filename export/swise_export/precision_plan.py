@@ -116,7 +116,10 @@ class PrecisionPlan:
             values["drift_by_step"] = tuple(Step(**step) for step in steps)
             return cls(**cast("dict[str, Any]", values))
         except (KeyError, TypeError) as error:
-            raise InputError(f"the precision plan cannot be read: {error}") from error
+            raise InputError(
+                f"the precision plan cannot be read ({type(error).__name__}: {error}). Make it "
+                "again: swise-export --int8 --precision-plan NEW.json"
+            ) from error
 
 
 def write_plan(path: Path, plan: PrecisionPlan) -> None:
