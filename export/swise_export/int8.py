@@ -262,7 +262,8 @@ def int8_model(
     layers = planned_layers(model, recipe.plan)
     if layers:
         ranges = {layer.name: layer.range for layer in recipe.plan.int8_layers}
-        model = int8_from_fp32(model, layers, ranges=ranges, weights=recipe.weights)
+        stored: Literal["int8", "fp32"] = "fp32" if recipe.plan.rest == "fp32" else "int8"
+        model = int8_from_fp32(model, layers, ranges=ranges, weights=recipe.weights, stored=stored)
     if recipe.plan.rest == "fp32":
         return HalfModel(model, (), ())
     return fp16_from_fp32(model, range_images)

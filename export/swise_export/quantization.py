@@ -11,6 +11,7 @@ import copy
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -117,6 +118,7 @@ def int8_from_fp32(
     *,
     ranges: Mapping[str, float],
     weights: Mapping[str, Int8Weights],
+    stored: Literal["int8", "fp32"] = "int8",
 ) -> onnx.ModelProto:
     """Quantise some layers of an fp32 model; the rest stays as it is.
 
@@ -126,6 +128,8 @@ def int8_from_fp32(
         ranges: Largest magnitude that each layer's input takes, by layer name. Layers that share
             an input share its QuantizeLinear: the first one's range counts.
         weights: Their weights, by layer name.
+        stored: How weights lie in the file: as their levels, or in fp32 with a QuantizeLinear that
+            gives the levels, which is what TensorRT 8 documents.
     """
     # Only here: the quantizer takes a moment to import.
     from onnxruntime.quantization import QuantType
@@ -164,6 +168,7 @@ def int8_from_fp32(
             "ActivationSymmetric": True,
             "WeightSymmetric": True,
             "QuantizeBias": False,
+            "AddQDQPairToWeight": stored == "fp32",
             "OpTypesToExcludeOutputQuantization": list(_CHANNEL_AXIS),
             "TensorQuantOverrides": overrides,
         },

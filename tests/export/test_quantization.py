@@ -114,6 +114,23 @@ def test_form_is_what_tensorrt_asks_of_explicit_quantisation() -> None:
     assert list(nodes["Add"][0].input) == ["x", "y"]  # outputs are not quantised
 
 
+def test_weights_in_fp32_quantise_to_the_same_levels() -> None:
+    model = two_layers(np.random.default_rng(0).standard_normal((3, 3)))
+    layers, _ = find_layers(model)
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = {y.name: rounded_to_nearest(stored[y.weight], 0) for y in layers}
+    ranges = dict.fromkeys(weights, 1.0)
+    wide = int8_from_fp32(model, layers, ranges=ranges, weights=weights, stored="fp32")
+    onnx.checker.check_model(wide)
+    producers = {name: n for n in wide.graph.node for name in n.output}
+    conv = next(n for n in wide.graph.node if n.name == "first")
+    chain = producers[producers[conv.input[1]].input[0]]
+    assert (chain.op_type, chain.input[0]) == ("QuantizeLinear", "w1")
+    lr = np.random.default_rng(1).random((1, 3, 4, 5), np.float32)
+    narrow = int8_from_fp32(model, layers, ranges=ranges, weights=weights)
+    np.testing.assert_allclose(run(wide, lr), run(narrow, lr), rtol=1e-6)
+
+
 @pytest.mark.parametrize("largest", [0.0, 1e-9, 3e-4, 1.0, 777.7, 60000.0])
 def test_a_scale_is_a_positive_number_that_fp16_holds(largest: float) -> None:
     scale = scale_from_range(largest)
