@@ -9,17 +9,14 @@ import onnx
 from swise_deploy.protocol import Pair
 from swise_export.calibration import textured_crops
 from swise_export.gating import GatedNetwork, gated_fp16
+from swise_export.half_rounding import MOVES
 
 logger = logging.getLogger(__name__)
 
 _CROP = 48
 _MOST_CROPS = 4
-# These pass values on as they are, or compute sizes.
-_UNROUNDED = frozenset(
-    {"Cast", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten"}
-    | {"Gather", "Identity", "Pad", "Reshape", "Shape", "Slice", "SpaceToDepth", "Split"}
-    | {"Squeeze", "Transpose", "Unsqueeze"}
-)
+# Nothing is rounded in these: they pass values on, or compute sizes.
+_UNROUNDED = MOVES | {"Cast", "ConstantOfShape", "Shape"}
 
 
 def nodes_for_fp32(

@@ -10,6 +10,7 @@ in 16 bits and saturate, which no edge device does.
 import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from swise_deploy.metrics import LUMA_WEIGHTS
 from swise_deploy.protocol import Pair
 from swise_deploy.runner import float_from_image
+from swise_export.half_rounding import barrier
 from swise_export.quantization import Layer
 
 _SWITCHES = "swise.switches"
@@ -71,7 +73,6 @@ def gated_fp16(full: onnx.ModelProto, nodes_to_switch: Sequence[str]) -> onnx.Mo
         for value in (*shaped.graph.value_info, *shaped.graph.output)
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
-    outputs = {value.name for value in full.graph.output}
     numbers = {name: i for i, name in enumerate(nodes_to_switch)}
     nodes: list[onnx.NodeProto] = _switch_nodes(len(numbers))
     for node in gated.graph.node:
@@ -84,17 +85,14 @@ def gated_fp16(full: onnx.ModelProto, nodes_to_switch: Sequence[str]) -> onnx.Mo
                 wide = f"{name}/full"
                 node.output[i] = wide
                 nodes.extend(_rounded_to_half(wide, switch, name))
-    assert outputs == {value.name for value in gated.graph.output}
     return _with_nodes(gated, nodes, len(numbers))
 
 
 def _rounded_to_half(wide: str, switch: str, name: str) -> list[onnx.NodeProto]:
-    # The Reshape keeps ONNX Runtime from cancelling the two casts.
-    half, shape, kept, back = (f"{name}/{part}" for part in ("half", "shape", "kept", "back"))
+    half, kept, back = (f"{name}/{part}" for part in ("half", "kept", "back"))
     return [
         helper.make_node("Cast", [wide], [half], to=TensorProto.FLOAT16),
-        helper.make_node("Shape", [half], [shape]),
-        helper.make_node("Reshape", [half, shape], [kept]),
+        *barrier(half, kept),
         helper.make_node("Cast", [kept], [back], to=TensorProto.FLOAT),
         helper.make_node("Where", [switch, back, wide], [name]),
     ]
@@ -155,7 +153,10 @@ class GatedNetwork:
         self._numbers = {name: i for i, name in enumerate(units)}
         self._batches = _batches(pairs)
         self._border = scale
-        self._full = self._run(frozenset())
+
+    @cached_property
+    def _full(self) -> list[NDArray[np.float64]]:
+        return self._run(frozenset())
 
     def effect(self, lowered: Collection[str]) -> Effect:
         """Lower the precision of some units, run every picture, compare with full precision."""

@@ -10,11 +10,11 @@ casts apart.
 import onnx
 from onnx import helper
 
-# These pass values on as they are: what they give was rounded before.
-_MOVES = frozenset(
+MOVES = frozenset(
     {"Concat", "Constant", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity"}
     | {"Pad", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
+"""Operators that pass values on as they are: what they give was rounded before."""
 
 
 def with_half_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -35,12 +35,19 @@ def with_half_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
         for i, name in enumerate(node.input):
             node.input[i] = renamed.get(name, name)
         rounded.graph.node.append(node)
-        if node.op_type in _MOVES:
+        if node.op_type in MOVES:
             continue
         for name in node.output:
             if name in halves:
-                shape, barrier = f"{name}/shape", f"{name}/half"
-                rounded.graph.node.append(helper.make_node("Shape", [name], [shape]))
-                rounded.graph.node.append(helper.make_node("Reshape", [name, shape], [barrier]))
-                renamed[name] = barrier
+                renamed[name] = f"{name}/half"
+                rounded.graph.node.extend(barrier(name, renamed[name]))
     return rounded
+
+
+def barrier(half: str, kept: str) -> list[onnx.NodeProto]:
+    """Nodes that pass an fp16 tensor on in a way that keeps ONNX Runtime's casts apart."""
+    shape = f"{half}/shape"
+    return [
+        helper.make_node("Shape", [half], [shape]),
+        helper.make_node("Reshape", [half, shape], [kept]),
+    ]

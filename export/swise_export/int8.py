@@ -118,23 +118,18 @@ class Int8Search:
         )
         self.units = units_from_layers(self.layers)
         names = [layer.name for layer in self.layers]
-        everything = {layer.name for layer in self.layers}
+        methods = RANGE_METHODS if config.method is None else (config.method,)
+        graphs = {method: self._gated(model, method) for method in methods}
 
         def journal(pictures: Sequence[Pair], method: RangeMethod) -> Journal:
-            quantised = int8_from_fp32(
-                model,
-                self.layers,
-                ranges=self.calibration.ranges[method],
-                weights=self.calibration.weights,
+            path = _journal_path(config.cache, graphs[method], pictures)
+            network = GatedNetwork(
+                graphs[method], names, pictures, scale=scale, threads=config.threads
             )
-            gated = gated_int8(model, quantised, self.layers)
-            path = _journal_path(config.cache, gated, pictures)
-            network = GatedNetwork(gated, names, pictures, scale=scale, threads=config.threads)
             return Journal(network, path)
 
-        methods = RANGE_METHODS if config.method is None else (config.method,)
         journals = {method: journal(held_out, method) for method in methods}
-        drifts = {method: found.effect(everything) for method, found in journals.items()}
+        drifts = {method: found.effect(names) for method, found in journals.items()}
         for method, effect in drifts.items():
             say(f"everything in INT8, ranges by {method}: {effect.drift_db:+.4f} dB")
         self.method: RangeMethod = max(methods, key=lambda m: drifts[m].noise_db)
@@ -142,6 +137,15 @@ class Int8Search:
         small = textured_crops(crops, size=_SENSITIVITY_CROP, per_picture=1, scale=scale)
         sensitivity = journal(_spread(small, _SENSITIVITY_CROPS), self.method)
         self._effects = measure_sensitivity(sensitivity, self.units, say=say)
+
+    def _gated(self, model: onnx.ModelProto, method: RangeMethod) -> onnx.ModelProto:
+        quantised = int8_from_fp32(
+            model,
+            self.layers,
+            ranges=self.calibration.ranges[method],
+            weights=self.calibration.weights,
+        )
+        return gated_int8(model, quantised, self.layers)
 
     def plan(
         self, max_drift_db: float, *, model_name: str, scale: int, form: str, weights_sha256: str
