@@ -10,7 +10,6 @@ is kept in OUTPUT.partial, so that a run that was stopped goes on. Prints the ta
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from platformdirs import user_cache_path
 
 from swise_deploy.console import progress, run_command
 from swise_deploy.errors import InputError
-from swise_deploy.files import sha256_of, write_json
+from swise_deploy.files import append_json_line, read_json_lines, sha256_of, write_json
 from swise_deploy.images import find_images, sample_paths
 from swise_deploy.metrics import quality
 from swise_deploy.models.checkpoint import LoadedNetwork, open_network
@@ -209,14 +208,7 @@ class Scores:
 
     def __init__(self, path: Path, network: LoadedNetwork) -> None:
         self._path, self._network = path, network
-        self._known: dict[str, float] = {}
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    key, value = json.loads(line)
-                except ValueError:
-                    continue  # half a line of a run that was killed
-                self._known[key] = value
+        self._known: dict[str, float] = dict(read_json_lines(path))
 
     def mean(self, artefact: Path | None, pairs: Sequence[Pair], threads: int) -> float:
         """Mean PSNR-Y of an ONNX file, or of fp32 torch, computed as a device does."""
@@ -240,8 +232,7 @@ class Scores:
 
     def _keep(self, key: str, psnr_y_db: float) -> None:
         self._known[key] = psnr_y_db
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps([key, psnr_y_db]))
+        append_json_line(self._path, [key, psnr_y_db])
 
 
 def markdown(rows: Sequence[Row]) -> str:

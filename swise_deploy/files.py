@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from swise_deploy.errors import InputError, OutputError, SwiseError
 
@@ -100,6 +101,25 @@ def _refuse_folder(path: Path) -> None:
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The values of a file with one JSON value a line, which need not exist yet.
+
+    Empty lines are left out, and a line that a kill cut short.
+    """
+    values: list[Any] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            values.append(json.loads(line))
+    return values
+
+
+def append_json_line(path: Path, value: object) -> None:
+    """Append a JSON value to a file that `read_json_lines` reads."""
+    with path.open("a", encoding="utf-8") as file:
+        # The newline comes first: a run that was killed may have left half a line.
+        file.write("\n" + json.dumps(value))
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:

@@ -39,21 +39,9 @@ def measure_ranges(model: onnx.ModelProto, images: Sequence[RgbImage]) -> list[A
         for value in shaped.graph.value_info
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
     producers = [(n, name) for n in model.graph.node for name in n.output if name in floats]
-    kept = {value.name for value in watched.graph.output}
-    watched.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for _, name in producers
-        if name not in kept
-    )
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
     names = [name for _, name in producers]
+    session = session_watching(model, names)
     largest = dict.fromkeys(names, 0.0)
     feed = session.get_inputs()[0]
     for image in images:
@@ -66,6 +54,23 @@ def measure_ranges(model: onnx.ModelProto, images: Sequence[RgbImage]) -> list[A
     ]
     _refuse_non_finite(ranges)
     return ranges
+
+
+def session_watching(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
+    """A session on the CPU that gives some fp32 tensors of a model beside its outputs."""
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    kept = {value.name for value in watched.graph.output}
+    watched.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in names
+        if name not in kept
+    )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(
+        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _refuse_non_finite(ranges: Iterable[ActivationRange]) -> None:

@@ -12,13 +12,13 @@ from typing import Literal, get_args
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from swise_deploy.files import writing
 from swise_deploy.protocol import Pair
 from swise_deploy.runner import float_from_image
+from swise_export.activations import session_watching
 from swise_export.quantization import (
     LEVELS,
     Int8Weights,
@@ -182,21 +182,9 @@ def _collect(
 ) -> _Statistics:
     nodes = {node.name: node for node in model.graph.node}
     tensors = list(dict.fromkeys(layer.input for layer in layers))
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    feed = watched.graph.input[0].name
-    outputs = {value.name for value in watched.graph.output}
+    feed = model.graph.input[0].name
     fetched = [name for name in tensors if name != feed]
-    watched.graph.output.extend(
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in fetched
-        if name not in outputs
-    )
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = session_watching(model, fetched)
     largest = dict.fromkeys(tensors, 0.0)
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
     moments: dict[str, list[NDArray[np.float64]]] = {}

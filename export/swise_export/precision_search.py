@@ -7,7 +7,6 @@ the same network, pictures and budget give the same placement.
 """
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swise_deploy.errors import OutputError
+from swise_deploy.files import append_json_line, read_json_lines
 from swise_export.gating import Effect, GatedNetwork
 from swise_export.quantization import Layer
 
@@ -101,8 +101,8 @@ class Journal:
         self._network = network
         self._path = path
         self._known: dict[str, Effect] = {}
-        if path is not None:
-            self._read(path)
+        for key, drift_db, noise_db in read_json_lines(path) if path is not None else []:
+            self._known[key] = Effect(drift_db, noise_db)
 
     def knows(self, lowered: Collection[str]) -> bool:
         """Whether a placement was measured before."""
@@ -117,24 +117,12 @@ class Journal:
             self._append(key, effect)
         return self._known[key]
 
-    def _read(self, path: Path) -> None:
-        if not path.exists():
-            return
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                key, drift_db, noise_db = json.loads(line)
-            except ValueError:
-                continue  # an empty line, or half a line of a run that was killed
-            self._known[key] = Effect(drift_db, noise_db)
-
     def _append(self, key: str, effect: Effect) -> None:
         if self._path is None:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                # The newline comes first: a run that was killed may have left half a line.
-                file.write("\n" + json.dumps([key, effect.drift_db, effect.noise_db]))
+            append_json_line(self._path, [key, effect.drift_db, effect.noise_db])
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._path}: {error.strerror or error}. "

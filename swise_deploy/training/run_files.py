@@ -7,7 +7,6 @@ last.safetensors             averaged weights, weight norm folded, as of the las
 best.safetensors             the same, at the best validation
 """
 
-import contextlib
 import json
 import pickle
 import zipfile
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from swise_deploy.errors import InputError
-from swise_deploy.files import writing
+from swise_deploy.files import read_json_lines, writing
 from swise_deploy.training.config import (
     TrainConfig,
     config_from_layers,
@@ -135,12 +134,7 @@ def write_weights(path: Path, network: nn.Module, facts: Mapping[str, str]) -> N
 
 def read_log(out: Path) -> list[dict[str, Any]]:
     """The records of log.jsonl; a line that a kill cut short is left out."""
-    path = out / "log.jsonl"
-    records: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
-    return records
+    return read_json_lines(out / "log.jsonl")
 
 
 def rewind_log(out: Path, step: int) -> None:
