@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,17 +27,9 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _refuse_folder(path)
-        # The suffix stays last: Pillow and others choose the format by it.
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _create_beside(path)
         yield temporary
         _flush(temporary)
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
     except Exception as error:
         reason = _reason(error, temporary)
@@ -91,6 +84,18 @@ def staging(path: Path) -> Iterator[Path]:
             yield Path(name)
         except OutputError as error:
             raise OutputError(str(error).replace(name, str(path.parent))) from error
+
+
+def _create_beside(path: Path) -> Path:
+    """An empty file with the permissions that any new one gets.
+
+    tempfile's are for their owner alone, and the umask that would widen them cannot be read without
+    setting it, which other threads that write would see.
+    """
+    # The suffix stays last: Pillow and others choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+    return temporary
 
 
 def _refuse_folder(path: Path) -> None:

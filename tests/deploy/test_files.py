@@ -1,7 +1,9 @@
 import os
 import resource
+import stat
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,25 @@ def test_no_room_is_told_where_the_library_does_not_say_it(tmp_path: Path) -> No
     with pytest.raises(OutputError, match=f"^cannot write {path}: No space left on device"):
         write(path, save)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_that_write_together_give_files_the_usual_permissions(tmp_path: Path) -> None:
+    def write_many(name: str) -> set[int]:
+        paths = [tmp_path / f"{name}{i}.bin" for i in range(100)]
+        for path in paths:
+            write(path, lambda temporary: temporary.touch())
+        return {stat.S_IMODE(path.stat().st_mode) for path in paths}
+
+    interval, mask = sys.getswitchinterval(), os.umask(0o027)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            modes = set().union(*pool.map(write_many, "abcdefgh"))
+    finally:
+        sys.setswitchinterval(interval)
+        left = os.umask(mask)
+    assert modes == {0o640}
+    assert left == 0o027
 
 
 def test_other_mistakes_inside_the_block_stay_what_they_are(tmp_path: Path) -> None:
