@@ -35,12 +35,16 @@ def writing(path: Path) -> Iterator[Path]:
         reason = _reason(error, temporary)
         if reason is None:
             raise
-        raise OutputError(
-            f"cannot write {path}: {reason}. Choose a folder that is writable and has room"
-        ) from error
+        raise _not_written(path, reason) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _not_written(path: Path, reason: str) -> OutputError:
+    return OutputError(
+        f"cannot write {path}: {reason}. Choose a folder that is writable and has room"
+    )
 
 
 def _reason(error: Exception, temporary: Path | None) -> str | None:
@@ -121,10 +125,18 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def append_json_line(path: Path, value: object) -> None:
-    """Append a JSON value to a file that `read_json_lines` reads."""
-    with path.open("a", encoding="utf-8") as file:
-        # The newline comes first: a run that was killed may have left half a line.
-        file.write("\n" + json.dumps(value))
+    """Append a JSON value to a file that `read_json_lines` reads.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            # The newline comes first: a run that was killed may have left half a line.
+            file.write("\n" + json.dumps(value))
+    except OSError as error:
+        raise _not_written(path, str(error.strerror or error)) from error
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:

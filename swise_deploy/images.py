@@ -1,6 +1,7 @@
 """Pictures in and out: files to uint8 RGB arrays and back."""
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from importlib import resources
@@ -87,6 +88,18 @@ def find_images(folder: Path) -> list[Path]:
             f"no picture in {folder}. Expected files ending in {', '.join(sorted(SUFFIXES))}"
         )
     return paths
+
+
+def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name for each picture that no other has.
+
+    The file's name; where two files share one, their paths in the folder that holds them all.
+    """
+    found = {path: path.name for path in paths}
+    if len(set(found.values())) == len(found):
+        return found
+    folder = os.path.commonpath([path.absolute().parent for path in paths])
+    return {path: path.absolute().relative_to(folder).as_posix() for path in paths}
 
 
 def read_readable(paths: Sequence[Path]) -> dict[Path, RgbImage]:

@@ -46,7 +46,7 @@ from swise_bench.trtexec import measure_trtexec
 from swise_deploy.console import progress
 from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.files import write_json, writing
-from swise_deploy.images import find_images
+from swise_deploy.images import find_images, picture_names
 from swise_deploy.runner import upscale
 from swise_engines.targets import find_target, load_targets
 from swise_export.counting import count_onnx
@@ -169,7 +169,8 @@ def _showcase(settings: Settings, benchmark: Benchmark) -> Showcase | None:
     if not settings.images or isinstance(first.quality, NotMeasured):
         return None
     worst = first.quality[0].worst.picture
-    path = next(p for p in find_images(settings.images[0]) if p.name == worst)
+    names = picture_names(find_images(settings.images[0]))
+    path = next(path for path, name in names.items() if name == worst)
     with ExitStack() as stack:
         upscalers = {}
         for subject, result in zip(settings.subjects, benchmark.subjects, strict=True):

@@ -5,7 +5,6 @@ interrupted goes on where it stopped, and a changed weight, runtime or picture i
 """
 
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,10 @@ import platformdirs
 
 from swise_bench.results import PictureScore, QualityResult
 from swise_deploy.errors import InputError
-from swise_deploy.files import sha256_of
-from swise_deploy.images import RgbImage, read_rgb
+from swise_deploy.files import append_json_line, read_json_lines, sha256_of
+from swise_deploy.images import RgbImage, picture_names, read_rgb
 from swise_deploy.metrics import Quality, quality
-from swise_deploy.protocol import mean_quality, pair_from_hr
+from swise_deploy.protocol import LEAST_LR_SIDE, is_large_enough, mean_quality, pair_from_hr
 
 logger = logging.getLogger(__name__)
 
@@ -61,35 +60,32 @@ def score_pictures(
     known = _read_store(store)
     scores: dict[str, Quality] = {}
     num_known = 0
-    for path in paths:
+    for path, name in picture_names(paths).items():
         key = sha256_of(path)
         if key in known:
-            scores[path.name] = known[key]
+            scores[name] = known[key]
             num_known += 1
             continue
-        hr = _read(path, smallest=4 * scale)
+        hr = _read(path, scale)
         if hr is not None:
-            pair = pair_from_hr(path.name, hr, scale)
-            scores[path.name] = quality(upscale(pair.lr), pair.hr, border=scale)
-            _append(store, key, scores[path.name])
+            pair = pair_from_hr(name, hr, scale)
+            scores[name] = quality(upscale(pair.lr), pair.hr, border=scale)
+            _append(store, key, scores[name])
     if not scores:
         raise InputError(
             f"none of {len(paths)} pictures can be scored at x{scale}. "
-            f"Expected readable pictures with sides of at least {4 * scale}"
+            f"Expected readable pictures with sides of at least {LEAST_LR_SIDE * scale}"
         )
     return Scored(scores, num_known)
 
 
-def _read(path: Path, *, smallest: int) -> RgbImage | None:
+def _read(path: Path, scale: int) -> RgbImage | None:
     try:
         image = read_rgb(path)
     except InputError as error:
         logger.warning("left out: %s", error)
         return None
-    if min(image.shape[:2]) < smallest:
-        logger.warning("left out: %s is smaller than %d pixels", path, smallest)
-        return None
-    return image
+    return image if is_large_enough(path, image, scale) else None
 
 
 def result_from_scores(
@@ -129,22 +125,14 @@ def _store_path(cache: Path, identity: str, scale: int) -> Path:
 
 
 def _read_store(store: Path | None) -> dict[str, Quality]:
-    known: dict[str, Quality] = {}
-    if store is None or not store.is_file():
-        return known
-    for line in store.read_text(encoding="utf-8").splitlines():
-        try:
-            key, psnr_y_db, ssim_y = json.loads(line)
-        except ValueError:
-            continue  # the line that a killed run did not finish
-        known[key] = Quality(psnr_y_db, math.nan if ssim_y is None else ssim_y)
-    return known
+    return {
+        key: Quality(psnr_y_db, math.nan if ssim_y is None else ssim_y)
+        for key, psnr_y_db, ssim_y in (read_json_lines(store) if store is not None else [])
+    }
 
 
 def _append(store: Path | None, key: str, score: Quality) -> None:
     if store is None:
         return
-    store.parent.mkdir(parents=True, exist_ok=True)
     ssim_y = None if math.isnan(score.ssim_y) else score.ssim_y
-    with store.open("a", encoding="utf-8") as file:
-        file.write(json.dumps([key, score.psnr_y_db, ssim_y]) + "\n")
+    append_json_line(store, [key, score.psnr_y_db, ssim_y])

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from swise_deploy.errors import BackendMissingError, InputError, QualityGateError
-from swise_deploy.images import RgbImage, find_images, read_readable, sample_paths
+from swise_deploy.images import (
+    RgbImage,
+    find_images,
+    picture_names,
+    read_readable,
+    sample_paths,
+)
 from swise_deploy.protocol import Pair, pair_from_hr
 from swise_deploy.runner import Runner
 from swise_engines.admission import admit_device
@@ -111,6 +117,7 @@ def pairs_that_fit(
     """
     profile = max(profiles, key=lambda p: p.max.width * p.max.height)
     pairs = []
+    names = picture_names([*pictures])
     for path, picture in pictures.items():
         height, width = (side // scale for side in picture.shape[:2])
         if width >= profile.min.width and height >= profile.min.height:
@@ -119,7 +126,7 @@ def pairs_that_fit(
                 min(height, profile.max.height) * scale,
                 min(width, profile.max.width) * scale,
             )
-            pairs.append(pair_from_hr(path.name, middle, scale))
+            pairs.append(pair_from_hr(names[path], middle, scale))
     if not pairs:
         raise InputError(
             f"none of {len(pictures)} pictures is large enough for an engine that takes {profile}. "

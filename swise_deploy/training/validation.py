@@ -4,14 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from swise_deploy.errors import InputError
-from swise_deploy.images import RgbImage, find_images, read_readable
+from swise_deploy.images import RgbImage, find_images
 from swise_deploy.metrics import Quality
-from swise_deploy.protocol import Pair, evaluate, pair_from_hr
+from swise_deploy.protocol import Pair, centre_crop, evaluate, pair_from_hr, read_pairs
 from swise_deploy.runner import float_from_image, image_from_float
 from swise_deploy.training.picture_cache import PicturePairs
 
@@ -50,18 +49,9 @@ def pairs_from_folder(folder: Path, scale: int, *, crop: int = 0) -> list[Pair]:
     """Validation pairs from a folder; `crop` is the side of the centre crop, 0 for all.
 
     Raises:
-        InputError: The folder is missing, or holds no readable picture.
+        InputError: The folder is missing, or holds no picture that can be used.
     """
-    images = read_readable(find_images(folder))
-    return [pair_from_hr(p.name, centre_crop(hr, crop), scale) for p, hr in images.items()]
-
-
-def centre_crop(picture: RgbImage, side: int) -> RgbImage:
-    """The middle of a picture, at most `side` x `side` pixels; 0 keeps all of it."""
-    if side == 0:
-        return picture
-    top, left = (max(0, (length - side) // 2) for length in picture.shape[:2])
-    return np.ascontiguousarray(picture[top : top + side, left : left + side])
+    return read_pairs(find_images(folder), scale, crop=crop)
 
 
 def score_network(

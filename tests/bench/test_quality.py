@@ -95,6 +95,16 @@ def test_a_renamed_picture_keeps_its_score(tmp_path: Path) -> None:
     assert list(scored.scores) == ["other.png"]
 
 
+def test_pictures_of_one_name_are_all_scored(tmp_path: Path) -> None:
+    paths = []
+    for folder, path in zip("ab", _pictures(tmp_path, 2), strict=True):
+        (tmp_path / folder).mkdir()
+        paths.append(path.rename(tmp_path / folder / "x.png"))
+    scored = score_pictures(_Bicubic(), paths, 2, identity="a", cache=None)
+    assert list(scored.scores) == ["a/x.png", "b/x.png"]
+    assert scored.scores["a/x.png"] != scored.scores["b/x.png"]
+
+
 def test_a_corrupt_picture_among_good_ones_is_left_out(tmp_path: Path) -> None:
     paths = _pictures(tmp_path, 2)
     paths[0].write_bytes(paths[0].read_bytes()[:40])

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from swise_deploy.errors import InputError, OutputError
-from swise_deploy.files import staging, writing
+from swise_deploy.files import append_json_line, read_json_lines, staging, writing
 
 
 def write_bytes(temporary: Path) -> None:
@@ -116,3 +116,19 @@ def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"), staging(tmp_path / "a.onnx"):
         pass
+
+
+def test_json_lines_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.jsonl"
+    assert read_json_lines(path) == []
+    append_json_line(path, ["first", 1])
+    with path.open("a") as file:
+        file.write('\n["second", 2')  # killed here
+    append_json_line(path, {"third": 3.5})
+    assert read_json_lines(path) == [["first", 1], {"third": 3.5}]
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_json_line_without_room_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"a\.jsonl: File too large"):
+        append_json_line(tmp_path / "a.jsonl", "x" * 200_000)
