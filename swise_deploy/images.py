@@ -2,14 +2,13 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from swise_deploy.errors import InputError
 from swise_deploy.files import writing
@@ -18,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 RgbImage = NDArray[np.uint8]
 """(H, W, 3), uint8, RGB, sRGB-coded."""
+
+# Pillow's own bound, fixed here so that another program's setting does not change it.
+MAX_INPUT_PIXELS = 89_478_485
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 
@@ -31,22 +33,29 @@ def read_rgb(path: Path) -> RgbImage:
         InputError: The file is missing, is no picture, is truncated, or is suspiciously large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith(("I", "F")):
-                    return _rgb_from_deep(upright)
-                return np.asarray(upright.convert("RGB"), np.uint8)
+        with Image.open(path) as image:
+            return _decoded(image)
     except FileNotFoundError as error:
         raise InputError(f"no picture at {path}. Check the path") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"picture {path} refused: {error}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # decoders raise anything on hostile bytes
         raise InputError(
             f"cannot read picture {path}: {error}. "
             "Expected a whole PNG, JPEG, WebP, TIFF or BMP file"
         ) from error
+
+
+def _decoded(image: Image.Image) -> RgbImage:
+    width, height = image.size
+    if width * height > MAX_INPUT_PIXELS:
+        raise Image.DecompressionBombError(
+            f"{width}x{height} pixels; at most {MAX_INPUT_PIXELS:,} are accepted"
+        )
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith(("I", "F")):
+        return _rgb_from_deep(upright)
+    return np.asarray(upright.convert("RGB"), np.uint8)
 
 
 def _rgb_from_deep(image: Image.Image) -> RgbImage:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from swise_deploy.errors import InputError
+from swise_deploy.images import MAX_INPUT_PIXELS
 from swise_engines.deep_pictures import deep_from_bytes, is_deep, png_from_deep, tiff_from_samples
 from swise_engines.metadata import (
     Metadata,
@@ -39,8 +40,6 @@ _DEEP_FORMATS = ("png", "tiff")
 _OPAQUE_FORMATS = ("jpg", "bmp")
 _MAX_SIDE = {"jpg": 65_535, "webp": 16_383}
 
-# Pillow's own bound, fixed here so that another program's setting does not change it.
-MAX_INPUT_PIXELS = 89_478_485
 MAX_OUTPUT_PIXELS = 400_000_000
 
 

@@ -1,9 +1,11 @@
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from swise_deploy import images
 from swise_deploy.errors import InputError, OutputError
 from swise_deploy.files import writing
 from swise_deploy.images import find_images, read_readable, read_rgb, sample_paths, write_image
@@ -45,10 +47,33 @@ def test_broken_picture_is_named(tmp_path: Path, keep: int) -> None:
 
 
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_INPUT_PIXELS", 99)
+    Image.new("RGB", (10, 10)).save(tmp_path / "bomb.png")
+    with pytest.raises(InputError, match="refused: 10x10 pixels; at most 99"):
+        read_rgb(tmp_path / "bomb.png")
+
+
+def test_pillow_refuses_what_it_finds_far_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     Image.new("RGB", (100, 100)).save(tmp_path / "bomb.png")
     with pytest.raises(InputError, match="refused"):
         read_rgb(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind"), [(0x0100, 1), (0x010F, 5), (0x011A, 2)], ids=["width", "make", "resolution"]
+)
+def test_broken_exif_of_a_turned_picture_is_told_as_a_broken_picture(
+    tmp_path: Path, tag: int, kind: int
+) -> None:
+    """Pillow raises struct.error, AttributeError and TypeError where a tag has the wrong type."""
+    tags = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHI4s", tag, kind, 1, b"\1")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    Image.new("RGB", (4, 2)).save(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(InputError, match=r"cannot read picture .*a\.jpg"):
+        read_rgb(tmp_path / "a.jpg")
 
 
 def test_one_broken_picture_does_not_stop_the_rest(
@@ -56,8 +81,8 @@ def test_one_broken_picture_does_not_stop_the_rest(
 ) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     Image.new("RGB", (4, 4)).save(tmp_path / "good.png")
-    images = read_readable(find_images(tmp_path))
-    assert [path.name for path in images] == ["good.png"]
+    found = read_readable(find_images(tmp_path))
+    assert [path.name for path in found] == ["good.png"]
     assert "bad.png" in caplog.text
 
 
