@@ -13,6 +13,8 @@ from swise_engines.tensorrt_api import Api
 FLOATING = ("fp32", "fp16", "bf16", "fp8", "fp4")
 SHAPES = "shapes"
 """Precision of a layer that computes sizes, not pixels."""
+UNTOLD = "untold"
+"""Precision of a layer of an engine that reads and writes several types and names no weights."""
 
 # Layers that do the multiplying: the others of a node (bias, shuffles) carry none of its Mult-Adds.
 MULTIPLIERS = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM"})
@@ -30,6 +32,9 @@ _DATA_TYPES = {
     "FP4": "fp4",
 }
 _NUMPY_TYPES = {"float32": "fp32", "float16": "fp16", "int8": "int8"}
+# TensorRT 8 and 10 tell format and type in one field; 11 has split it. (NVIDIA, TensorRT migration
+# guide 10.x to 11.x, "IEngineInspector JSON output")
+_TYPE_FIELDS = ("DataType", "Datatype", "Format/Datatype", "Format")
 _FORMAT_WORDS = {
     "bf16": "bf16",
     "bfloat16": "bf16",
@@ -52,7 +57,8 @@ class LayerTypes:
         inputs: Types of its inputs, such as "fp16".
         outputs: Types of its outputs.
         weights: Type that its weights are stored in; "" if it has none or they are not told.
-        precision: What it computes in; SHAPES for arithmetic on sizes.
+        precision: What it computes in; SHAPES for arithmetic on sizes, UNTOLD where an engine
+            does not tell.
         nodes: The ONNX nodes that it came from.
     """
 
@@ -147,10 +153,14 @@ def layers_from_inspector(text: str) -> tuple[LayerTypes, ...]:
     Raises:
         BuildError: The text names no layer with its types.
     """
-    document = cast("Mapping[str, object]", json.loads(text))
+    try:
+        # Not strict: names of joined nodes are parted by control characters.
+        document = cast("Mapping[str, object]", json.loads(text, strict=False))
+    except ValueError as error:
+        raise BuildError(f"the engine inspector gave no JSON but {text[:80]!r}: {error}") from error
     entries = cast("list[Mapping[str, object] | str]", document.get("Layers", []))
     layers = tuple(_read_entry(entry) for entry in entries if not isinstance(entry, str))
-    if not layers:
+    if all(layer.precision in (SHAPES, UNTOLD) for layer in layers):
         raise BuildError(
             f"the engine inspector names no types ({len(entries)} layers). Build the engine with "
             "detailed profiling verbosity, as swise-build does"
@@ -161,23 +171,42 @@ def layers_from_inspector(text: str) -> tuple[LayerTypes, ...]:
 def _read_entry(entry: Mapping[str, object]) -> LayerTypes:
     name = str(entry.get("Name", ""))
     inputs, outputs = (_formats(entry.get(key)) for key in ("Inputs", "Outputs"))
-    weights = entry.get("Weights")
-    stored = str(weights.get("Type", "")) if isinstance(weights, dict) else ""
-    known = [found for found in (*inputs, *outputs) if found in (*FLOATING, "int8")]
+    held = entry.get("Weights")
+    stored = str(held.get("Type", "")) if isinstance(held, dict) else ""
+    weights = type_from_format(stored) if stored else ""
     return LayerTypes(
         name=name,
         kind=str(entry.get("ParameterType", entry.get("LayerType", ""))),
         inputs=inputs,
         outputs=outputs,
-        weights=type_from_format(stored) if stored else "",
-        precision=known[0] if known else SHAPES,
+        weights=weights,
+        precision=_precision_of_kernel(inputs, outputs, weights),
         nodes=_nodes_of(name, str(entry.get("Metadata", ""))),
     )
 
 
+def _precision_of_kernel(inputs: Sequence[str], outputs: Sequence[str], weights: str) -> str:
+    """What a kernel multiplies in, as far as its types tell.
+
+    A kernel may hold several nodes: one that reads fp32 and writes fp16 may multiply before or
+    after its cast. The type of its weights decides where it is told.
+    """
+    known = (*FLOATING, "int8")
+    if weights in known:
+        return weights
+    reads = {name for name in inputs if name in known}
+    touches = reads | {name for name in outputs if name in known}
+    if not touches:
+        return SHAPES
+    if len(touches) == 1 or (len(reads) == 1 and "fp32" not in reads):
+        return min(reads or touches)
+    return UNTOLD
+
+
 def _formats(tensors: object) -> tuple[str, ...]:
     entries = cast("list[Mapping[str, object]]", tensors or [])
-    return tuple(type_from_format(str(entry.get("Format/Datatype", ""))) for entry in entries)
+    told = (next((entry[f] for f in _TYPE_FIELDS if f in entry), "") for entry in entries)
+    return tuple(type_from_format(str(text)) for text in told)
 
 
 def type_from_format(text: str) -> str:

@@ -5,12 +5,18 @@ import pytest
 from swise_deploy.errors import BuildError
 from swise_engines.layer_types import (
     SHAPES,
+    UNTOLD,
     layers_from_inspector,
     layers_from_network,
     type_from_format,
 )
 from swise_engines.pins import pins_from_layers
-from swise_engines.precision_table import check_precision, table_from_layers
+from swise_engines.precision_table import (
+    PrecisionRow,
+    PrecisionTable,
+    check_precision,
+    table_from_layers,
+)
 from swise_engines.source_onnx import read_source
 from swise_engines.tensorrt_api import Messages, load_tensorrt
 
@@ -130,9 +136,13 @@ def test_the_inspector_s_words_are_understood(text, expected):
     assert type_from_format(text) == expected
 
 
+def tensor(words, field="Format/Datatype"):
+    return [{"Name": "t", "Dimensions": [1], field: words}]
+
+
 def inspected(name, words, weights=None, **more):
-    tensor = [{"Name": "t", "Dimensions": [1], "Format/Datatype": words}]
-    entry = {"Name": name, "LayerType": "CaskConvolution", "Inputs": tensor, "Outputs": tensor}
+    types = {"Inputs": tensor(words), "Outputs": tensor(words)}
+    entry = {"Name": name, "LayerType": "CaskConvolution", **types}
     return {**entry, **({"Weights": {"Type": weights, "Count": 1}} if weights else {}), **more}
 
 
@@ -176,3 +186,111 @@ def test_work_of_unknown_layers_is_told_not_dropped(make_onnx):
 def test_an_engine_that_tells_names_only_is_refused():
     with pytest.raises(BuildError, match="names no types"):
         layers_from_inspector('{"Layers": ["first", "second"]}')
+
+
+def test_a_layer_list_without_any_type_is_refused_too():
+    text = json.dumps(
+        {"Layers": [{"Name": "first", "LayerType": "kgen", "Inputs": [{"Name": "t"}]}]}
+    )
+    with pytest.raises(BuildError, match="names no types"):
+        layers_from_inspector(text)
+
+
+def test_what_is_no_json_is_an_error_of_the_build():
+    with pytest.raises(BuildError, match="no JSON but 'nothing'"):
+        layers_from_inspector("nothing")
+
+
+# NVIDIA, TensorRT migration guide 10.x to 11.x, "IEngineInspector JSON output": the field of format
+# and type is split there.
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Format/Datatype": "Half"},
+        {"DataType": "Half", "Format": "Row major linear FP16 format (kLINEAR)"},
+        {"Format": "Channel major FP16 format where channel % 8 == 0"},
+    ],
+)
+def test_types_are_found_where_tensorrt_8_10_and_11_put_them(fields):
+    text = json.dumps({"Layers": [{"Name": "first", "Inputs": [fields], "Outputs": [fields]}]})
+    (layer,) = layers_from_inspector(text)
+    assert (layer.inputs, layer.outputs, layer.precision) == (("fp16",), ("fp16",), "fp16")
+
+
+@pytest.mark.parametrize("is_escaped", [True, False])
+def test_joined_nodes_are_told_apart_by_either_separator(is_escaped):
+    names = "[ONNX Layer: one]\x1f[ONNX Layer: two]\x1e[ONNX Layer: three]"
+    text = json.dumps({"Layers": [inspected("a kernel", "Half", Metadata=names)]})
+    if not is_escaped:
+        text = text.replace("\\u001f", "\x1f").replace("\\u001e", "\x1e")
+    (layer,) = layers_from_inspector(text)
+    assert layer.nodes == ("one", "two", "three")
+
+
+@pytest.mark.parametrize(
+    ("reads", "writes", "weights", "precision"),
+    [
+        ("Float", "Half", None, UNTOLD),  # the cast may come before the product
+        ("Float", "Half", "Half", "fp16"),
+        ("Half", "Float", None, "fp16"),
+        ("Int8", "Half", None, "int8"),
+        ("Half", "Half", "Int8", "int8"),
+        ("Float", "Float", None, "fp32"),
+        ("Int32", "Int32", None, SHAPES),
+    ],
+)
+def test_what_a_kernel_multiplies_in_is_told_by_what_it_reads_and_its_weights(
+    reads, writes, weights, precision
+):
+    entry = inspected("second", reads, weights, Outputs=tensor(writes))
+    told = inspected("first", "Half")
+    assert layers_from_inspector(json.dumps({"Layers": [told, entry]}))[1].precision == precision
+
+
+def test_the_kernel_with_the_weights_counts_not_the_one_that_moves_its_data(make_onnx):
+    counts = read_source(make_onnx("fp32")).counts
+    node = "[ONNX Layer: second]"
+    text = json.dumps(
+        {
+            "Layers": [
+                inspected("first", "Half", "Half"),
+                inspected("a move", "Float", Metadata=node),
+                inspected("a product", "Half", "Half", Metadata=node),
+            ]
+        }
+    )
+    found = table_from_layers(layers_from_inspector(text), counts, "built engine")
+    assert found.share("fp16") == 1
+
+
+def engine_table(share_of, unattributed):
+    rows = tuple(PrecisionRow(name, 1, share, {}) for name, share in share_of.items())
+    return PrecisionTable("built engine", rows, unattributed)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "untold"),
+    [
+        ("fp16", {"fp16": 0.3}, 0.7),
+        ("fp16", {"fp16": 0.85, "fp32": 0.05}, 0.1),
+        ("fp32", {"fp32": 0.3}, 0.7),
+        ("int8", {"int8": 0.4, "fp16": 0.5}, 0.1),
+        ("mixed", {"fp32": 0.9}, 0.1),
+    ],
+)
+def test_an_engine_is_not_refused_for_what_it_does_not_tell(asked, told, untold):
+    check_precision(asked, engine_table(told, untold))
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "untold"),
+    [
+        ("fp16", {"fp16": 0.5, "fp32": 0.3}, 0.2),
+        ("int8", {"int8": 0.2, "fp16": 0.6}, 0.2),
+        ("fp32", {"fp32": 0.9, "fp16": 0.1}, 0.0),
+        ("mixed", {"fp32": 1.0}, 0.0),
+    ],
+)
+def test_an_engine_is_refused_for_what_it_tells(asked, told, untold):
+    with pytest.raises(BuildError, match=f"{asked} was asked for, but the built engine"):
+        check_precision(asked, engine_table(told, untold))
