@@ -33,6 +33,10 @@ class TileLimits:
     least_batch: int = 1
     most_batch: int = 1
 
+    def is_rigid(self, axis: int, step: int) -> bool:
+        """Whether tiles along an axis (0 is W) cannot be shortened to a multiple of the step."""
+        return self.least[axis] > (self.most[axis] - step + 1) // step * step
+
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
@@ -60,8 +64,17 @@ class Overlap:
 
     @property
     def smallest_tile(self) -> int:
-        """The least length of a tile: shared on both sides, and something won on the way."""
-        return self.width + max(2 * self.fade, 1) + self.step - 1
+        """The least length of a tile with which `plan_spans` covers an axis of any length."""
+        return _next_multiple(self.width + self.least_advance, self.step) + self.step - 1
+
+    @property
+    def least_advance(self) -> int:
+        """The least that is won from tile to tile: neither fade may meet the next one."""
+        return _next_multiple(max(2 * self.fade, 1), self.step)
+
+
+def _next_multiple(value: int, step: int) -> int:
+    return -(-value // step) * step
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +91,38 @@ class Span:
     fade_out: tuple[int, int]
 
 
-def plan_spans(length: int, tile: int, overlap: Overlap) -> list[Span]:
-    """Cover an axis with tiles of one length (the last up to `step` - 1 longer).
+def plan_spans(length: int, tile: int, overlap: Overlap, *, is_rigid: bool = False) -> list[Span]:
+    """Cover an axis with tiles of one length that start at multiples of the step.
+
+    Where the length leaves a rest, the last tile is longer than the others, by less than a step;
+    they are short enough for it not to be longer than `tile`.
 
     Args:
         length: Pixels of the axis, >= 1.
-        tile: Pixels of a tile, rounded down to a multiple of the step; the whole axis where it is
-            not longer.
+        tile: The most pixels of a tile; the whole axis where it is not longer.
         overlap: How neighbours meet.
+        is_rigid: Whether every tile has to have that length; `rigid_length` says which axes can be
+            covered so.
 
     Raises:
-        ValueError: The tile is too short for the overlap on both sides.
+        ValueError: The tile is too short for the overlap on both sides, or the axis cannot be
+            covered by rigid tiles.
     """
     if length <= tile:
         return [Span(0, length, (0, 0), (length, length))]
-    tile = tile // overlap.step * overlap.step
-    advance = (tile - overlap.width) // overlap.step * overlap.step
-    if advance < max(1, 2 * overlap.fade):
+    step = overlap.step
+    if is_rigid:
+        if length != rigid_length(length, tile, step):
+            raise ValueError(f"{length} pixels in tiles of {tile} leave a rest at steps of {step}")
+    else:
+        tile = (tile - (step - 1 if length % step else 0)) // step * step
+    advance = (tile - overlap.width) // step * step
+    if advance < overlap.least_advance:
         raise ValueError(
             f"tiles of {tile} pixels are too small for an overlap of {overlap.width} in steps of "
-            f"{overlap.step}; expected at least {overlap.smallest_tile}"
+            f"{step}; expected at least {overlap.smallest_tile}"
         )
-    last = (length - tile) // overlap.step * overlap.step
+    last = (length - tile) // step * step
     starts = [*range(0, last, advance), last]
     stops = [start + tile for start in starts[:-1]] + [length]
     # Half-way between the first pixel of a tile and the last of the one before it.
@@ -114,6 +137,11 @@ def plan_spans(length: int, tile: int, overlap: Overlap) -> list[Span]:
             starts, stops, itertools.pairwise(fades), strict=True
         )
     ]
+
+
+def rigid_length(length: int, tile: int, step: int) -> int:
+    """The least length from `length` on that tiles of `tile` pixels, at steps, end at exactly."""
+    return tile if length <= tile else tile + _next_multiple(length - tile, step)
 
 
 def upscale_tiled(

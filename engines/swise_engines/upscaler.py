@@ -17,7 +17,15 @@ from swise_deploy.errors import InputError
 from swise_deploy.runner import Runner
 from swise_engines.candidates import RunnerName
 from swise_engines.sources import FindOverlap, open_source
-from swise_engines.tiling import Overlap, Planes, Span, TileLimits, plan_spans, upscale_tiled
+from swise_engines.tiling import (
+    Overlap,
+    Planes,
+    Span,
+    TileLimits,
+    plan_spans,
+    rigid_length,
+    upscale_tiled,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -163,12 +171,11 @@ class Upscaler:
         return sr
 
     def _bands(self, planes: Planes) -> Iterator[tuple[int, Planes]]:
-        height, width = planes.shape[2:]
-        least_width, least_height = self.limits.least
-        pad = (max(least_height - height, 0), max(least_width - width, 0))
-        if any(pad):
-            planes = np.pad(planes, ((0, 0), (0, 0), (0, pad[0]), (0, pad[1])), mode="symmetric")
-        rows, columns = self.plan(planes.shape[3], planes.shape[2])
+        width, height = self._served(planes.shape[3], 0), self._served(planes.shape[2], 1)
+        below, beside = height - planes.shape[2], width - planes.shape[3]
+        if below or beside:
+            planes = np.pad(planes, ((0, 0), (0, 0), (0, below), (0, beside)), mode="symmetric")
+        rows, columns = self.plan(width, height)
         return upscale_tiled(
             self._infer,
             planes,
@@ -178,21 +185,41 @@ class Upscaler:
             batch=self.limits.most_batch,
         )
 
+    def _served(self, side: int, axis: int) -> int:
+        """The least length from `side` on that the network can serve along an axis (0 is W)."""
+        if side <= self.limits.most[axis]:
+            return max(side, self.limits.least[axis])
+        step = self._known_overlap().step
+        is_rigid = self.limits.is_rigid(axis, step)
+        return rigid_length(side, self.limits.most[axis], step) if is_rigid else side
+
     def plan(self, width: int, height: int) -> tuple[list[Span], list[Span]]:
-        """Rows and columns of tiles for a picture of that size; one of each where it is not cut."""
-        most_width, most_height = self.limits.most
-        if width <= most_width and height <= most_height:
-            whole = Overlap(0)
-            return plan_spans(height, height, whole), plan_spans(width, width, whole)
-        overlap = self._known_overlap()
-        smallest = overlap.smallest_tile
-        if min(most_width, most_height) < smallest:
+        """Rows and columns of tiles for a picture of that size; one of each where it is not cut.
+
+        Raises:
+            InputError: The tiles are too small for what the network sees around a pixel.
+        """
+        is_cut = width > self.limits.most[0] or height > self.limits.most[1]
+        overlap = self._known_overlap() if is_cut else Overlap(0)
+        try:
+            columns, rows = (
+                plan_spans(
+                    side,
+                    self.limits.most[axis],
+                    overlap,
+                    is_rigid=self.limits.is_rigid(axis, overlap.step),
+                )
+                for axis, side in enumerate((width, height))
+            )
+        except ValueError as error:
+            most_width, most_height = self.limits.most
+            smallest = overlap.smallest_tile
             raise InputError(
                 f"tiles of {most_width}x{most_height} are too small for this network, whose tiles "
                 f"overlap by {overlap.width} pixels. Expected at least {smallest}x{smallest}: use "
                 f"--tile {smallest}, more memory, or an engine for larger pictures"
-            )
-        return plan_spans(height, most_height, overlap), plan_spans(width, most_width, overlap)
+            ) from error
+        return rows, columns
 
     def _known_overlap(self) -> Overlap:
         if self._overlap is None:

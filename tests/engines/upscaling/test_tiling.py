@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from swise_engines.tiling import Overlap, plan_spans, upscale_tiled
+from swise_engines.tiling import Overlap, plan_spans, rigid_length, upscale_tiled
 
 
 def enlarge(lr, scale):
@@ -47,15 +47,41 @@ def test_spans_cover_an_axis_once_and_keep_the_margin_from_every_cut(length, ove
         assert before.stop - before.fade_out[1] >= overlap.margin
         assert after.fade_in[1] <= after.fade_out[0]
     assert all(span.start % overlap.step == 0 for span in spans)
-    assert {span.stop - span.start for span in spans[:-1]} <= {32}
-    assert spans[-1].stop - spans[-1].start <= max(32 + overlap.step - 1, 32)
+    sizes = [span.stop - span.start for span in spans]
+    assert max(sizes) <= 32
+    assert len(set(sizes[:-1])) <= 1
+    assert sizes[-1] - sizes[0] in range(overlap.step)
 
 
-def test_the_least_tile_that_is_named_is_enough_and_one_pixel_less_is_refused():
-    overlap = Overlap(5, fade=4, step=2)
-    assert len(plan_spans(200, overlap.smallest_tile + 1, overlap)) > 2
-    with pytest.raises(ValueError, match="too small for an overlap of 14"):
-        plan_spans(200, overlap.smallest_tile - 2, overlap)
+@pytest.mark.parametrize("length", [1, 47, 48, 49, 50, 96, 97, 130, 251])
+@pytest.mark.parametrize("overlap", [Overlap(3), Overlap(4, step=4), Overlap(2, fade=3, step=8)])
+def test_rigid_tiles_all_have_the_length_and_the_axis_is_grown_by_less_than_a_step(length, overlap):
+    grown = rigid_length(length, 47, overlap.step)
+    assert 0 <= grown - max(length, 47) < overlap.step
+    spans = plan_spans(grown, 47, overlap, is_rigid=True)
+    assert {span.stop - span.start for span in spans} == {47}
+    assert all(span.start % overlap.step == 0 for span in spans)
+    for before, after in itertools.pairwise(spans):
+        assert after.fade_in[0] - after.start >= overlap.margin
+        assert before.stop - before.fade_out[1] >= overlap.margin
+        assert after.fade_in[1] <= after.fade_out[0]
+
+
+def test_an_axis_that_rigid_tiles_cannot_end_at_is_refused():
+    with pytest.raises(ValueError, match="98 pixels in tiles of 47 leave a rest at steps of 2"):
+        plan_spans(98, 47, Overlap(3, step=2), is_rigid=True)
+
+
+@pytest.mark.parametrize(
+    "overlap", [Overlap(5, fade=4, step=2), Overlap(10, step=8), Overlap(0), Overlap(16, 16, 8)]
+)
+def test_the_least_tile_that_is_named_is_enough_for_every_length_and_no_larger_than_needed(overlap):
+    smallest = overlap.smallest_tile
+    for length in range(smallest + 1, 3 * smallest):
+        assert len(plan_spans(length, smallest, overlap)) > 1
+    with_a_rest = 3 * smallest * overlap.step + 1
+    with pytest.raises(ValueError, match=f"too small for an overlap of {overlap.width} "):
+        plan_spans(with_a_rest, smallest - 1, overlap)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 90), (33, 65), (70, 31), (64, 64)])

@@ -2,6 +2,7 @@ import threading
 from functools import partial
 
 import numpy as np
+import onnx
 import pytest
 
 from swise_deploy.errors import InputError
@@ -64,6 +65,22 @@ def test_a_fixed_size_is_met_by_padding_and_tiling(small_network):
         assert fixed.limits == TileLimits((48, 32), (48, 32), 2, 2)
         difference = np.abs(fixed(image).astype(int) - free(image))
     assert difference[:32].max() <= 1  # away from the padded lower edge
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 131), (71, 48), (73, 130)])
+def test_a_fixed_size_serves_any_size_of_a_network_whose_tiles_start_at_even_places(
+    small_network, height, width
+):
+    path = small_network(radius=1, size=(48, 32))
+    model = onnx.load(path)
+    model.metadata_props.add(key="swise.model", value="swisenet")
+    onnx.save(model, path)
+    image = noise((height, width, 3))
+    with Upscaler.open(path) as fixed, Upscaler.open(small_network(radius=1)) as free:
+        sr = fixed(image)
+        difference = np.abs(sr.astype(int) - free(image))
+    assert sr.shape == (2 * height, 2 * width, 3)
+    assert difference[: 2 * height - 4, : 2 * width - 4].max() <= 1  # what was added is mirrored
 
 
 def test_depth_is_not_dropped_silently(small_network):
