@@ -67,7 +67,7 @@ class HostBuffer:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A queue of work; `handle` is the binding's own object."""
+    """A queue of work; `handle` is what the binding needs to use it."""
 
     pointer: int
     handle: object

@@ -1,8 +1,10 @@
 """CUDA through pycuda: the driver API with the device's primary context, which TensorRT shares."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -15,8 +17,9 @@ from swise_engines.tensorrt_api import Api
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING of the CUDA driver API
 
 
+@functools.cache
 def open_device(index: int) -> "Pycuda":
-    """Open a GPU.
+    """Open a GPU, once: pycuda leaves a context on its thread when it gives the primary one back.
 
     Raises:
         BackendMissingError: The package is not installed, or no GPU answers.
@@ -89,9 +92,9 @@ class Pycuda:
 
     def create_stream(self) -> Stream:
         """A queue that does not wait for others."""
-        stream = self._drv.Stream(_NON_BLOCKING)
-        # pycuda destroys a stream with its last reference, which the Stream value holds.
-        return Stream(int(stream.handle), stream, lambda: None)
+        # pycuda destroys a stream with its last reference, and outside `use` it cannot.
+        held = [self._drv.Stream(_NON_BLOCKING)]
+        return Stream(int(held[0].handle), held, held.clear)
 
     def synchronize(self, stream: Stream) -> None:
         """Wait until everything on the stream is done."""
@@ -107,12 +110,12 @@ class Pycuda:
 
     def create_timer(self) -> Timer:
         """Events that measure GPU time."""
-        first, last = self._drv.Event(), self._drv.Event()
+        events = [self._drv.Event(), self._drv.Event()]
         return Timer(
-            start=lambda stream: first.record(_pycuda(stream)),
-            stop=lambda stream: last.record(_pycuda(stream)),
-            elapsed_ms=lambda: float(first.time_till(last)),
-            release=lambda: None,
+            start=lambda stream: events[0].record(_pycuda(stream)),
+            stop=lambda stream: events[1].record(_pycuda(stream)),
+            elapsed_ms=lambda: float(events[0].time_till(events[1])),
+            release=events.clear,
         )
 
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
@@ -128,7 +131,8 @@ class Pycuda:
 
 
 def _pycuda(stream: Stream) -> Api:
-    return stream.handle
+    (held,) = cast("list[Api]", stream.handle)
+    return held
 
 
 @contextlib.contextmanager
