@@ -64,9 +64,13 @@ class CudaPython:
     def _call(self, name: str, *arguments: object) -> Api:
         error, *results = getattr(self._rt, name)(*arguments)
         if error != self._rt.cudaError_t.cudaSuccess:
-            _, text = self._rt.cudaGetErrorString(error)
-            raise SwiseError(f"{name}: {text.decode()} (CUDA error {int(error)})")
+            raise self._failure(name, error)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _failure(self, what: str, error: Api) -> SwiseError:
+        self._rt.cudaGetLastError()  # TensorRT would take one that is left there for its own
+        _, text = self._rt.cudaGetErrorString(error)
+        return SwiseError(f"{what}: {text.decode()} (CUDA error {int(error)})")
 
     @contextlib.contextmanager
     def use(self) -> Iterator[None]:
@@ -101,11 +105,10 @@ class CudaPython:
     def _allocate(self, name: str, size_bytes: int, purpose: str, *arguments: object) -> Api:
         error, pointer = getattr(self._rt, name)(*arguments)
         if error == self._rt.cudaError_t.cudaErrorMemoryAllocation:
-            self._rt.cudaGetLastError()  # an error that is not taken is met again by the next call
+            self._rt.cudaGetLastError()
             raise out_of_memory(size_bytes, *self.free_memory(), purpose)
         if error != self._rt.cudaError_t.cudaSuccess:
-            _, text = self._rt.cudaGetErrorString(error)
-            raise SwiseError(f"{name} of {size_bytes} bytes: {text.decode()}")
+            raise self._failure(f"{name} of {size_bytes} bytes", error)
         return pointer
 
     def create_stream(self) -> Stream:
@@ -150,11 +153,22 @@ class CudaPython:
         self._call("cudaStreamBeginCapture", stream.handle, mode)
         try:
             enqueue()
+        except BaseException:
+            self._abandon_capture(stream)
+            raise
+        recorded = self._call("cudaStreamEndCapture", stream.handle)
+        try:
+            executable = self._call("cudaGraphInstantiate", recorded, 0)
         finally:
-            recorded = self._call("cudaStreamEndCapture", stream.handle)
-        executable = self._call("cudaGraphInstantiate", recorded, 0)
-        self._call("cudaGraphDestroy", recorded)
+            self._call("cudaGraphDestroy", recorded)
         return Graph(
             launch=lambda on: self._call("cudaGraphLaunch", executable, on.handle),
             release=lambda: self._call("cudaGraphExecDestroy", executable),
         )
+
+    def _abandon_capture(self, stream: Stream) -> None:
+        """Leave the stream usable; what went wrong is already on its way."""
+        error, recorded = self._rt.cudaStreamEndCapture(stream.handle)
+        if error == self._rt.cudaError_t.cudaSuccess:
+            self._rt.cudaGraphDestroy(recorded)
+        self._rt.cudaGetLastError()
