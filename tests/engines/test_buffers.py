@@ -135,3 +135,20 @@ def test_forgetting_gives_the_graph_back_and_starts_over(host_cuda):
     assert runs.cuda.held == {}
     runs(LR)
     assert runs.enqueued == 3
+
+
+def test_what_cannot_be_recorded_runs_without_graphs_and_says_so_once(
+    host_cuda, monkeypatch, caplog
+):
+    runs = Runs(host_cuda())
+
+    def refuse(*_):
+        raise SwiseError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(runs.cuda, "capture", refuse)
+    for shape in (LR, LR, LR, SR, SR):
+        runs(shape)
+    assert runs.enqueued == 5
+    assert [record.getMessage() for record in caplog.records] == [
+        "runs without CUDA graphs: operation not permitted when stream is capturing"
+    ]
