@@ -188,6 +188,7 @@ class _Run:
             return
         facts = self._loaded.facts
         context = self._context
+        self._addressed = None  # unless all of it succeeds
         self._forget_graph()
         if profile != self._profile:
             if not context.set_optimization_profile_async(profile, self._stream.pointer):
@@ -196,8 +197,9 @@ class _Run:
             self._profile = profile
         if not context.set_input_shape(facts.input_name, shape):
             raise SwiseError(f"TensorRT refuses shape {shape}: {self._loaded.explain()}")
-        context.set_tensor_address(facts.input_name, lr)
-        context.set_tensor_address(facts.output_name, sr)
+        for name, address in ((facts.input_name, lr), (facts.output_name, sr)):
+            if not context.set_tensor_address(name, address):
+                raise SwiseError(f"TensorRT refuses memory for {name}: {self._loaded.explain()}")
         self._addressed = (profile, shape, lr, sr)
 
     def _enqueue(self) -> None:

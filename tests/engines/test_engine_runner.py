@@ -33,12 +33,13 @@ class HostContext:
     def set_input_shape(self, name, shape):
         assert name == "lr"
         profile = self.engine.facts.profiles[self.profile]
-        fits = profile.takes(Extent(shape[0], shape[3], shape[2]))
+        fits = profile.takes(Extent(shape[0], shape[3], shape[2])) and shape != self.engine.refused
         self.shape = shape if fits else None
         return fits
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
+        return True
 
     def execute_async_v3(self, stream):
         assert stream
@@ -64,6 +65,7 @@ class HostEngine:
     name = "a double"
     facts = EngineFacts("lr", "sr", 2, "float", (SMALL, LARGE))
     broken = False
+    refused = None
 
     def __init__(self, cuda):
         self.cuda = cuda
@@ -178,6 +180,16 @@ def test_a_failing_run_is_an_error_with_tensorrt_s_words(loaded, tmp_path):
             runner.infer(picture(8, 8))
         loaded.broken = False
         np.testing.assert_array_equal(runner.infer(picture(8, 8)), repeated(picture(8, 8)))
+
+
+def test_a_shape_that_tensorrt_refuses_leaves_nothing_half_set(loaded, tmp_path):
+    good, refused = picture(8, 8), picture(40, 40)
+    loaded.refused = refused.shape
+    with EngineRunner(tmp_path / "a.engine") as runner:
+        runner.infer(good)
+        with pytest.raises(SwiseError, match="refuses shape"):
+            runner.infer(refused)
+        np.testing.assert_array_equal(runner.infer(good), repeated(good))
 
 
 @pytest.mark.parametrize("loaded", ["discrete"], indirect=True)
