@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-from swise_deploy.errors import BuildError, InputError
+from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.files import sha256_of, writing
 from swise_engines.admission import admit_device
 from swise_engines.build_cache import BuildCache, cache_key
@@ -127,10 +127,17 @@ def _try_read_back(
         return None, f"not read back: {gpu.reason}"
     try:
         admit_device(Path(manifest.onnx_name), manifest, gpu.cuda.device)
-        trt = load_tensorrt(manifest.backend)
-        return read_back(trt, compiled.plan, source, manifest.profiles[0], gpu.cuda), ""
-    except (InputError, BuildError) as error:
+        table = read_back(
+            load_tensorrt(manifest.backend),
+            compiled.plan,
+            source,
+            manifest.profiles[0],
+            gpu.cuda,
+            dla_core=manifest.dla_core,
+        )
+    except SwiseError as error:
         return None, f"not read back: {error}"
+    return table, ""
 
 
 def _describe(

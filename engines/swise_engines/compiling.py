@@ -17,6 +17,7 @@ from swise_engines.tensorrt_api import (
     Api,
     Messages,
     TypingPlan,
+    create_builder,
     load_tensorrt,
     plan_typing,
     version_of,
@@ -52,7 +53,7 @@ def compile_engine(
         on_dla=options.dla_core is not None,
     )
     messages = Messages(trt)
-    builder = trt.Builder(messages.sink)
+    builder = create_builder(trt, messages)
     network = builder.create_network(_creation_flags(trt, typing))
     _parse(trt, network, messages, source.path)
     layers = layers_from_network(trt, network)
@@ -115,7 +116,8 @@ def _save_timings(config: Api, path: Path) -> None:
     timings = config.get_timing_cache()
     if path.exists():
         before = config.create_timing_cache(path.read_bytes())
-        timings.combine(before, True)
+        if before is not None:  # a damaged file
+            timings.combine(before, True)
     with writing(path) as temporary:
         temporary.write_bytes(bytes(timings.serialize()))
 

@@ -72,8 +72,12 @@ class LoadedEngine:
         if manifest is not None:
             admit_device(path, manifest, self.cuda.device)
         self._messages = Messages(self.trt)
+        self._cache = cache if cache is not None else default_cache()
+        dla_core = None if manifest is None else manifest.dla_core
         with self.cuda.use():
-            self._runtime, self._engine = deserialize(self.trt, path.read_bytes(), self._messages)
+            self._runtime, self._engine = deserialize(
+                self.trt, path.read_bytes(), self._messages, dla_core=dla_core
+            )
             if manifest is None:
                 self.facts = _facts_of(path, self.trt, self._engine)
             else:
@@ -84,8 +88,8 @@ class LoadedEngine:
                     manifest.io,
                     manifest.profiles,
                 )
-        self._cache = cache if cache is not None else default_cache()
-        self._config = self._runtime_config() if self.backend == "tensorrt_rtx" else None
+            # Kept kernels are compared with the GPU that is current.
+            self._config = self._runtime_config() if self.backend == "tensorrt_rtx" else None
 
     @property
     def name(self) -> str:
@@ -141,12 +145,17 @@ class LoadedEngine:
         with self.cuda.use():
             if self._config is not None:
                 self._keep_kernels()
+                self._kernels = None
             self._config = self._engine = self._runtime = None
 
     def _keep_kernels(self) -> None:
+        kernels = self._kernels.serialize()
+        if kernels is None:
+            logger.warning("compiled kernels are not kept: %s", self._messages.explain())
+            return
         try:
             with writing(self._kernel_path) as temporary:
-                temporary.write_bytes(bytes(self._kernels.serialize()))
+                temporary.write_bytes(bytes(kernels))
         except OutputError as error:
             logger.warning("compiled kernels are not kept: %s", error)
 

@@ -8,18 +8,27 @@ from swise_engines.layer_types import layers_from_inspector
 from swise_engines.precision_table import PrecisionTable, table_from_layers
 from swise_engines.profiles import Profile
 from swise_engines.source_onnx import SourceOnnx
-from swise_engines.tensorrt_api import Api, Messages
+from swise_engines.tensorrt_api import Api, Messages, create_runtime
 
 
-def deserialize(trt: ModuleType, plan: bytes, messages: Messages) -> tuple[Api, Api]:
+def deserialize(
+    trt: ModuleType, plan: bytes, messages: Messages, *, dla_core: int | None = None
+) -> tuple[Api, Api]:
     """Load an engine; gives the runtime, which has to outlive it, and the engine.
 
+    Args:
+        trt: The TensorRT that built it.
+        plan: The engine.
+        messages: Where TensorRT's complaints go.
+        dla_core: The deep-learning accelerator that it was built for, if any.
+
     Raises:
+        BackendMissingError: TensorRT does not start on this machine.
         BuildError: TensorRT refuses it, with its reasons.
     """
-    runtime = trt.Runtime(messages.sink)
-    if runtime is None:
-        raise BuildError(f"TensorRT {trt.__version__} does not start: {messages.explain()}")
+    runtime = create_runtime(trt, messages)
+    if dla_core is not None:
+        runtime.DLA_core = dla_core
     if hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # version-compatible engines carry their runtime
     check_validity(trt, runtime, plan)
@@ -51,7 +60,13 @@ def check_validity(trt: ModuleType, runtime: Api, plan: bytes) -> None:
 
 
 def read_back(
-    trt: ModuleType, plan: bytes, source: SourceOnnx, profile: Profile, cuda: Cuda
+    trt: ModuleType,
+    plan: bytes,
+    source: SourceOnnx,
+    profile: Profile,
+    cuda: Cuda,
+    *,
+    dla_core: int | None,
 ) -> PrecisionTable:
     """Load an engine and sum up the precision of its layers, at the profile's typical size.
 
@@ -60,7 +75,7 @@ def read_back(
     """
     messages = Messages(trt)
     with cuda.use():
-        runtime, engine = deserialize(trt, plan, messages)
+        runtime, engine = deserialize(trt, plan, messages, dla_core=dla_core)
         context = engine.create_execution_context()
         if context is None:
             raise BuildError(f"no execution context for the engine: {messages.explain()}")
@@ -70,5 +85,9 @@ def read_back(
         inspector.execution_context = context
         text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
         table = table_from_layers(layers_from_inspector(text), source.counts, "built engine")
-        del inspector, context, engine, runtime
+        # In this order, while the GPU is current: an engine has to outlive what was made from it.
+        del inspector
+        del context
+        del engine
+        del runtime
     return table

@@ -116,6 +116,34 @@ def version_of(trt: ModuleType) -> str:
     return str(trt.__version__)
 
 
+def create_builder(trt: ModuleType, messages: "Messages") -> Api:
+    """TensorRT's builder.
+
+    Raises:
+        BackendMissingError: TensorRT does not start on this machine.
+    """
+    return _start(trt.Builder, trt, messages)
+
+
+def create_runtime(trt: ModuleType, messages: "Messages") -> Api:
+    """What loads engines; it has to outlive them.
+
+    Raises:
+        BackendMissingError: TensorRT does not start on this machine.
+    """
+    return _start(trt.Runtime, trt, messages)
+
+
+def _start(kind: Api, trt: ModuleType, messages: "Messages") -> Api:
+    try:
+        return kind(messages.sink)
+    except TypeError as error:  # what the bindings make of a null pointer
+        raise BackendMissingError(
+            f"TensorRT {version_of(trt)} does not start: {messages.explain()}. It needs an NVIDIA "
+            "driver for the CUDA version that it was built with: swise-doctor shows both"
+        ) from error
+
+
 class Messages:
     """What TensorRT said during one build or load: errors are kept, the rest is logged."""
 

@@ -1,7 +1,14 @@
 import pytest
 
 from swise_deploy.errors import BackendMissingError
-from swise_engines.tensorrt_api import Messages, load_tensorrt, plan_typing, release_of
+from swise_engines.tensorrt_api import (
+    Messages,
+    create_builder,
+    create_runtime,
+    load_tensorrt,
+    plan_typing,
+    release_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +79,16 @@ def test_errors_are_kept_in_order_and_once():
     messages.sink.log(trt.ILogger.ERROR, "second")
     messages.sink.log(trt.ILogger.ERROR, "second")
     assert messages.explain() == "first line; second"
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("create", [create_builder, create_runtime])
+def test_tensorrt_that_does_not_start_is_a_missing_backend(create):
+    trt = load_tensorrt("tensorrt_rtx")
+    messages = Messages(trt)
+    messages.errors.append("CUDA initialization failure with error: 35")
+    messages.sink = None  # what the bindings refuse as they refuse a null pointer
+    with pytest.raises(
+        BackendMissingError, match=r"does not start: CUDA init.*error: 35\. It needs"
+    ):
+        create(trt, messages)
