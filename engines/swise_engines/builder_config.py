@@ -14,10 +14,11 @@ from swise_engines.profiles import Profile
 from swise_engines.progress import BuildProgress, monitor_from_progress
 from swise_engines.source_onnx import SourceOnnx
 from swise_engines.targets import Backend
-from swise_engines.tensorrt_api import EXTRAS, Api, version_of
+from swise_engines.tensorrt_api import EXTRAS, Api, release_of, version_of
 
 MIB = 1 << 20
 
+_SHARING = "PROFILE_SHARING_0806"
 _COMPATIBILITY_IN_API = {"same_sm": "SAME_COMPUTE_CAPABILITY", "ampere_plus": "AMPERE_PLUS"}
 
 
@@ -85,7 +86,9 @@ def create_config(
         settings["memory_pool_limits"] = {pool: options.workspace_mib * MIB}
     if options.backend == "tensorrt_rtx":
         settings.update(_rtx_settings(trt, options))
-        return _call(config_class(**settings), builder, network)
+        config = _call(config_class(**settings), builder, network)
+        config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32; polygraphy clears it elsewhere
+        return config
     settings["version_compatible"] = options.version_compatible or None
     if options.compatibility != "none":
         level = getattr(trt, "HardwareCompatibilityLevel", None)
@@ -98,7 +101,11 @@ def create_config(
         settings["hardware_compatibility_level"] = getattr(level, name)
     if options.timing_cache is not None and options.timing_cache.exists():
         settings["load_timing_cache"] = str(options.timing_cache)
-    return _call(config_class(**settings), builder, network)
+    config = _call(config_class(**settings), builder, network)
+    if release_of(version_of(trt)) < (10, 0) and hasattr(trt.PreviewFeature, _SHARING):
+        # What later releases do by themselves: contexts of several threads use one profile.
+        config.set_preview_feature(getattr(trt.PreviewFeature, _SHARING), True)
+    return config
 
 
 def _call(create: Api, builder: Api, network: Api) -> Api:

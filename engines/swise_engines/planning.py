@@ -107,6 +107,11 @@ def plan_build(
         profiles = (source.fit_profile(default_profile(source.scale, max_batch=options.max_batch)),)
     for profile in profiles:
         source.check_profile(profile)
+        if options.dla_core is not None and not profile.is_fixed:
+            raise InputError(
+                f"--dla-core {options.dla_core}: an accelerator takes one size and batch, but the "
+                f"profile is {profile}. Give one with --size WxH"
+            )
     sm = target.sm if target is not None else (device.sm if device is not None else None)
     return CompileOptions(
         backend=backend,

@@ -11,13 +11,16 @@ import pytest
 from swise_deploy.errors import BackendMissingError, BuildError, InputError
 from swise_engines.admission import admit_file
 from swise_engines.build_cache import BuildCache, cache_key
+from swise_engines.builder_config import CompileOptions, create_config
 from swise_engines.building import build_engine
 from swise_engines.cuda import Device, GpuAtHand
 from swise_engines.engine_manifest import sidecar_of
 from swise_engines.planning import BuildOptions, choose_backend, plan_build
 from swise_engines.profiles import Extent, Profile
+from swise_engines.progress import BuildProgress
 from swise_engines.source_onnx import read_source
 from swise_engines.targets import find_target
+from swise_engines.tensorrt_api import Messages, create_builder, load_tensorrt
 
 NO_GPU = GpuAtHand(None, "this test runs without one")
 SMALL = Profile(Extent(1, 8, 8), Extent(1, 16, 12), Extent(2, 32, 24))
@@ -274,3 +277,34 @@ def test_timing_caches_are_kept_apart_by_version_and_device(tmp_path):
     }
     assert len(names) == 4
     assert all(" " not in name and "/" not in name for name in names)
+
+
+def test_an_accelerator_takes_one_size(make_onnx):
+    source = read_source(make_onnx("fp16"))
+    orin = Device("Orin", "8.7", 32 << 30, is_integrated=True, driver_cuda="12.6")
+    fixed = Profile(*[Extent(1, 32, 24)] * 3)
+
+    def plan(profile):
+        options = BuildOptions(find_target("jetson-agx-orin"), dla_core=1, profiles=(profile,))
+        return plan_build(source, options, "tensorrt", "10.3.0", orin)
+
+    assert plan(fixed).dla_core == 1
+    with pytest.raises(InputError, match=r"takes one size.*--size WxH"):
+        plan(SMALL)
+
+
+@pytest.mark.usefixtures("rtx")
+def test_fp32_is_not_computed_in_tf32(make_onnx, report):
+    trt = load_tensorrt("tensorrt_rtx")
+    builder = create_builder(trt, Messages(trt))
+    network = builder.create_network(0)
+    assert builder.create_builder_config().get_flag(trt.BuilderFlag.TF32)
+    config = create_config(
+        trt,
+        builder,
+        network,
+        CompileOptions("tensorrt_rtx", "8.6", ()),
+        source=read_source(make_onnx("fp32")),
+        progress=BuildProgress(report),
+    )
+    assert not config.get_flag(trt.BuilderFlag.TF32)
