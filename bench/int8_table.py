@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
-from platformdirs import user_cache_path
 
+from swise_deploy.caches import cache_folder
 from swise_deploy.console import progress, run_command
 from swise_deploy.errors import InputError
 from swise_deploy.files import append_json_line, read_json_lines, sha256_of, write_json
@@ -147,7 +147,7 @@ def _artefacts(
         path = folder / f"{precision}.onnx"
         export_onnx(network, path, precision=precision, range_images=ranges)
         files[precision] = path, None
-    cache = user_cache_path("swise-deploy", appauthor=False) / "int8"
+    cache = cache_folder("int8")
     search = Int8Search(
         traced_form(network),
         samples,

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from swise_bench.benchmark import Settings, run_benchmark
 from swise_bench.peaks import measure_peaks
-from swise_bench.quality import default_cache
 from swise_bench.results import document_from_benchmark
 from swise_bench.subjects import onnx_path, parse_subject
+from swise_deploy.caches import cache_folder
 from swise_deploy.console import parse_size, progress, run_command
 from swise_deploy.dependencies import require
 from swise_deploy.errors import BackendMissingError
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
         peak = measure_peaks(options.threads)
         tera_macs = (peak.tera_ops["fp32"] or 0) / 2
         written = parse_subject(f"{options.model}:{scale}@plain")
-        path = onnx_path(written, default_cache() / "exported")
+        path = onnx_path(written, cache_folder("bench") / "exported")
         assert path is not None, "a plain export is a file"
         macs = count_onnx(path, lr_size=options.lr).mult_adds
         share_of_peak = {

@@ -14,7 +14,7 @@ from swise_bench.host import QuietnessWatch, describe_host
 from swise_bench.latency import compare_latencies, measure_latency, open_all
 from swise_bench.layers import profile_onnx, profile_openvino
 from swise_bench.memory import measure_memory
-from swise_bench.quality import default_cache, result_from_scores, score_pictures
+from swise_bench.quality import result_from_scores, score_pictures
 from swise_bench.results import (
     Benchmark,
     Cost,
@@ -27,6 +27,7 @@ from swise_bench.results import (
     SubjectResult,
 )
 from swise_bench.subjects import Subject, file_subject, load_network, onnx_path, open_subject
+from swise_deploy.caches import cache_folder
 from swise_deploy.console import progress
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.files import sha256_of
@@ -75,7 +76,7 @@ class Settings:
     with_memory: bool = False
     with_energy: bool = False
     with_layers: bool = False
-    cache: Path = field(default_factory=default_cache)
+    cache: Path = field(default_factory=partial(cache_folder, "bench"))
 
 
 def run_benchmark(settings: Settings) -> Benchmark:

@@ -23,7 +23,6 @@ from swise_bench.prediction import (
     predict,
     tables_from_predictions,
 )
-from swise_bench.quality import default_cache
 from swise_bench.report_html import page_from_benchmark
 from swise_bench.report_tables import (
     TextTable,
@@ -43,6 +42,7 @@ from swise_bench.showcase import Showcase, make_showcase, write_figure
 from swise_bench.subjects import Subject, onnx_path, open_subject, parse_subject
 from swise_bench.table1 import find_sets, measure_table, text_from_rows
 from swise_bench.trtexec import measure_trtexec
+from swise_deploy.caches import cache_folder
 from swise_deploy.console import progress
 from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.files import write_json, writing
@@ -64,7 +64,7 @@ def run_subjects(options: argparse.Namespace) -> int:
             "nothing to measure. Give a file or a network, such as: swise-bench swisenet:2@torch"
         )
     baseline = read_document(options.baseline) if options.baseline else None
-    cache = options.cache or default_cache()
+    cache = options.cache or cache_folder("bench")
     parsed = [parse_subject(text) for text in dict.fromkeys(options.subjects)]
     subjects = [subject for subject in parsed if subject.runner != "trtexec"]
     if not subjects:
@@ -205,7 +205,7 @@ def run_table1(options: argparse.Namespace) -> int:
             weights=options.weights,
             networks=options.network,
             threads=options.threads,
-            cache=options.cache or default_cache(),
+            cache=options.cache or cache_folder("bench"),
         )
     )
     table = text_from_rows(rows)

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from swise_bench.results import PictureScore, QualityResult
 from swise_deploy.errors import InputError
 from swise_deploy.files import append_json_line, read_json_lines, sha256_of
@@ -26,11 +24,6 @@ Upscale = Callable[[RgbImage], RgbImage]
 
 # Part of every key; raised when the protocol changes what a score means.
 PROTOCOL_VERSION = 1
-
-
-def default_cache() -> Path:
-    """Folder for scores and exported files, in the user's cache."""
-    return Path(platformdirs.user_cache_dir("swise-deploy")) / "bench"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 
+from swise_deploy.caches import cache_folder
 from swise_deploy.errors import InputError, OutputError
 from swise_engines.admission import admit_file
 from swise_engines.engine_manifest import EngineManifest
@@ -88,7 +88,7 @@ class BuildCache:
 
 def default_cache() -> BuildCache:
     """The user's own cache folder, by the conventions of the platform."""
-    return BuildCache(platformdirs.user_cache_path("swise-deploy"))
+    return BuildCache(cache_folder())
 
 
 def _slug(text: str) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
-from platformdirs import user_cache_path
-
+from swise_deploy.caches import cache_folder
 from swise_engines import jetson, nvidia_smi
 from swise_engines.backends import (
     Backend,
@@ -114,7 +113,7 @@ def examine(machine: Machine, backends: Mapping[str, Backend] | None = None) -> 
 
 
 def _look_at_machine(machine: Machine) -> Section:
-    cache = user_cache_path("swise-deploy")
+    cache = cache_folder()
     return (
         Fact("system", f"{platform.system()} {platform.release()}"),
         Fact("processor", platform.machine()),

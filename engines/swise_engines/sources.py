@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import platformdirs
-
 from swise_deploy import __version__
+from swise_deploy.caches import cache_folder
 from swise_deploy.console import choose
 from swise_deploy.dependencies import require
 from swise_deploy.errors import BackendMissingError, InputError
@@ -86,7 +85,7 @@ def open_source(
     candidates = candidates_for(path, runner, threads=threads)
     if runner == "auto" and path != Path(source) and len(candidates) > 1:
         candidates += _plain_candidates(source, path, scale, weights, threads)
-    choice = choose_fastest(candidates, cache=cache_folder().parent / "fastest", threads=threads)
+    choice = choose_fastest(candidates, cache=cache_folder("fastest"), threads=threads)
     chosen = choice.candidate
     if chosen.runner == "tensorrt":
         opened = _engine_source(chosen.path, scale, tile)
@@ -135,11 +134,6 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def cache_folder() -> Path:
-    """Where exported networks and measured overlaps are kept; it may be deleted at any time."""
-    return Path(platformdirs.user_cache_dir("swise-deploy")) / "upscale"
-
-
 def _exported(
     name: str | None, weights: Path | None, scale: int | None, form: Form = "deploy"
 ) -> Path:
@@ -169,7 +163,7 @@ def _kept_export(name: str, scale: int, form: Form) -> Path | None:
 def _export_path(name: str, scale: int, weights_sha256: str, form: Form) -> Path:
     suffix = "" if form == "deploy" else f"_{form}"
     stem = f"{name}_x{scale}_{weights_sha256[:12]}_{__version__}{suffix}"
-    return cache_folder() / f"{stem}.onnx"
+    return cache_folder("exported") / f"{stem}.onnx"
 
 
 def _plain_candidates(
@@ -257,7 +251,7 @@ def _overlap_finder(path: Path, network: str, runner: Runner, limits: TileLimits
     def find(infer: Callable[[Planes], Planes]) -> Overlap | None:
         if network in GLOBAL_NETWORKS:
             return GLOBAL_NETWORKS[network]
-        kept = cache_folder() / "reach" / f"{sha256_of(path)}.json"
+        kept = cache_folder("reach") / f"{sha256_of(path)}.json"
         return cached_reach(kept, lambda: measure(infer))
 
     return find

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from platformdirs import user_cache_path
-
+from swise_deploy.caches import cache_folder
 from swise_deploy.console import parse_size, progress, run_command
 from swise_deploy.errors import InputError
 
@@ -170,7 +169,7 @@ def _config(args: argparse.Namespace) -> "ExportConfig":
         rest=args.rest,
         range_method=args.calib_method,
         plan=args.precision_plan,
-        cache=user_cache_path("swise-deploy", appauthor=False) / "int8",
+        cache=cache_folder("int8"),
         threads=args.threads or os.cpu_count() or 1,
     )
 

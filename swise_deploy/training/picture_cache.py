@@ -22,8 +22,8 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
+from swise_deploy.caches import cache_folder
 from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of, write_json, writing
 from swise_deploy.images import RgbImage, find_images, read_rgb
@@ -89,11 +89,6 @@ class PicturePairs:
     skipped: Mapping[str, str]
 
 
-def default_cache_root() -> Path:
-    """The user's cache folder for decoded training pictures."""
-    return user_cache_path("swise-deploy", appauthor=False) / "training"
-
-
 def open_pairs(
     folder: Path, scale: int, *, root: Path | None = None, report: Report
 ) -> PicturePairs:
@@ -111,7 +106,7 @@ def open_pairs(
     """
     paths = find_images(folder)
     key = content_key(folder, paths, report=report)
-    place = (root or default_cache_root()) / key
+    place = (root or cache_folder("training")) / key
     if not (place / "hr.json").is_file():
         _build_hr(place, folder, paths, report=report)
     hr, skipped = _open_store(place / "hr")

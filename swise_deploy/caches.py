@@ -1,0 +1,20 @@
+"""Where this project keeps what it can make again."""
+
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_cache_path
+
+CacheKind = Literal["bench", "exported", "fastest", "int8", "reach", "training"]
+
+
+def cache_folder(kind: CacheKind | None = None) -> Path:
+    """A folder in the user's cache, by the conventions of the platform; it need not exist.
+
+    What is in it may be deleted at any time.
+
+    Args:
+        kind: What is kept there; None gives the folder of all kinds.
+    """
+    folder = user_cache_path("swise-deploy", appauthor=False)
+    return folder if kind is None else folder / kind
