@@ -3,10 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from swise_bench.subjects import Subject, exported, load_network
+from swise_bench.subjects import FORMS, Subject, load_network
 from swise_deploy.console import progress
 from swise_engines.candidates import Candidate, candidates_for
 from swise_engines.fastest import choose_fastest
+from swise_export.kept_exports import export_once
 
 
 def resolve_auto(subject: Subject, *, threads: int, cache: Path) -> Subject:
@@ -42,7 +43,8 @@ def _network_candidates(
     The plain one in OpenVINO alone: for ONNX Runtime's cubic Resize the deploy form was made.
     """
     network = load_network(subject)
-    deploy = candidates_for(exported(network, "deploy", folder), threads=threads, form="deploy")
-    plain = candidates_for(exported(network, "plain", folder), threads=threads, form="plain")
+    files = {form: export_once(network, folder, form=form, say=progress) for form in FORMS}
+    deploy = candidates_for(files["deploy"], threads=threads, form="deploy")
+    plain = candidates_for(files["plain"], threads=threads, form="plain")
     named = [(f"deploy-{c.runner}".removesuffix("-onnxruntime"), c) for c in deploy]
     return named + [(f"plain-{c.runner}", c) for c in plain if c.runner == "openvino"]

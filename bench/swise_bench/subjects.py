@@ -20,18 +20,18 @@ A subject is written ARTEFACT[@RUNNER]:
 """
 
 import functools
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from swise_deploy.console import choose, progress
 from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError
 from swise_deploy.models.registry import NETWORKS
 from swise_deploy.runner import Runner
+from swise_export.kept_exports import export_once
+from swise_export.manifest import Form
 
 if TYPE_CHECKING:
     from swise_deploy.models.checkpoint import LoadedNetwork
@@ -40,7 +40,7 @@ FILE_RUNNERS = {
     ".onnx": ("onnxruntime", "cuda", "openvino", "ncnn", "auto"),
     ".engine": ("tensorrt", "trtexec"),
 }
-FORMS = ("plain", "deploy")
+FORMS: tuple[Form, ...] = ("plain", "deploy")
 NETWORK_RUNNERS = (
     "torch",
     "compile",
@@ -126,8 +126,8 @@ def onnx_path(subject: Subject, folder: Path) -> Path | None:
         return subject.path if subject.path.suffix == ".onnx" else None
     if subject.runner in ("torch", "compile"):
         return None
-    form = cast("Literal['plain', 'deploy']", subject.runner.partition("-")[0])
-    return exported(load_network(subject), form, folder)
+    form = cast("Form", subject.runner.partition("-")[0])
+    return export_once(load_network(subject), folder, form=form, say=progress)
 
 
 def load_network(subject: Subject) -> "LoadedNetwork":
@@ -147,28 +147,6 @@ def file_subject(subject: Subject, folder: Path) -> str:
         return subject.name
     runner = subject.runner if subject.path is not None else subject.runner.partition("-")[2]
     return f"{path}@{runner or 'onnxruntime'}"
-
-
-def exported(network: "LoadedNetwork", form: Literal["plain", "deploy"], folder: Path) -> Path:
-    """The network as an fp32 ONNX file, made once for its weights, the form and the exporter."""
-    from swise_export.exporting import export_onnx
-
-    key = f"{network.weights_sha256[:12]}_{_exporter_hash()[:8]}"
-    path = folder / f"{network.name}_x{network.scale}_{form}_{key}.onnx"
-    if not path.is_file():
-        progress(f"exporting {network.name} x{network.scale}, {form} form")
-        export_onnx(network, path, form=form)
-    return path
-
-
-@functools.cache
-def _exporter_hash() -> str:
-    """Hash of the exporting code and of torch's version: what decides about the graph."""
-    digest = hashlib.sha256(metadata.version("torch").encode())
-    sources = Path(str(resources.files("swise_export"))).glob("*.py")
-    for source in sorted(sources):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
 
 
 def _torch_runner(network: "LoadedNetwork", threads: int, *, compiled: bool) -> Runner:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swise_deploy import __version__
 from swise_deploy.caches import cache_folder
 from swise_deploy.console import choose
 from swise_deploy.dependencies import require
@@ -23,6 +22,7 @@ from swise_engines.reach import PROBE_SIZES, cached_reach, measure_reach
 from swise_engines.tile_memory import bytes_per_pixel, tile_side
 from swise_engines.tiling import Overlap, Planes, TileLimits
 from swise_export.counting import read_onnx
+from swise_export.kept_exports import export_once, find_export
 from swise_export.manifest import Form
 
 logger = logging.getLogger(__name__)
@@ -137,33 +137,18 @@ def _existing(path: Path) -> Path:
 def _exported(
     name: str | None, weights: Path | None, scale: int | None, form: Form = "deploy"
 ) -> Path:
-    """The network as an ONNX file, exported once for each file of weights and version."""
-    if name is not None and weights is None:
-        kept = _kept_export(name, scale or 2, form)
+    """The network as an ONNX file; shipped ones that were exported before need no torch."""
+    folder = cache_folder("exported")
+    shipped = shipped_weights(name, scale or 2) if name is not None and weights is None else None
+    if name is not None and shipped is not None:
+        sha256 = sha256_of(shipped)
+        kept = find_export(folder, name, scale or 2, weights_sha256=sha256, form=form)
         if kept is not None:
             return kept
     purpose = f"turning {name or weights} into ONNX"
     checkpoint = require("swise_deploy.models.checkpoint", extra="export", purpose=purpose)
-    exporting = require("swise_export.exporting", extra="export", purpose=purpose)
     network = checkpoint.open_network(name, scale=scale, weights=weights)
-    path = _export_path(network.name, network.scale, network.weights_sha256, form)
-    if not path.is_file():
-        logger.info("exporting %s x%d, %s form, to %s", network.name, network.scale, form, path)
-        exporting.export_onnx(network, path, form=form)
-    return path
-
-
-def _kept_export(name: str, scale: int, form: Form) -> Path | None:
-    """An earlier export of the shipped weights, found without torch."""
-    weights = shipped_weights(name, scale)
-    path = None if weights is None else _export_path(name, scale, sha256_of(weights), form)
-    return path if path is not None and path.is_file() else None
-
-
-def _export_path(name: str, scale: int, weights_sha256: str, form: Form) -> Path:
-    suffix = "" if form == "deploy" else f"_{form}"
-    stem = f"{name}_x{scale}_{weights_sha256[:12]}_{__version__}{suffix}"
-    return cache_folder("exported") / f"{stem}.onnx"
+    return export_once(network, folder, form=form, say=logger.info)
 
 
 def _plain_candidates(
