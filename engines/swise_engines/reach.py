@@ -3,8 +3,7 @@
 The layers of an artefact may be hidden (an engine) or fused away (a rewritten graph); what it does
 to a picture is not. Two tiles of one probe, a few pixels apart and with other surroundings, are
 upscaled: the distance from where they differ at which both agree is what tiles have to overlap by.
-    Networks that average over the
-whole picture never agree.
+Networks that average over the whole picture never agree.
 """
 
 import json
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from swise_deploy.errors import OutputError
 from swise_deploy.files import write_json
 from swise_engines.tiling import Overlap, Planes
 
@@ -129,5 +129,8 @@ def cached_reach(path: Path, measure: Callable[[], Overlap | None]) -> Overlap |
         "margin": None if overlap is None else overlap.margin,
         "step": None if overlap is None else overlap.step,
     }
-    write_json(path, document)
+    try:
+        write_json(path, document)
+    except OutputError as error:
+        logger.warning("it will be measured again next time: %s", error)
     return overlap

@@ -175,8 +175,10 @@ def _onnx_source(
     path, runner = candidate.path, candidate.open()
     _refuse_other_scale(path, runner.scale, scale)
     facts = read_facts(path)
+    sizes: Sequence[tuple[int, int]] = PROBE_SIZES
     if facts.size is not None:
         limits = TileLimits(facts.size, facts.size, facts.batch or 1, facts.batch or 1)
+        sizes = [facts.size]
         if tile is not None:
             raise InputError(f"{path} takes pictures of {facts.size} only. Leave --tile out")
     else:
@@ -184,7 +186,7 @@ def _onnx_source(
         limits = TileLimits(
             most=(side, side), least_batch=facts.batch or 1, most_batch=facts.batch or 1
         )
-    return Source(runner, limits, _overlap_finder(path, facts.network, runner, limits))
+    return Source(runner, limits, _overlap_finder(path, facts.network, runner, sizes))
 
 
 def _affordable_tile(path: Path, memory_mib: int | None) -> int:
@@ -201,8 +203,12 @@ def _engine_source(path: Path, scale: int | None, tile: int | None) -> Source:
     _refuse_other_scale(path, runner.scale, scale)
     if manifest is None:
         raise InputError(f"no manifest beside {path}. Build it with swise-build, which writes one")
-    limits = limits_of_profiles(manifest.profiles, tile)
-    return Source(runner, limits, _overlap_finder(path, manifest.model, runner, limits))
+    whole = limits_of_profiles(manifest.profiles, None)
+    return Source(
+        runner,
+        limits_of_profiles(manifest.profiles, tile),
+        _overlap_finder(path, manifest.model, runner, _probe_sizes(whole.least, whole.most)),
+    )
 
 
 def limits_of_profiles(profiles: Sequence[Profile], tile: int | None) -> TileLimits:
@@ -228,26 +234,29 @@ def _refuse_other_scale(path: Path, found: int | None, asked: int | None) -> Non
         )
 
 
-def _overlap_finder(path: Path, network: str, runner: Runner, limits: TileLimits) -> FindOverlap:
-    def measure(infer: Callable[[Planes], Planes]) -> Overlap | None:
-        sizes = sorted({_fitting(size, limits) for size in PROBE_SIZES})
-        return measure_reach(infer, runner.scale, rounds=runner.io == "uint8", sizes=sizes)
+def _overlap_finder(
+    path: Path, network: str, runner: Runner, sizes: Sequence[tuple[int, int]]
+) -> FindOverlap:
+    """How tiles of a network overlap; it is probed with pictures of `sizes`, (W, H)."""
+    if network in GLOBAL_NETWORKS:
+        return lambda _: GLOBAL_NETWORKS[network]
+    # Hashed now: the file of a worker in a cluster is gone once it is loaded.
+    kept = cache_folder("reach") / f"{sha256_of(path)}.json"
 
     def find(infer: Callable[[Planes], Planes]) -> Overlap | None:
-        if network in GLOBAL_NETWORKS:
-            return GLOBAL_NETWORKS[network]
-        kept = cache_folder("reach") / f"{sha256_of(path)}.json"
-        return cached_reach(kept, lambda: measure(infer))
+        return cached_reach(
+            kept,
+            lambda: measure_reach(infer, runner.scale, rounds=runner.io == "uint8", sizes=sizes),
+        )
 
     return find
 
 
-def _fitting(size: tuple[int, int], limits: TileLimits) -> tuple[int, int]:
-    """The nearest size that the runner takes; one that takes any may probe beyond its tiles."""
-    if limits.least == (1, 1):
-        return size
-    width, height = (
-        max(low, min(side, high))
-        for low, side, high in zip(limits.least, size, limits.most, strict=True)
+def _probe_sizes(least: tuple[int, int], most: tuple[int, int]) -> list[tuple[int, int]]:
+    """The sizes to probe with, (W, H), brought into the range that a runner takes."""
+    return sorted(
+        {
+            (max(least[0], min(width, most[0])), max(least[1], min(height, most[1])))
+            for width, height in PROBE_SIZES
+        }
     )
-    return width, height

@@ -73,3 +73,9 @@ def test_a_spoilt_or_older_note_is_measured_again(tmp_path, text):
     path.write_text(text)
     assert cached_reach(path, lambda: Overlap(3)) == Overlap(3)
     assert json.loads(path.read_text())["margin"] == 3
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    assert cached_reach(tmp_path / "file" / "reach.json", lambda: Overlap(3)) == Overlap(3)
+    assert "measured again next time" in caplog.text

@@ -8,7 +8,7 @@ import pytest
 from swise_deploy.errors import InputError
 from swise_engines.engine_runner import EngineRunner
 from swise_engines.profiles import Extent, Profile
-from swise_engines.sources import limits_of_profiles, open_source
+from swise_engines.sources import _probe_sizes, limits_of_profiles, open_source
 from swise_engines.tiling import TileLimits
 from swise_engines.upscaler import Upscaler
 
@@ -155,6 +155,18 @@ def test_tiles_of_an_engine_follow_from_its_largest_profile():
     assert limits_of_profiles([small, large], 64) == TileLimits((32, 16), (64, 64), 2, 8)
     with pytest.raises(InputError, match="do not fit the engine"):
         limits_of_profiles([small], 256)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "sizes"),
+    [
+        ((1, 1), (64, 48), [(64, 48)]),
+        ((1, 1), (640, 200), [(128, 128), (256, 200)]),
+        ((300, 16), (640, 360), [(300, 128), (300, 256)]),
+    ],
+)
+def test_an_engine_is_probed_within_its_profile(least, most, sizes):
+    assert _probe_sizes(least, most) == sizes
 
 
 def test_an_engine_is_tiled_by_the_profile_in_its_manifest(engine):
