@@ -48,3 +48,8 @@ class ExportError(SwiseError):
 
 class BuildError(SwiseError):
     """An ONNX file could not be turned into an engine."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

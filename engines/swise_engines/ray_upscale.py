@@ -198,7 +198,7 @@ def _spread(
         try:
             result = ray.get(reference)
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             num_lost_in_a_row += 1
             if num_lost_in_a_row > _MAX_ATTEMPTS * _JOBS_PER_WORKER * num_workers:
                 raise SwiseError(f"workers die before they finish anything: {reason}") from error

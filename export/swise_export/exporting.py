@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from swise_deploy import __version__
-from swise_deploy.errors import ExportError
+from swise_deploy.errors import ExportError, first_line
 from swise_deploy.files import sha256_of, writing
 from swise_deploy.images import RgbImage
 from swise_deploy.models.checkpoint import LoadedNetwork
@@ -220,7 +220,7 @@ def traced(
             onnx.checker.check_model(model)
         except (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError) as error:
             raise ExportError(
-                f"{network.name} x{network.scale} could not be traced: {str(error).splitlines()[0]}"
+                f"{network.name} x{network.scale} could not be traced: {first_line(error)}"
             ) from error
         finally:
             for handle in handles:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 from onnx.inliner import inline_local_functions
 
+from swise_deploy.errors import first_line
+
 # Larger constants are weights: their shape matters here, their values do not.
 MAX_EVALUATED_ELEMENTS = 4096
 
@@ -154,7 +156,7 @@ def _infer(node: onnx.NodeProto, state: _State) -> None:
             opset_imports=[helper.make_opsetid(d, v) for d, v in state.opsets.items()],
         )
     except (onnx.defs.SchemaError, shape_inference.InferenceError, KeyError) as error:
-        state.unknown[_label(node)] = f"no shape rule applies: {str(error).splitlines()[0]}"
+        state.unknown[_label(node)] = f"no shape rule applies: {first_line(error)}"
         return
     for name, proto in inferred.items():
         dims = proto.tensor_type.shape.dim

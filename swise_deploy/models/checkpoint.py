@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from swise_deploy.console import choose
-from swise_deploy.errors import InputError
+from swise_deploy.errors import InputError, first_line
 from swise_deploy.files import sha256_of
 from swise_deploy.models.registry import (
     NETWORKS,
@@ -100,6 +100,8 @@ def _network_from_file(path: Path, name: str | None, scale: int | None) -> Loade
         raise InputError(
             f"{path} lacks the tensor {error}. Expected the whole state dict of one network"
         ) from error
+    except RuntimeError as error:
+        raise _misfit(path, "a known network's", error) from error
     if recognised is None:
         some = ", ".join(list(state)[:4])
         raise InputError(
@@ -121,17 +123,27 @@ def _network_from_file(path: Path, name: str | None, scale: int | None) -> Loade
         )
     try:
         module = recognised.load(scale).eval()
-    except RuntimeError as error:  # load_state_dict: missing, unexpected or misshapen tensors
-        details = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"{path} looks like {recognised.network} weights, but they do not fit: {details}. "
-            "Expected the whole state dict of one network"
-        ) from error
+    except RuntimeError as error:
+        raise _misfit(path, recognised.network, error) from error
     return LoadedNetwork(module, recognised.network, scale, str(path), sha256_of(path))
 
 
+def _misfit(path: Path, name: str, error: RuntimeError) -> InputError:
+    """The error of a `load_state_dict`: missing, unexpected or misshapen tensors."""
+    details = " ".join(str(error).split())[:300]
+    return InputError(
+        f"{path} looks like {name} weights, but they do not fit: {details}. "
+        "Expected the whole state dict of one network"
+    )
+
+
 def recognise_state(state: Mapping[str, Tensor]) -> Recognised | None:
-    """Say which network's weights these are, by names and shapes; None for unknown ones."""
+    """Say which network's weights these are, by names and shapes; None for unknown ones.
+
+    Raises:
+        KeyError: A part of a network, in which a tensor is missing that tells its sizes.
+        RuntimeError: The same, or tensors of shapes that do not go together.
+    """
     for module in dict.fromkeys(network.module for network in NETWORKS.values()):
         first = next(key for key, network in NETWORKS.items() if network.module == module)
         recognised = network_module(first).recognise(state)
@@ -149,18 +161,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"no weights at {path}. Check the path")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return _plain_state(load_file(path), path)
         document = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InputError(
-            f"cannot read weights {path}: {_first_line(error)}. Expected a whole .safetensors, "
+            f"cannot read weights {path}: {first_line(error)}. Expected a whole .safetensors, "
             ".pt or .pth file"
         ) from error
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise InputError(
             f"cannot read weights {path}: it is truncated, no checkpoint, or needs code to be "
-            f"executed, which is refused ({_first_line(error)}). Save a plain state dict, best as "
+            f"executed, which is refused ({first_line(error)}). Save a plain state dict, best as "
             "safetensors"
         ) from error
     return _plain_state(document, path)
@@ -179,8 +191,3 @@ def _plain_state(document: object, path: Path) -> dict[str, Tensor]:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

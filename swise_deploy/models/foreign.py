@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from swise_deploy.dependencies import require
-from swise_deploy.errors import InputError
+from swise_deploy.errors import InputError, first_line
 from swise_deploy.files import sha256_of
 from swise_deploy.models.checkpoint import LoadedNetwork, open_network, read_state
 from swise_deploy.models.luma import LumaNetwork
@@ -165,7 +165,7 @@ def find_size_rules(module: nn.Module, *, name: str) -> SizeRules:
         try:
             sr = _run(module, channels, _PROBE, _PROBE)
         except Exception as error:  # noqa: BLE001  # whatever foreign code raises is the answer
-            reasons.append(f"{channels} channels: {_first_line(error)}")
+            reasons.append(f"{channels} channels: {first_line(error)}")
             continue
         scale = _scale_of(sr, channels, name)
         multiple = next(
@@ -240,8 +240,3 @@ class AnySize(nn.Module):
         rules = self.rules
         sr: Tensor = self.network(mirror_to_multiple(lr, rules.multiple, minimum=rules.minimum))
         return sr[:, :, : height * rules.scale, : width * rules.scale]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -194,6 +194,19 @@ def test_a_checkpoint_with_a_missing_tensor_says_which(tmp_path):
         open_network(weights=tmp_path / "cut.safetensors")
 
 
+@pytest.mark.parametrize(
+    "name", ["fsrcnn", "srcnn", "vdsr", "drcn", "carn_m", "lbnet_t", "swisenet"]
+)
+def test_a_checkpoint_with_any_part_missing_is_refused_or_is_told_to_be_unknown(name, tmp_path):
+    state = dict(build_network(name, 2).state_dict())
+    stored = {k.removeprefix("network."): v for k, v in state.items()}
+    required = {k: v for k, v in stored.items() if not (name == "vdsr" and k.endswith("bias"))}
+    for key in [*list(required)[:4], *list(required)[-4:]]:
+        save_file({k: v for k, v in stored.items() if k != key}, tmp_path / "part.safetensors")
+        with pytest.raises(InputError, match=r"part\.safetensors"):
+            open_network(weights=tmp_path / "part.safetensors", scale=2)
+
+
 def test_a_checkpoint_without_its_head_says_what_is_lacking(tmp_path):
     state = build_network("smsr", 2).state_dict()
     del state["upsampler.conv.weight"]

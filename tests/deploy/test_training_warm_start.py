@@ -100,3 +100,15 @@ def test_weights_that_give_nothing_are_refused(tmp_path):
     save_file({"layer.weight": torch.zeros(3)}, path)
     with pytest.raises(InputError, match=r"gives this network nothing.*layer\.weight"):
         warm_start_from_file(path, SwiseNet(2, channels=8), 2)
+
+
+@pytest.mark.parametrize("missing", ["upsampler.", "head.", "fuse_scale"])
+def test_a_part_of_a_network_gives_what_it_has(tmp_path, missing):
+    network = SwiseNet(2, channels=8)
+    state = SwiseNet(2, channels=8).state_dict()
+    part = {k: v for k, v in state.items() if not k.startswith(missing)}
+    save_file(part, tmp_path / "part.safetensors")
+    start = warm_start_from_file(tmp_path / "part.safetensors", network, 2)
+    assert set(start.copied) == set(part)
+    assert set(start.fresh) == set(state) - set(part)
+    assert all(torch.equal(start.state[name], tensor) for name, tensor in part.items())
