@@ -40,8 +40,16 @@ class CudaPython:
             raise BackendMissingError(f"{self.name} finds no GPU: {error}") from error
 
     def _read_device(self) -> Device:
-        rt = self._rt
-        attributes = rt.cudaDeviceAttr
+        attributes = self._rt.cudaDeviceAttr
+        driver = int(self._call("cudaDriverGetVersion"))
+        runtime = int(self._call("cudaRuntimeGetVersion"))
+        if driver == 0:
+            raise SwiseError("no NVIDIA driver is installed, or it is not visible here")
+        if driver // 1000 < runtime // 1000:
+            raise SwiseError(
+                f"the driver serves CUDA {_dotted(driver)}, this package needs {_dotted(runtime)}. "
+                f"Update the driver, or: pip install 'cuda-bindings<{driver // 1000 + 1}'"
+            )
         count = self._call("cudaGetDeviceCount")
         if self._index >= count:
             raise SwiseError(f"GPU {self._index} was asked for, {count} are here")
@@ -50,7 +58,6 @@ class CudaPython:
             return int(self._call("cudaDeviceGetAttribute", which, self._index))
 
         properties = self._call("cudaGetDeviceProperties", self._index)
-        driver = int(self._call("cudaDriverGetVersion"))
         major = attribute(attributes.cudaDevAttrComputeCapabilityMajor)
         minor = attribute(attributes.cudaDevAttrComputeCapabilityMinor)
         return Device(
@@ -58,7 +65,7 @@ class CudaPython:
             sm=f"{major}.{minor}",
             memory_bytes=int(properties.totalGlobalMem),
             is_integrated=bool(attribute(attributes.cudaDevAttrIntegrated)),
-            driver_cuda=f"{driver // 1000}.{driver % 1000 // 10}",
+            driver_cuda=_dotted(driver),
         )
 
     def _call(self, name: str, *arguments: object) -> Api:
@@ -172,3 +179,8 @@ class CudaPython:
         if error == self._rt.cudaError_t.cudaSuccess:
             self._rt.cudaGraphDestroy(recorded)
         self._rt.cudaGetLastError()
+
+
+def _dotted(version: int) -> str:
+    """CUDA's 12060 as 12.6."""
+    return f"{version // 1000}.{version % 1000 // 10}"
