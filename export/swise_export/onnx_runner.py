@@ -1,6 +1,8 @@
 """An ONNX file as a runner, through ONNX Runtime."""
 
+import contextlib
 import logging
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +26,9 @@ PROVIDERS = {
     "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
+# Without it fp32 convolutions would be rounded to TF32's 10 bits of mantissa.
+_PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+_NEED_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 
 class OnnxRunner(RunnerContext):
@@ -102,12 +107,23 @@ class OnnxRunner(RunnerContext):
             if self.as_device:
                 options.add_session_config_entry("session.disable_quant_qdq", "1")
                 source = with_half_rounding(onnx.load(self.path)).SerializeToString()
-            return ort.InferenceSession(source, options, providers=[self.provider])
+            if self.provider in _NEED_CUDA:
+                _load_cuda_libraries()
+            provider = (self.provider, _PROVIDER_OPTIONS.get(self.provider, {}))
+            session = ort.InferenceSession(source, options, providers=[provider])
         except Exception as error:  # ONNX Runtime has no base class of its own
             raise InputError(
                 f"ONNX Runtime cannot load {self.path}: {str(error).splitlines()[0]}. "
                 "Expected a whole ONNX model"
             ) from error
+        if self.provider not in session.get_providers():
+            raise BackendMissingError(
+                f"ONNX Runtime could not start its {self.provider} and would run on "
+                f"{', '.join(session.get_providers())}. Install the libraries that it was built "
+                "for, such as CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            )
+        session.disable_fallback()
+        return session
 
     def _picture_io(self) -> PictureIO:
         assert self._session is not None
@@ -137,3 +153,11 @@ class OnnxRunner(RunnerContext):
                 f"{self.path} turns {sides} pixels into {sr.shape}; expected a whole-number scale"
             )
         return int(scale)
+
+
+def _load_cuda_libraries() -> None:
+    """Let ONNX Runtime find the CUDA that pip installed; what it prints is no result."""
+    preload = getattr(ort, "preload_dlls", None)  # from 1.21 on
+    if preload is not None:
+        with contextlib.redirect_stdout(sys.stderr):
+            preload()
