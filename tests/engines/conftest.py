@@ -2,7 +2,10 @@
 
 import contextlib
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -267,24 +270,32 @@ def cuda() -> Cuda:
 
 
 @pytest.fixture(scope="session")
-def build_here(cuda: Cuda, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Built]:
-    """Builds an engine for the GPU of this machine, with the TensorRT that is installed."""
+def build_here(cuda: Cuda, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Builds an engine for the GPU of this machine, with the TensorRT that is installed.
 
-    def build(onnx_path: Path, *profiles: Profile) -> Built:
-        options = BuildOptions(None, profiles=profiles)
-        backend = choose_backend(options, cuda.device)
-        trt = load_tensorrt(backend)
-        if backend == "tensorrt_rtx" and cuda.device.sm not in rtx_capabilities(trt):
-            options = BuildOptions(None, profiles=profiles, compatibility="ampere_plus")
-        return build_engine(
-            onnx_path,
-            tmp_path_factory.mktemp("here") / "here.engine",
-            options,
-            gpu=GpuAtHand(cuda),
-            cache=None,
-            report=quiet,
-            say=str,
+    In a process of its own: polygraphy serves one TensorRT in a process, and other tests build with
+    TensorRT for RTX in this one.
+    """
+
+    def build(onnx_path: Path, *profiles: Profile) -> Path:
+        out = tmp_path_factory.mktemp("here") / "here.engine"
+        batch = max(profile.max.batch for profile in profiles)
+        options = ["-o", str(out), "--no-cache", "--no-verify", "--batch", str(batch)]
+        for profile in profiles:
+            extents = (profile.min, profile.opt, profile.max)
+            options += ["--size", ":".join(f"{e.width}x{e.height}" for e in extents)]
+        if choose_backend(BuildOptions(None), cuda.device) == "tensorrt_rtx":
+            known = rtx_capabilities(load_tensorrt("tensorrt_rtx"))
+            options += [] if cuda.device.sm in known else ["--compatibility", "ampere_plus"]
+        done = subprocess.run(
+            [sys.executable, "-m", "swise_engines.cli_build", str(onnx_path), *options],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return out
 
     return build
 

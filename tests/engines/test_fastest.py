@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.errors import InputError
 from swise_engines import candidates, fastest
-from swise_engines.building import Built
 from swise_engines.candidates import Candidate, candidates_for
 from swise_engines.cuda import Device, GpuAtHand
 from swise_engines.fastest import choose_fastest, measure_fastest
@@ -217,14 +216,15 @@ def test_an_engine_of_this_very_file_competes_and_one_of_another_does_not(
 
 @pytest.mark.gpu
 def test_an_engine_for_this_gpu_takes_part_in_the_measurement(
-    build_here: Callable[..., Built], make_onnx: MakeOnnx, tmp_path: Path
+    build_here: Callable[..., Path], make_onnx: MakeOnnx, tmp_path: Path
 ) -> None:
     built = build_here(
         make_onnx("fp16"), Profile(Extent(1, 8, 8), Extent(1, 96, 96), Extent(1, 200, 200))
     )
     path = Path(shutil.copy(make_onnx("fp16"), tmp_path / "tiny.onnx"))
     for suffix in (".engine", ".json"):
-        shutil.copy(built.path.with_suffix(suffix), tmp_path / f"tiny.here{suffix}")
+        shutil.copy(built.with_suffix(suffix), tmp_path / f"tiny.here{suffix}")
     choice = measure_fastest(candidates_for(path))
     assert "tiny.here.engine" in choice.candidate.label + choice.reason
-    assert not any("tiny.here.engine" in label for label in choice.refused)
+    refused = [why for label, why in choice.refused.items() if "tiny.here.engine" in label]
+    assert all("times as long at first sight" in why for why in refused)

@@ -1,12 +1,15 @@
 """What every runner owes to its callers, on a network that repeats pixels: the answer is known."""
 
+import functools
+
 import numpy as np
+import onnxruntime
 import pytest
 
 from swise_deploy.runner import Runner, upscale
 from swise_engines.engine_runner import EngineRunner
 from swise_engines.profiles import Extent, Profile
-from swise_export.onnx_runner import OnnxRunner
+from swise_export.onnx_runner import PROVIDERS, OnnxRunner
 
 RANGE = Profile(Extent(1, 1, 1), Extent(1, 9, 7), Extent(3, 40, 40))
 
@@ -20,6 +23,16 @@ def torch_runner():
     return TorchRunner(LoadedNetwork(module, "repeat", 2, "nowhere", "0" * 64))
 
 
+@pytest.fixture(scope="session")
+def engine_of(build_here, make_onnx):
+    """Engines by what they compute in or take; each is built once."""
+    return functools.cache(lambda which: build_here(file_of(make_onnx, which), RANGE))
+
+
+def file_of(make_onnx, which):
+    return make_onnx("fp32", io="uint8") if which == "uint8" else make_onnx(which)
+
+
 @pytest.fixture(
     params=[
         "torch",
@@ -28,7 +41,7 @@ def torch_runner():
         "onnx uint8",
         *(
             pytest.param(name, marks=pytest.mark.gpu)
-            for name in ("engine fp32", "engine fp16", "engine uint8")
+            for name in ("cuda uint8", "engine fp32", "engine fp16", "engine uint8")
         ),
     ]
 )
@@ -36,10 +49,14 @@ def runner(request, make_onnx) -> Runner:
     kind, _, which = request.param.partition(" ")
     if kind == "torch":
         return torch_runner()
-    path = make_onnx("fp32", io="uint8") if which == "uint8" else make_onnx(which)
     if kind == "onnx":
-        return OnnxRunner(path, threads=1)
-    return EngineRunner(request.getfixturevalue("build_here")(path, RANGE).path)
+        return OnnxRunner(file_of(make_onnx, which), threads=1)
+    request.getfixturevalue("cuda")
+    if kind == "engine":
+        return EngineRunner(request.getfixturevalue("engine_of")(which))
+    if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        pytest.skip("needs onnxruntime-gpu")
+    return OnnxRunner(file_of(make_onnx, which), provider="cuda")
 
 
 def batch(runner: Runner, batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:

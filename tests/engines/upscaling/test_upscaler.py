@@ -180,7 +180,7 @@ def test_an_engine_is_tiled_by_the_profile_in_its_manifest(engine):
 def test_an_engine_in_tiles_repeats_every_pixel(build_here, make_onnx):
     profile = Profile(Extent(1, 8, 8), Extent(1, 64, 64), Extent(2, 96, 96))
     image = noise((150, 170, 3))
-    with Upscaler.open(build_here(make_onnx("fp16"), profile).path) as upscaler:
+    with Upscaler.open(build_here(make_onnx("fp16"), profile)) as upscaler:
         sr = upscaler(image)
         assert upscaler.is_exact
     difference = np.abs(sr.astype(int) - image.repeat(2, axis=0).repeat(2, axis=1))
