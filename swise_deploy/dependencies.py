@@ -10,7 +10,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     """Import an optional package.
 
     Args:
-        module: Dotted module name, e.g. "tensorrt_rtx".
+        module: Dotted module name, e.g. "tensorrt_rtx"; a module of this project stands for what
+            it imports.
         extra: The extra of swise-deploy that installs it.
         purpose: What it is needed for, as in "building an engine".
 
@@ -21,6 +22,12 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:
         raise BackendMissingError(
-            f"{purpose} needs the package {module!r}, which does not import here: {error}. "
+            f"{purpose} needs the package {_culprit(module, error)!r}, which does not import here: "
+            f"{error}. "
             f"Install it with: pip install 'swise-deploy[{extra}]'"
         ) from error
+
+
+def _culprit(module: str, error: ImportError | OSError) -> str:
+    absent = getattr(error, "name", None) or module
+    return module if absent.partition(".")[0] == module.partition(".")[0] else absent

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from swise_deploy.caches import cache_folder
 from swise_deploy.console import parse_size, progress, run_command
+from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def _export(args: argparse.Namespace) -> int:
         raise InputError(f"--calib {args.calib} is for INT8, not {args.precision}. Add --int8")
     calibration = find_images(args.calib) if args.calib is not None else None
     progress("loading torch and the network")
+    require("swise_export.verified", extra="export", purpose="turning a checkpoint into ONNX")
     from swise_export.report import dict_from_report, text_from_report
     from swise_export.verified import export_verified
 

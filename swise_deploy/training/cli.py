@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, get_type_hints
 
 from swise_deploy.console import progress, run_command
+from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError
 from swise_deploy.training.config import (
     TrainConfig,
@@ -123,6 +124,7 @@ def _run(options: argparse.Namespace, form_of: "FormOf | None") -> int:
     # as well, spinning made a step on 2 cores 3 to 4 times slower. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     config = _config(options)
+    require("swise_deploy.training.loop", extra="train", purpose="training")
     from swise_deploy.training.loop import train  # torch, after parsing
     from swise_deploy.training.model_card import write_model_card
 

@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,13 +61,20 @@ print(json.dumps(failed))
 """
 
 
-def run_without(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_without(
+    code: str, *arguments: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", BLOCK + code, *arguments],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=cwd,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "XDG_CACHE_HOME": str(cwd or Path.home() / ".cache"),
+        },
     )
 
 
@@ -98,6 +107,25 @@ def test_a_command_explains_itself_with_the_base_install_alone(module):
     done = run_without(f"import sys\nfrom {module} import main\nmain(['--help'])")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("swise_export.cli", ["--fp16"]),
+        ("swise_export.cli_train", ["--data", "pictures", "--out", "run"]),
+        ("swise_engines.cli_upscale", ["in.png", "-o", "out.png"]),
+        ("swise_bench.cli", ["swisenet:2@torch"]),
+    ],
+)
+def test_a_command_that_needs_torch_says_so_and_how_to_get_it(module, arguments, tmp_path):
+    (tmp_path / "in.png").write_bytes(b"")
+    code = f"import sys\nfrom {module} import main\nsys.exit(main(sys.argv[1:]))"
+    done = run_without(code, *arguments, cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert re.search(r"needs the package '(torch|lightning_fabric)'", done.stderr)
+    assert re.search(r"pip install 'swise-deploy\[(export|train)\]'", done.stderr)
+    assert "Traceback" not in done.stderr
 
 
 def test_the_doctor_examines_with_the_base_install_alone():
