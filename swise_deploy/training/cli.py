@@ -128,7 +128,7 @@ def _run(options: argparse.Namespace, form_of: "FormOf | None") -> int:
     from swise_deploy.training.loop import train  # torch, after parsing
     from swise_deploy.training.model_card import write_model_card
 
-    result = train(config, resume=options.resume, stop=_stop_on_signals(), form_of=form_of)
+    result = train(config, resume=options.resume, stop=_StopFlag(), form_of=form_of)
     if result is None:
         return 0
     scores = write_model_card(result)
@@ -217,10 +217,6 @@ class _StopFlag:
 
     def __call__(self) -> bool:
         return self._asked.is_set()
-
-
-def _stop_on_signals() -> _StopFlag:
-    return _StopFlag()
 
 
 if __name__ == "__main__":

@@ -146,6 +146,7 @@ class TrainConfig:
             "max_minutes": self.max_minutes,
         }.items():
             _check(math.isfinite(number) and number >= 0, name, number, "0 or more")
+        _check(self.seed < 2**32, "seed", self.seed, "less than 2^32")
         rate = self.learning_rate
         _check(math.isfinite(rate) and rate > 0, "learning_rate", rate, "more than 0")
         _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "at least 0 and less than 1")
@@ -230,8 +231,10 @@ def toml_from_config(config: TrainConfig) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # JSON's strings, booleans and integers are TOML's; so are its finite floats.
-    return json.dumps(str(value) if isinstance(value, Path) else value)
+    # JSON's strings, booleans and integers are TOML's; so are its finite floats. TOML has no pairs
+    # of surrogates and wants DEL escaped.
+    text = json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")
 
 
 def refuse_other_run(stored: TrainConfig, wanted: TrainConfig) -> list[str]:

@@ -30,13 +30,13 @@ class Logbook:
     def __init__(
         self, out: Path, *, first_step: int, tensorboard: bool, quiet: bool = False
     ) -> None:
-        self._file = None if quiet else (out / "log.jsonl").open("a", encoding="utf-8")
         self._writer: SummaryWriter | None = None
         if tensorboard and not quiet:
             module = require(
                 "torch.utils.tensorboard", extra="train", purpose="the TensorBoard log"
             )
             self._writer = module.SummaryWriter(out / "tensorboard", purge_step=first_step)
+        self._file = None if quiet else (out / "log.jsonl").open("a", encoding="utf-8")
 
     def record(self, kind: str, step: int, values: Mapping[str, object]) -> None:
         """Append a record of a kind ("train", "val", "event"), at once on disk."""

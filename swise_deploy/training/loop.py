@@ -316,7 +316,8 @@ class _Run:
                 network, self._val_pairs, config.scale, device=self._fabric.device
             )
             mean = mean_quality(scores)
-            logbook.record("val", self._step, {"psnr_y_db": mean.psnr_y_db, "ssim_y": mean.ssim_y})
+            found = {"psnr_y_db": mean.psnr_y_db, "ssim_y": mean.ssim_y}
+            logbook.record("val", self._step, {k: _finite_or_none(v) for k, v in found.items()})
             best = self._best_psnr_y_db is None or mean.psnr_y_db > self._best_psnr_y_db
             mark = ", the best so far" if best else ""
             self._display.note(

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from swise_deploy.errors import InputError
+from swise_deploy.errors import InputError, first_line
 from swise_deploy.files import read_json_lines, writing
 from swise_deploy.training.config import (
     TrainConfig,
@@ -87,9 +87,11 @@ def read_state(out: Path) -> RunState:
         raise InputError(
             f"nothing to resume: no {path}. Leave --resume out, or give the run's --out"
         ) from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError) as error:
-        raise InputError(f"cannot read {path}: {error}. Start anew with --init") from error
-    version = document.pop("schema_version", None)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError) as error:
+        raise InputError(
+            f"cannot read {path}: {first_line(error)}. Start anew with --init"
+        ) from error
+    version = document.pop("schema_version", None) if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise InputError(
             f"{path} has schema_version {version}; expected {SCHEMA_VERSION}. "
@@ -113,9 +115,9 @@ def read_config(out: Path) -> TrainConfig:
     path = out / "config.toml"
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"nothing to resume: cannot read {path}: {error.strerror}. "
+            f"nothing to resume: cannot read {path}: {first_line(error)}. "
             "Leave --resume out, or give the run's --out"
         ) from error
     return config_from_layers({str(path): settings_from_toml(text, source=str(path))})

@@ -45,7 +45,7 @@ def test_a_config_survives_toml():
     config = TrainConfig(
         data=Path('odd "name"\\folder'),
         out=Path("run"),
-        val=Path("ü"),
+        val=Path("ü 🌄 \x7f"),
         test=(Path("a"), Path("b")),
         weight_norm=("head", "up*"),
         learning_rate=3e-7,
@@ -87,6 +87,7 @@ def test_value_of_the_wrong_type_is_refused_with_its_source(setting, value):
         ("learning_rate", float("nan")),
         ("ema_decay", 1.0),
         ("clip_norm", -1.0),
+        ("seed", 2**32),
         ("betas", [0.9, 1.0]),
     ],
 )
