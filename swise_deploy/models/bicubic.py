@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from swise_deploy.models.cubic import CubicUpscale
-from swise_deploy.models.registry import Recognised, Upsampler, refuse_sum
+from swise_deploy.models.registry import Recognised, Upsampler, check_option, refuse_sum
 
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
     """Bicubic enlargement of RGB pictures; there is nothing to load."""
-    del option
+    check_option("bicubic", option)
     refuse_sum("bicubic", upsampler)
     return CubicUpscale(scale)
 

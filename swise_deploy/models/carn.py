@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swise_deploy.models.registry import Recognised, Upsampler
+from swise_deploy.models.pixel_range import MEAN_LAYERS
+from swise_deploy.models.registry import Recognised, Upsampler, check_option
 from swise_deploy.models.swisenet import DIV2K_MEAN, ScaleWiseUpsample
 
 CHANNELS = 64
 MOBILE_GROUPS = 4
-_MEAN_LAYERS = ("sub_mean.", "add_mean.")
 
 
 class CARN(nn.Module):
@@ -137,6 +137,7 @@ def _local_cascade(*, mobile: bool, groups: int) -> Cascade:
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
     """CARN, or CARN-M with option "mobile", with fresh weights."""
+    check_option("carn", option, ("mobile",))
     mobile = option == "mobile"
     groups = MOBILE_GROUPS if mobile else 1
     return CARN(scale, mobile=mobile, groups=groups, upsampler=upsampler)
@@ -144,7 +145,7 @@ def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> 
 
 def recognise(state: Mapping[str, Tensor]) -> Recognised | None:
     """Recognise CARN and CARN-M weights: for one scale, for x2, x3 and x4 together, or with SUM."""
-    own = {_own_name(k): v for k, v in state.items() if not k.startswith(_MEAN_LAYERS)}
+    own = {_own_name(k): v for k, v in state.items() if not k.startswith(MEAN_LAYERS)}
     if not {"entry.weight", "body.b1.b1.body.0.weight", "body.c3.body.0.weight"} <= set(own):
         return None
     mobile = "body.b1.b1.body.4.weight" in own

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swise_deploy.models.luma import LumaNetwork
-from swise_deploy.models.registry import Recognised, Upsampler, refuse_sum
+from swise_deploy.models.pixel_range import unit_range_biases
+from swise_deploy.models.registry import Recognised, Upsampler, check_option, refuse_sum
 
 # Our names, and those of the published TensorFlow checkpoints ("model_F96_D9" and the like).
 _FOREIGN_NAMES = {
@@ -61,7 +62,7 @@ class DRCN(nn.Module):
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
     """DRCN with fresh weights."""
-    del option
+    check_option("drcn", option)
     refuse_sum("drcn", upsampler)
     return LumaNetwork(DRCN(), scale, interpolated=True)
 
@@ -77,18 +78,7 @@ def recognise(state: Mapping[str, Tensor]) -> Recognised | None:
 
     def load(scale: int) -> nn.Module:
         network = DRCN(channels=own["recur.weight"].shape[0], recursions=len(own["votes"]))
-        network.load_state_dict(_unit_range(own))
+        network.load_state_dict(unit_range_biases(own))
         return LumaNetwork(network, scale, interpolated=True)
 
     return Recognised("drcn", (2, 3, 4), load)
-
-
-def _unit_range(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring weights for luma in 0..255 to luma in 0..1: only the biases change.
-
-    Convolution, ReLU and the vote commute with a positive factor. Biases of a network for 0..1 are
-    well below 1.
-    """
-    largest = max(float(v.abs().max()) for k, v in state.items() if k.endswith("bias"))
-    divisor = 255 if largest > 1 else 1
-    return {k: v / divisor if k.endswith("bias") else v for k, v in state.items()}

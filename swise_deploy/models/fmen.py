@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from swise_deploy.models.heads import make_upsampler, upsampler_scale
 from swise_deploy.models.pixel_range import unit_range_state
-from swise_deploy.models.registry import Recognised, Upsampler
+from swise_deploy.models.registry import Recognised, Upsampler, check_option
 
 SLOPE = 0.1  # of LeakyReLU
 WHITE = 255.0  # the authors trained on 0..255, without a mean shift
@@ -132,6 +132,7 @@ class HighFrequencyAttention(nn.Module):
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
     """FMEN, or FMEN-S with option "small", with fresh weights."""
+    check_option("fmen", option, SIZES)
     return FMEN(scale, SIZES[option], upsampler=upsampler)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from swise_deploy.models.luma import LumaNetwork
-from swise_deploy.models.registry import Recognised, Upsampler, refuse_sum
+from swise_deploy.models.registry import Recognised, Upsampler, check_option, refuse_sum
 
 SCALES = (2, 3, 4)
 
@@ -45,7 +45,7 @@ class FSRCNN(nn.Module):
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
     """FSRCNN(56, 12, 4) with fresh weights."""
-    del option
+    check_option("fsrcnn", option)
     refuse_sum("fsrcnn", upsampler)
     return LumaNetwork(FSRCNN(scale), scale, interpolated=False)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from swise_deploy.models.heads import make_upsampler, upsampler_scale
 from swise_deploy.models.pixel_range import trained_range, unit_range_state
-from swise_deploy.models.registry import Recognised, Upsampler
+from swise_deploy.models.registry import Recognised, Upsampler, check_option
 from swise_deploy.models.swisenet import DIV2K_MEAN, global_average
 
 NUM_RECURSIONS = 3
@@ -295,6 +295,7 @@ def _make_shift(sign: int) -> nn.Conv2d:
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
     """LBNet, or LBNet-T with option "tiny", with fresh weights."""
+    check_option("lbnet", option, SIZES)
     return LBNet(scale, SIZES[option], upsampler=upsampler)
 
 

@@ -17,6 +17,18 @@ def trained_range(state: Mapping[str, Tensor]) -> float:
     return 255.0 if float(state["sub_mean.bias"].abs().max()) > 1 else 1.0
 
 
+def unit_range_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring a network of convolutions and ReLU from luma in 0..255 to luma in 0..1, if it is not.
+
+    They commute with a positive factor, so only the biases change. Those of a network for 0..1 are
+    well below 1.
+    """
+    biases = [float(v.abs().max()) for k, v in state.items() if k.endswith("bias")]
+    largest = max(biases, default=0.0)
+    divisor = 255 if largest > 1 else 1
+    return {k: v / divisor if k.endswith("bias") else v for k, v in state.items()}
+
+
 def unit_range_state(
     state: Mapping[str, Tensor], *, first: str, last: str, white: float
 ) -> dict[str, Tensor]:

@@ -4,11 +4,12 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
+from swise_deploy.console import choose
 from swise_deploy.errors import InputError
 from swise_deploy.models.published import COUNTS, PublishedCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from torch import Tensor, nn
 
@@ -256,6 +257,19 @@ def build_network(name: str, scale: int, *, upsampler: Upsampler = "default") ->
     if upsampler not in network.upsamplers:
         refuse_sum(name, upsampler)
     return network_module(name).build(scale, option=network.option, upsampler=upsampler)
+
+
+def check_option(name: str, option: str, known: "Collection[str]" = ()) -> None:
+    """Refuse an option that a network has not got.
+
+    Raises:
+        InputError: It is not "" and not among the known ones.
+    """
+    if not option or option in known:
+        return
+    if not known:
+        raise InputError(f"{NETWORKS[name].title} has no options, and {option!r} was given")
+    choose(option, [k for k in known if k], what=f"option of {NETWORKS[name].title}")
 
 
 def refuse_sum(name: str, upsampler: Upsampler) -> None:

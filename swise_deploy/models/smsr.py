@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from swise_deploy.models.heads import make_upsampler, upsampler_scale
 from swise_deploy.models.pixel_range import MEAN_LAYERS, trained_range, unit_range_state
-from swise_deploy.models.registry import Recognised, Upsampler
+from swise_deploy.models.registry import Recognised, Upsampler, check_option
 from swise_deploy.models.swisenet import DIV2K_MEAN, bicubic_resize, global_average
 
 CHANNELS = 64
@@ -190,7 +190,7 @@ class ChannelAttention(nn.Module):
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
     """SMSR with fresh weights; half of the channels of every layer are sparse."""
-    del option
+    check_option("smsr", option)
     return SMSR(scale, upsampler=upsampler)
 
 

@@ -6,12 +6,12 @@ and "Image Super-Resolution Using Deep Convolutional Networks", TPAMI 2016 (9-3-
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swise_deploy.models.luma import LumaNetwork
-from swise_deploy.models.registry import Recognised, Upsampler, refuse_sum
+from swise_deploy.models.pixel_range import unit_range_biases
+from swise_deploy.models.registry import Recognised, Upsampler, check_option, refuse_sum
 
 
 class SRCNN(nn.Module):
@@ -47,7 +47,7 @@ def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
     """SRCNN 9-5-5 with fresh weights."""
-    del option
+    check_option("srcnn", option)
     refuse_sum("srcnn", upsampler)
     return LumaNetwork(SRCNN(), scale, interpolated=True)
 
@@ -65,18 +65,7 @@ def recognise(state: Mapping[str, Tensor]) -> Recognised | None:
         network = SRCNN(
             (first.shape[2], second.shape[2], third.shape[2]), (first.shape[0], second.shape[0])
         )
-        network.load_state_dict(_unit_range(state))
+        network.load_state_dict(unit_range_biases(state))
         return LumaNetwork(network, scale, interpolated=True)
 
     return Recognised("srcnn", (2, 3, 4), load)
-
-
-def _unit_range(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring weights for luma in 0..255 to luma in 0..1.
-
-    Convolution and ReLU commute with a positive factor, so only the biases change. Biases of a
-    network for 0..1 are well below 1.
-    """
-    biases = torch.cat([value.flatten() for key, value in state.items() if key.endswith("bias")])
-    divisor = 255 if biases.abs().max() > 1 else 1
-    return {k: v / divisor if k.endswith("bias") else v for k, v in state.items()}

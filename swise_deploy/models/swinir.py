@@ -15,12 +15,11 @@ from torch.nn import functional as F
 
 from swise_deploy.models.heads import make_upsampler, upsampler_scale
 from swise_deploy.models.padding import mirror_to_multiple
-from swise_deploy.models.registry import Recognised, Upsampler
+from swise_deploy.models.registry import Recognised, Upsampler, check_option
 from swise_deploy.models.swisenet import DIV2K_MEAN
 
-MASKED = (
-    -100.0
-)  # added to logits between pixels that are no neighbours (Swin, Liu et al., ICCV 2021)
+# Added to logits between pixels that are no neighbours (Swin, Liu et al., ICCV 2021).
+MASKED = -100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +270,7 @@ def join_windows(windows: Tensor, grid: WindowGrid) -> Tensor:
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
     """SwinIR-light with fresh weights."""
-    del option
+    check_option("swinir_light", option)
     return SwinIR(scale, upsampler=upsampler)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swise_deploy.models.luma import LumaNetwork
-from swise_deploy.models.registry import Recognised, Upsampler, refuse_sum
+from swise_deploy.models.registry import Recognised, Upsampler, check_option, refuse_sum
 
 
 class VDSR(nn.Module):
@@ -39,7 +39,7 @@ class VDSR(nn.Module):
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:
     """VDSR with fresh weights."""
-    del option
+    check_option("vdsr", option)
     refuse_sum("vdsr", upsampler)
     return LumaNetwork(VDSR(), scale, interpolated=True)
 

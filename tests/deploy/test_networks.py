@@ -1,6 +1,7 @@
 """Every network of the table: sizes, counts against the papers, weights out and in again."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from swise_deploy.errors import InputError
 from swise_deploy.models import drcn, fmen, lbnet, swinir, vdsr
 from swise_deploy.models.checkpoint import recognise_state
 from swise_deploy.models.luma import LumaNetwork
-from swise_deploy.models.registry import NETWORKS, build_network
+from swise_deploy.models.registry import NETWORKS, build_network, network_module
 
 RIVALS = [name for name in NETWORKS if not name.startswith("swisenet")]
 WITH_SUM = [name for name in RIVALS if "sum" in NETWORKS[name].upsamplers]
@@ -182,6 +183,22 @@ def test_sum_is_refused_where_there_is_no_pixelshuffle_head():
 def test_sum_is_refused_for_feature_maps_that_do_not_divide_by_four():
     with pytest.raises(InputError, match="multiples of 4, and this network has 18"):
         lbnet.build(2, option="tiny", upsampler="sum")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("carn", "unknown option of CARN 'mobil'. Did you mean 'mobile'"),
+        ("lbnet", "unknown option of LBNet 'mobil'. Known: tiny"),
+        ("fmen", "unknown option of FMEN 'mobil'. Known: small"),
+        ("swisenet", "unknown branch of the SUM 'mobil'"),
+        *((n, "has no options") for n in ("bicubic", "srcnn", "fsrcnn", "vdsr", "drcn", "smsr")),
+        ("swinir_light", "SwinIR-light has no options, and 'mobil' was given"),
+    ],
+)
+def test_an_option_that_a_network_has_not_got_is_refused(name, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        network_module(name).build(2, option="mobil")
 
 
 def test_a_scale_that_a_network_lacks_is_refused():
