@@ -48,7 +48,7 @@ class LoadedNetwork:
         name: A key of NETWORKS.
         scale: Output size over input size.
         source: Where the weights came from.
-        weights_sha256: Hash of the weights file.
+        weights_sha256: Hash of the weights file, or of the tensors where there is none.
     """
 
     module: nn.Module

@@ -90,8 +90,9 @@ def open_foreign(spec: str, weights: Path | None = None) -> LoadedNetwork:
             upscale.
     """
     module = _call_factory(spec)
-    source, digest = spec, hashlib.sha256(spec.encode()).hexdigest()
-    if weights is not None:
+    if weights is None:
+        source, digest = spec, _hash_of_tensors(module)
+    else:
         state = read_state(weights)
         try:
             module.load_state_dict(state)
@@ -127,9 +128,19 @@ def open_with_spandrel(weights: Path) -> LoadedNetwork:
     )
 
 
+def _hash_of_tensors(module: nn.Module) -> str:
+    """SHA-256 of the weights that a factory gave: what a file's hash is for others."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def _call_factory(spec: str) -> nn.Module:
     module_name, _, factory_name = spec.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
     try:
         factory: Callable[[], object] = getattr(importlib.import_module(module_name), factory_name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -138,7 +149,7 @@ def _call_factory(spec: str) -> nn.Module:
             "installed or in the working folder"
         ) from error
     finally:
-        sys.path.remove(str(Path.cwd()))
+        sys.path.remove(folder)
     try:
         module = factory()
     except TypeError as error:

@@ -103,6 +103,15 @@ def test_a_factory_and_its_weights_are_opened(foreign, tmp_path):
         assert torch.equal(network.module(lr), trained(lr))
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_weights_that_a_factory_gives_are_told_apart_by_their_values(foreign, seed):
+    torch.manual_seed(1)
+    first = open_any(f"{foreign}:Double", scale=None, weights=None)
+    torch.manual_seed(seed)
+    second = open_any(f"{foreign}:Double", scale=None, weights=None)
+    assert (first.weights_sha256 == second.weights_sha256) is (seed == 1)
+
+
 def test_another_scale_than_the_network_has_is_refused(foreign):
     with pytest.raises(InputError, match="double upscales x2, not x4"):
         open_any(f"{foreign}:Double", scale=4, weights=None)
