@@ -2,8 +2,9 @@
 
     python bench/gpu_check.py bench/results/gpu
 
-One folder per device comes out: environment.json, what each step printed, and summary.md. A failing
-step fails the script, after the others ran.
+One folder per device comes out: environment.json, what each step printed, its exit code and time in
+steps.json, and summary.md. All of them are written as the steps end. A failing step stops no other
+and fails the script.
 """
 
 import argparse
@@ -26,10 +27,16 @@ sys.path[:0] = [str(room) for room in ROOMS]  # runs from a checkout that is not
 
 from swise_deploy.console import progress, run_command  # noqa: E402  # after the path
 from swise_deploy.errors import BackendMissingError  # noqa: E402
+from swise_deploy.files import write_json, writing  # noqa: E402
+from swise_deploy.images import sample_paths  # noqa: E402
 from swise_deploy.models.shipped import shipped_weights  # noqa: E402
 
-PACKAGES = ("numpy", "onnx", "onnxruntime", "polygraphy", "cuda-bindings", "pycuda", "torch")
+PACKAGES = (
+    "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "polygraphy", "cuda-bindings", "pycuda",
+    "torch", "lightning-fabric",
+)  # fmt: skip
 SIZES = {2: "640x360", 3: "426x240", 4: "320x180"}
+NOT_STARTED, TIMED_OUT = 127, 124  # as a shell and timeout(1) have them
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,6 +57,15 @@ class Outcome:
     last_line: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Builder:
+    """A TensorRT that is installed here, and how to build for this GPU with it."""
+
+    backend: str
+    version: str
+    options: tuple[str, ...]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script."""
     parser = argparse.ArgumentParser(
@@ -59,11 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--onnx", type=Path, metavar="DIR", help="exported files, where torch is missing"
     )
+    parser.add_argument("--int8", action="store_true", help="INT8 as well: a long export")
     parser.add_argument("--timeout", type=float, default=3600, metavar="S", help="per step (3600)")
     return run_command(lambda: _check(parser.parse_args(argv)))
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from swise_bench.host import describe_host
     from swise_engines.cuda import find_gpu
 
     gpu = find_gpu()
@@ -71,106 +89,202 @@ def _check(arguments: argparse.Namespace) -> int:
         raise BackendMissingError(f"gpu_check needs an NVIDIA GPU: {gpu.reason}")
     folder = arguments.folder / re.sub(r"[^a-z0-9]+", "-", gpu.device.name.lower()).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
-    build_flags, backend = _build_flags(gpu.device.sm)
+    builders = _builders(gpu.device.sm)
+    num_torch_gpus = _count_torch_gpus()
     environment = {
         "gpu": dataclasses.asdict(gpu.device),
         "binding": gpu.cuda.name,
-        "backend": backend,
+        "driver": _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]),
+        "tensorrt": {builder.backend: builder.version for builder in builders},
+        "torch_gpus": num_torch_gpus,
+        "commit": _output(["git", "-C", str(ROOT), "rev-parse", "HEAD"]),
+        "changed_files": _output(["git", "-C", str(ROOT), "status", "--porcelain", "-uno"]),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "commit": _output(["git", "-C", str(ROOT), "rev-parse", "HEAD"]),
-        "nvidia_smi": _output(["nvidia-smi"]),
         "versions": {name: _version(name) for name in PACKAGES},
+        "host": dataclasses.asdict(describe_host()),
+        "nvidia_smi": _output(["nvidia-smi"]),
     }
-    (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+    write_json(folder / "environment.json", environment)
+    progress(f"{gpu.device.name}, results in {folder}")
     with tempfile.TemporaryDirectory() as scratch:
-        files = Path(scratch) if arguments.onnx is None else arguments.onnx
-        exports = arguments.onnx is None and util.find_spec("torch") is not None
-        steps = _steps(folder, files, build_flags, exports=exports)
-        outcomes = [_run(step, folder, arguments.timeout) for step in steps]
-    (folder / "summary.md").write_text(_summary(environment, outcomes))
+        precisions = ("fp32", "fp16", *(["int8"] if arguments.int8 else []))
+        steps = [
+            *first_steps(folder),
+            *engine_steps(folder, Path(scratch), arguments.onnx, builders, precisions),
+            *training_steps(Path(scratch), num_torch_gpus),
+        ]
+        outcomes = run_steps(steps, folder, environment, timeout_s=arguments.timeout)
     return int(any(outcome.exit_code for outcome in outcomes))
 
 
-def _build_flags(sm: str) -> tuple[list[str], str]:
+def _builders(sm: str) -> list[Builder]:
     """TensorRT for RTX does not list every GPU; a portable engine is tried on the others."""
     from swise_engines.builder_config import rtx_capabilities
     from swise_engines.tensorrt_api import is_installed, load_tensorrt, version_of
 
+    found = []
     if is_installed("tensorrt"):
-        return [], f"tensorrt {version_of(load_tensorrt('tensorrt'))}"
-    trt = load_tensorrt("tensorrt_rtx")
-    flags = [] if sm in rtx_capabilities(trt) else ["--compatibility", "ampere_plus"]
-    return flags, f"tensorrt_rtx {version_of(trt)}"
+        found.append(Builder("tensorrt", version_of(load_tensorrt("tensorrt")), ()))
+    if is_installed("tensorrt_rtx"):
+        trt = load_tensorrt("tensorrt_rtx")
+        options = () if sm in rtx_capabilities(trt) else ("--compatibility", "ampere_plus")
+        found.append(Builder("tensorrt_rtx", version_of(trt), options))
+    return found
+
+
+def _count_torch_gpus() -> int:
+    """GPUs that torch can use; 0 without torch. Asked elsewhere: it takes memory of the GPU."""
+    found = _output([sys.executable, "-c", "import torch; print(torch.cuda.device_count())"])
+    return int(found) if found.isdecimal() else 0
 
 
 def _command(module: str, *arguments: str) -> tuple[str, ...]:
     """A console script, also where the package is not installed."""
-    code = f"import sys; from {module} import main; sys.exit(main())"
-    return (sys.executable, "-c", code, *arguments)
+    return (sys.executable, "-m", module, *arguments)
 
 
-def _steps(folder: Path, files: Path, build_flags: list[str], *, exports: bool) -> list[Step]:
+def first_steps(folder: Path) -> list[Step]:
+    """Whether the machine is ready, and the tests that need its GPU."""
     report = str(folder / "pytest.xml")
-    tests = ("-m", "pytest", "-m", "gpu", "-rs", "--junitxml", report, str(ROOT / "tests"))
-    steps = [
+    tests = ("-m", "gpu", "-rs", "--junitxml", report, str(ROOT / "tests"))
+    return [
         Step("doctor", _command("swise_engines.cli_doctor", "--target", "current")),
-        Step("tests", (sys.executable, *tests)),
+        Step("tests", _command("pytest", *tests)),
     ]
+
+
+def engine_steps(
+    folder: Path,
+    scratch: Path,
+    exported: Path | None,
+    builders: Sequence[Builder],
+    precisions: Sequence[str],
+) -> list[Step]:
+    """SwiseNet at every scale, with every TensorRT: exported, built, verified, used and measured.
+
+    Args:
+        folder: Where results are kept.
+        scratch: Where files are made.
+        exported: Where ONNX files lie already; None exports them.
+        builders: The TensorRTs.
+        precisions: Of the exports.
+    """
+    steps = []
+    picture = str(sample_paths()[0])
+    exports = exported is None and util.find_spec("torch") is not None
     for scale in sorted(SIZES):
-        engines = []
-        for precision in ("fp32", "fp16"):
+        subjects = []
+        for precision in precisions:
             name = f"swisenet_x{scale}_{precision}"
-            onnx, engine = f"{files / name}.onnx", f"{files / name}.gpu.engine"
+            onnx = f"{(exported or scratch) / name}.onnx"
             if exports and shipped_weights("swisenet", scale) is not None:
                 export = ("--scale", str(scale), f"--{precision}", "-o", onnx)
                 steps.append(Step(f"export {name}", _command("swise_export.cli", *export)))
             elif not Path(onnx).is_file():
                 continue
-            build = (onnx, "-o", engine, "--no-cache", "--verify", *build_flags)
-            steps.append(Step(f"build {name}", _command("swise_engines.cli_build", *build)))
-            engines.append(engine)
-        if engines:
+            for builder in builders:
+                engine = f"{scratch / name}.{builder.backend}.engine"
+                to = ("-o", engine, "--backend", builder.backend, *builder.options)
+                build = _command("swise_engines.cli_build", onnx, *to, "--no-cache", "--verify")
+                steps.append(Step(f"build {name} {builder.backend}", build))
+                subjects.append(engine)
+                if builder.backend == "tensorrt":
+                    subjects.append(f"{engine}@trtexec")
+        if subjects:
+            upscaled = str(scratch / f"upscaled_x{scale}.png")
+            upscale = (picture, "-o", upscaled, "--model", subjects[0])
             output = ("--output", str(folder / f"bench_x{scale}.json"))
-            bench = (*engines, "--lr", SIZES[scale], *output)
-            steps.append(Step(f"bench x{scale}", _command("swise_bench.cli", *bench)))
+            bench = (*subjects, "--lr", SIZES[scale], "--memory", "--energy", *output)
+            steps += [
+                Step(f"upscale x{scale}", _command("swise_engines.cli_upscale", *upscale)),
+                Step(f"bench x{scale}", _command("swise_bench.cli", *bench)),
+            ]
     return steps
 
 
+def training_steps(scratch: Path, num_gpus: int) -> list[Step]:
+    """A few steps of training in every number format, compiled, and on two GPUs if there are."""
+    ways = {
+        "fp32": ("--precision", "fp32"),
+        "bf16": ("--precision", "bf16"),
+        "fp16": ("--precision", "fp16"),
+        "compiled": ("--precision", "bf16", "--compile"),
+        **({"two GPUs": ("--devices", "2")} if num_gpus > 1 else {}),
+    }
+    data = ("--data", str(sample_paths()[0].parent), "--cache", str(scratch / "pictures"))
+    short = ("--steps", "30", "--batch-size", "8", "--patch-size", "32", "--log-every", "10")
+    common = (*data, *short, "--holdout", "1", "--accelerator", "cuda")
+    return [
+        Step(
+            f"train {name}",
+            _command("swise_export.cli_train", *common, *options, "--out", str(scratch / name)),
+        )
+        for name, options in (ways.items() if num_gpus else ())
+    ]
+
+
+def run_steps(
+    steps: Sequence[Step], folder: Path, environment: Mapping[str, object], *, timeout_s: float
+) -> list[Outcome]:
+    """Run every step; what it prints and how all went until then is in the folder when it ends."""
+    outcomes: list[Outcome] = []
+    for number, step in enumerate(steps, start=1):
+        progress(f"{number} of {len(steps)}: {step.name}")
+        outcomes.append(_run(step, folder, timeout_s))
+        write_json(
+            folder / "steps.json", {"steps": [dataclasses.asdict(outcome) for outcome in outcomes]}
+        )
+        with writing(folder / "summary.md") as temporary:
+            temporary.write_text(_summary(environment, outcomes, len(steps)), encoding="utf-8")
+    return outcomes
+
+
 def _run(step: Step, folder: Path, timeout_s: float) -> Outcome:
-    progress(step.name)
     started = time.perf_counter()
     path = os.pathsep.join([*map(str, ROOMS), os.environ.get("PYTHONPATH", "")])
-    try:
-        done = subprocess.run(  # noqa: S603  # the commands are built here
-            step.command,
-            env={**os.environ, "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-        text, code = done.stdout, done.returncode
-    except subprocess.TimeoutExpired:
-        text, code = f"stopped after {timeout_s:.0f} s", 124
-    (folder / f"{step.name.replace(' ', '_')}.txt").write_text(text)
-    lines = text.strip().splitlines() or [""]
-    seconds = time.perf_counter() - started
-    return Outcome(step.name, code, seconds, lines[-1][:200])
+    printed = folder / f"{step.name.replace(' ', '_')}.txt"
+    with printed.open("w", encoding="utf-8") as sink:
+        try:
+            code = subprocess.run(  # noqa: S603  # the commands are built here
+                step.command,
+                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                timeout=timeout_s,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = TIMED_OUT
+            print(f"\nstopped after {timeout_s:.0f} s", file=sink)
+        except OSError as error:
+            code = NOT_STARTED
+            print(f"did not start: {error}", file=sink)
+    lines = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
+    return Outcome(step.name, code, round(time.perf_counter() - started, 1), lines[-1][:200])
 
 
-def _summary(environment: Mapping[str, object], outcomes: list[Outcome]) -> str:
-    rows = [f"| {o.name} | {o.exit_code} | {o.seconds:.0f} | `{o.last_line}` |" for o in outcomes]
-    facts = json.dumps({k: v for k, v in environment.items() if k != "nvidia_smi"}, indent=2)
+def _summary(environment: Mapping[str, object], outcomes: Sequence[Outcome], total: int) -> str:
+    rows = [
+        f"| {o.name} | {o.exit_code} | {o.seconds:.0f} | `{re.sub('[|`]', ' ', o.last_line)}` |"
+        for o in outcomes
+    ]
+    left_out = ("host", "nvidia_smi")  # long; they are in environment.json
+    facts = json.dumps({k: v for k, v in environment.items() if k not in left_out}, indent=2)
+    failed = [outcome.name for outcome in outcomes if outcome.exit_code]
+    state = f"{len(outcomes)} of {total} steps run, {len(failed)} failed"
     table = ["| step | exit | seconds | last line |", "| --- | --- | --- | --- |", *rows]
-    return "\n".join(["# GPU check", "", *table, "", "```json", facts, "```", ""])
+    title = [f"# GPU check\n\n{state}{': ' * bool(failed)}{', '.join(failed)}.", ""]
+    return "\n".join([*title, *table, "", "```json", facts, "```", ""])
 
 
 def _output(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError) as error:
+        done = subprocess.run(  # noqa: S603  # the commands are written here
+            command, capture_output=True, text=True, check=True, timeout=120
+        )
+    except (OSError, subprocess.SubprocessError) as error:
         return f"unknown: {error}"
     return done.stdout.strip()
 

@@ -1,0 +1,91 @@
+"""bench/gpu_check.py as far as it goes without a GPU."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from swise_engines.cuda import find_gpu
+
+SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "gpu_check.py"
+
+
+@pytest.fixture
+def gpu_check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu_check", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_a_gpu_it_says_why_and_leaves_nothing(
+    gpu_check: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if find_gpu().cuda is not None:
+        pytest.skip("this machine has a GPU")
+    assert gpu_check.main([str(tmp_path / "results")]) == 3
+    assert "gpu_check needs an NVIDIA GPU: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_step_stops_no_other_and_each_result_is_kept_at_once(
+    gpu_check: ModuleType, tmp_path: Path
+) -> None:
+    def python(name: str, code: str) -> object:
+        return gpu_check.Step(name, (sys.executable, "-c", code))
+
+    read = f"import json; print(len(json.load(open({str(tmp_path / 'steps.json')!r}))['steps']))"
+    steps = [
+        python("good", "print('one'); print('a | b')"),
+        python("bad one", "raise SystemExit(4)"),
+        gpu_check.Step("absent", (str(tmp_path / "no-such-program"),)),
+        python("slow", "import time; print('begun', flush=True); time.sleep(60)"),
+        python("last", read),
+    ]
+    outcomes = gpu_check.run_steps(steps, tmp_path, {"gpu": "a GPU"}, timeout_s=3.0)
+    assert [outcome.exit_code for outcome in outcomes] == [0, 4, 127, 124, 0]
+    assert outcomes[-1].last_line == "4"
+    assert (tmp_path / "slow.txt").read_text().splitlines() == ["begun", "", "stopped after 3 s"]
+    assert "did not start" in (tmp_path / "absent.txt").read_text()
+    summary = (tmp_path / "summary.md").read_text()
+    assert "5 of 5 steps run, 3 failed: bad one, absent, slow." in summary
+    assert "| good | 0 | 0 | `a   b` |" in summary
+    assert '"gpu": "a GPU"' in summary
+    kept = json.loads((tmp_path / "steps.json").read_text())["steps"]
+    assert [step["name"] for step in kept] == ["good", "bad one", "absent", "slow", "last"]
+
+
+def test_every_command_of_the_check_is_one_that_the_programs_take(
+    gpu_check: ModuleType, tmp_path: Path
+) -> None:
+    builders = [
+        gpu_check.Builder("tensorrt", "10.3.0", ()),
+        gpu_check.Builder("tensorrt_rtx", "1.7.1", ("--compatibility", "ampere_plus")),
+    ]
+    for scale in gpu_check.SIZES:
+        for precision in ("fp16", "int8"):
+            (tmp_path / f"swisenet_x{scale}_{precision}.onnx").touch()
+    steps = gpu_check.engine_steps(tmp_path, tmp_path, tmp_path, builders, ("fp16", "int8"))
+    assert [step.name for step in steps[:6]] == [
+        "build swisenet_x2_fp16 tensorrt",
+        "build swisenet_x2_fp16 tensorrt_rtx",
+        "build swisenet_x2_int8 tensorrt",
+        "build swisenet_x2_int8 tensorrt_rtx",
+        "upscale x2",
+        "bench x2",
+    ]
+    every = [*steps, *gpu_check.training_steps(tmp_path, 2), *gpu_check.first_steps(tmp_path)]
+    for step in every:
+        program, dash, module, *arguments = step.command
+        assert (program, dash) == (sys.executable, "-m")
+        if module == "pytest":
+            continue
+        parser = importlib.import_module(module.replace("export.cli_train", "deploy.training.cli"))
+        parser._parser().parse_args(arguments)
