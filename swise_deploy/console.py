@@ -1,38 +1,73 @@
 """What every command shares: exit codes, messages on stderr, suggestions for misspelt names."""
 
 import argparse
+import contextlib
 import difflib
 import logging
+import math
+import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import FrameType
 
+from swise_deploy import __version__
 from swise_deploy.errors import InputError, SwiseError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_TERMINATED = 143  # 128 + SIGTERM
+_MANY_NAMES = 20
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: what is half-written is cleared away."""
 
 
 def run_command(command: Callable[[], int]) -> int:
     """Run a command; turn what the user can fix into one message and an exit code.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 the drift gate refused, 130
-    Ctrl-C.
+    Ctrl-C, 143 SIGTERM.
     """
+    if sys.stdout is None:  # closed by the shell: >&-
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
     try:
-        return command()
+        with _sigterm_as_interrupt():
+            return command()
     except SwiseError as error:
         print_error(str(error))
         logging.getLogger(__name__).debug("%s", traceback.format_exc())
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print_error("interrupted; nothing half-written was left behind")
-        return INTERRUPTED
+        return _TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+    except MemoryError as error:
+        print_error(f"not enough memory: {error}. Use a smaller picture, size or batch")
+        return SwiseError.exit_code
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may ask for signals
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_error(message: str) -> None:
@@ -56,8 +91,44 @@ def choose(value: str, choices: Iterable[str], *, what: str) -> str:
     if value in known:
         return value
     near = difflib.get_close_matches(value.lower().replace("-", "_"), known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"unknown {what} {value!r}. {hint}Known: {', '.join(known)}")
+    hint = f"Did you mean {near[0]!r}?" if near else ""
+    names = "" if near and len(known) > _MANY_NAMES else f"Known: {', '.join(known)}"
+    raise InputError(" ".join(filter(None, [f"unknown {what} {value!r}.", hint, names])))
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Give a command `--version`."""
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` on."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number >= {least}")
+        return int(text)
+
+    return parse
+
+
+def parse_threads(text: str) -> int:
+    """A number of threads, as an argparse type: one that this machine can bear."""
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 to {most} threads")
+    return int(text)
+
+
+def finite(text: str) -> float:
+    """A number that is neither NaN nor infinite, as an argparse type."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number, such as 0.05")
+    return value
 
 
 def parse_size(text: str) -> tuple[int, int]:
