@@ -76,8 +76,8 @@ def _table1_lines(document: dict[str, Any]) -> list[str]:
         published = row["published"]
         printed, params_k = "-", "-"
         if published:
-            score = published["scores"][row["image_set"]]
-            printed = f"{score['psnr_y_db']:.2f} / {score['ssim_y']:.4f}"
+            score = published["scores"].get(row["image_set"])
+            printed = f"{score['psnr_y_db']:.2f} / {score['ssim_y']:.4f}" if score else "-"
             params_k = f"{published['params_k']:g}" if published["params_k"] else "-"
         counted = f"{row['params'] / 1e3:.1f} ({params_k})" if row["params"] else "-"
         measured = f"{row['measured']['psnr_y_db']:.2f} / {row['measured']['ssim_y']:.4f}"

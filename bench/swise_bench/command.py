@@ -43,10 +43,11 @@ from swise_bench.subjects import Subject, onnx_path, open_subject, parse_subject
 from swise_bench.table1 import find_sets, measure_table, text_from_rows
 from swise_bench.trtexec import measure_trtexec
 from swise_deploy.caches import cache_folder
-from swise_deploy.console import progress
+from swise_deploy.console import choose, progress
 from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.files import write_json, writing
 from swise_deploy.images import find_images, picture_names
+from swise_deploy.models.registry import NETWORKS
 from swise_deploy.runner import upscale
 from swise_engines.targets import find_target, load_targets
 from swise_export.counting import count_onnx
@@ -59,6 +60,8 @@ def run_subjects(options: argparse.Namespace) -> int:
         InputError: No subjects, or one that cannot be used.
         QualityGateError: Slower than the baseline allows.
     """
+    if options.figure and not options.images:
+        raise InputError("--figure needs pictures. Give --images DIR")
     if not options.subjects:
         raise InputError(
             "nothing to measure. Give a file or a network, such as: swise-bench swisenet:2@torch"
@@ -94,16 +97,17 @@ def run_subjects(options: argparse.Namespace) -> int:
         for p in predictions
     ]
     tables = [*tables_from_benchmark(benchmark), *tables_from_predictions(predictions)]
+    if options.output:  # first: what was measured is not lost where a report cannot be made
+        write_json(options.output, document)
     _write(options.markdown, markdown_from_tables(tables))
     _write(options.csv, csv_from_benchmark(benchmark))
     if options.html or options.figure:
         showcase = _showcase(settings, benchmark)
-        if options.figure:
-            _write_figure(options.figure, showcase)
+        if options.figure and showcase is not None:
+            write_figure(options.figure, showcase)
+            progress(f"wrote {options.figure}")
         page = page_from_benchmark(benchmark, showcase=showcase, predictions=predictions)
         _write(options.html, page)
-    if options.output:
-        write_json(options.output, document)
     _print(document, tables, as_json=options.json)
     if baseline is not None:
         changes = compare_documents(baseline, document, max_regress=options.max_regress)
@@ -182,19 +186,14 @@ def _showcase(settings: Settings, benchmark: Benchmark) -> Showcase | None:
         return make_showcase(path, first.scale, upscalers)
 
 
-def _write_figure(path: Path, showcase: Showcase | None) -> None:
-    if showcase is None:
-        raise InputError("--figure needs pictures. Give --images DIR")
-    write_figure(path, showcase)
-    progress(f"wrote {path}")
-
-
 def run_table1(options: argparse.Namespace) -> int:
     """Reproduce the paper's table.
 
     Raises:
-        InputError: No data given, or none of its sets found.
+        InputError: No data given, a set or network that is not there, or no weights.
     """
+    for name in options.network:
+        choose(name, NETWORKS, what="network")
     if options.data is None:
         raise InputError(
             "--suite table1 needs --data DIR, a folder with Set5/HR, Set14/HR, B100/HR, Urban100/HR"
@@ -208,6 +207,11 @@ def run_table1(options: argparse.Namespace) -> int:
             cache=options.cache or cache_folder("bench"),
         )
     )
+    if not rows:
+        raise InputError(
+            f"no weights of {', '.join(options.network)} ship with this version. Give a folder of "
+            "them with --weights DIR"
+        )
     table = text_from_rows(rows)
     document = {"schema_version": 1, "rows": [dataclasses.asdict(row) for row in rows]}
     _write(options.markdown, markdown_from_tables([table]))

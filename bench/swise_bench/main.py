@@ -3,9 +3,9 @@
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from typing import cast
 
+from swise_deploy import __version__
 from swise_deploy.console import choose, run_command
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(_help())
         return 0
     if arguments[0] == "--version":
-        sys.stdout.write(f"swise-deploy {metadata.version('swise-deploy')}\n")
+        sys.stdout.write(f"swise-deploy {__version__}\n")
         return 0
     return run_command(lambda: _run(arguments[0], arguments[1:]))
 

@@ -52,7 +52,7 @@ class TableRow:
     Attributes:
         network: Name in the registry, or "bicubic".
         scale: Output size over input size.
-        image_set: One of SETS.
+        image_set: One of SETS, or another that was asked for.
         measured: Mean scores here.
         published: What is printed; None for a network without a published table.
         params: Counted parameters; None for bicubic.
@@ -90,18 +90,23 @@ def published_table() -> dict[tuple[str, int], Published]:
 def find_sets(data: Path, wanted: Sequence[str]) -> dict[str, list[Path]]:
     """Ground truths by set: DATA/Set5/HR/*, or DATA/Set5/*.
 
+    Args:
+        data: Holds a folder for each set.
+        wanted: Names of sets; empty for those of the paper that are there.
+
     Raises:
-        InputError: None of the sets is there.
+        InputError: A wanted set is not there, or none of the paper's.
     """
     found = {}
     for name in wanted or SETS:
         folder = next((f for f in (data / name / "HR", data / name) if f.is_dir()), None)
         if folder is not None:
             found[name] = find_images(folder)
-    if not found:
+    missing = [name for name in wanted or SETS if name not in found]
+    if (wanted and missing) or not found:
         raise InputError(
-            f"none of {', '.join(wanted or SETS)} is in {data}. Expected a folder for each set, "
-            f"such as {data / 'Set5' / 'HR'}"
+            f"no folder for {', '.join(missing)} in {data}. Expected one for each set, such as "
+            f"{data / missing[0] / 'HR'}"
         )
     return found
 
@@ -235,7 +240,7 @@ def text_from_rows(rows: Sequence[TableRow]) -> TextTable:
     """The table with measured, published and difference side by side."""
     cells = []
     for row in rows:
-        printed = row.published.scores[row.image_set] if row.published else None
+        printed = row.published.scores.get(row.image_set) if row.published else None
         cells.append(
             (
                 f"{row.network} x{row.scale}",

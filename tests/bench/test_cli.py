@@ -81,7 +81,7 @@ def test_the_same_speed_passes_the_gate(nearest: Path, blurred: Path, tmp_path: 
         ([], "nothing to measure"),
         (["nothing.onnx"], "no file at nothing.onnx"),
         (["--suite", "table1"], "--data DIR"),
-        (["--suite", "table1", "--data", "nowhere"], "none of Set5"),
+        (["--suite", "table1", "--data", "nowhere"], "no folder for Set5"),
     ],
 )
 def test_usage_errors_have_exit_code_2_and_say_what_to_do(
@@ -121,3 +121,22 @@ def test_help_loads_nothing_heavy() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "--max-regress" in done.stdout
+
+
+def test_a_figure_without_pictures_is_refused_before_anything_is_measured(
+    nearest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = _arguments(nearest, tmp_path=tmp_path)
+    assert main([*arguments, "--figure", str(tmp_path / "figure.png")]) == 2
+    error = capsys.readouterr().err
+    assert "--images DIR" in error
+    assert "latency of" not in error
+
+
+def test_what_was_measured_is_kept_though_a_report_cannot_be_written(
+    nearest: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    arguments = [*_arguments(nearest, tmp_path=tmp_path), "--output", str(tmp_path / "r.json")]
+    assert main([*arguments, "--html", str(tmp_path / "file" / "r.html")]) == 1
+    assert json.loads((tmp_path / "r.json").read_text())["subjects"]

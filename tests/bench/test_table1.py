@@ -53,8 +53,33 @@ def test_published_counts_are_those_of_the_registry() -> None:
 def test_sets_are_found_with_and_without_an_hr_folder(data: Path) -> None:
     assert set(find_sets(data, [])) == {"Set5", "Set14"}
     assert set(find_sets(data, ["Set5"])) == {"Set5"}
-    with pytest.raises(InputError, match="none of B100"):
+    with pytest.raises(InputError, match="no folder for B100 in"):
         find_sets(data, ["B100"])
+    with pytest.raises(InputError, match="no folder for Set6 in"):
+        find_sets(data, ["Set5", "Set6"])
+
+
+def test_a_set_that_the_paper_has_not_got_is_measured_without_a_printed_score(
+    data: Path, tmp_path: Path
+) -> None:
+    (data / "Set5").rename(data / "Manga109")
+    arguments = ["--suite", "table1", "--data", str(data), "--set", "Manga109"]
+    output = ["--network", "bicubic", "--cache", str(tmp_path / "c"), "--output"]
+    assert main([*arguments, *output, str(tmp_path / "t.json")]) == 0
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert [row["image_set"] for row in rows] == ["Manga109"] * 3
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [("swisnet", "Did you mean 'swisenet'"), ("fsrcnn", "no weights of fsrcnn ship")],
+)
+def test_a_network_that_cannot_be_measured_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], network: str, message: str
+) -> None:
+    arguments = ["--suite", "table1", "--data", str(data), "--cache", str(tmp_path / "c")]
+    assert main([*arguments, "--network", network]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_bicubic_has_a_row_for_each_scale_and_set_beside_the_printed_one(
