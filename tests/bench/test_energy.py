@@ -1,10 +1,13 @@
+import ctypes
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from swise_bench.energy import find_rails, measure_energy
+from swise_bench.energy import PowerSensor, _mean_watts, find_rails, measure_energy
+from swise_bench.nvml import Nvml, NvmlError
 from swise_bench.results import Energy, NotMeasured
 
 
@@ -33,6 +36,35 @@ def test_rails_are_summed_where_no_total_is_there(tmp_path: Path) -> None:
     sensor = find_rails(tmp_path)
     assert sensor is not None
     assert sensor.read_watts() == pytest.approx(1.9 + 0.95 + 1.0)
+
+
+def test_what_is_not_connected_is_no_rail(tmp_path: Path) -> None:
+    _monitor(tmp_path, {"NC": (19000, 9999), "VDD_GPU_SOC": (19000, 100), "VDD_CPU_CV": (5000, 60)})
+    sensor = find_rails(tmp_path)
+    assert sensor is not None
+    assert sensor.read_watts() == pytest.approx(1.9 + 0.3)
+
+
+def test_the_input_of_the_board_of_a_thor_is_its_total(tmp_path: Path) -> None:
+    _monitor(tmp_path, {"VDD_GPU": (5000, 1200), "VDD_CPU_SOC_MSS": (5000, 300)})
+    board = tmp_path / "sys/class/hwmon/hwmon4"
+    board.mkdir()
+    for file, text in {"name": "ina238", "in1_input": "19000", "curr1_input": "2000"}.items():
+        (board / file).write_text(f"{text}\n")
+    sensor = find_rails(tmp_path)
+    assert sensor is not None
+    assert sensor.name == "INA238 VIN"
+    assert sensor.read_watts() == pytest.approx(38.0)
+
+
+def test_a_counter_is_read_before_and_after_not_sampled() -> None:
+    sensor = PowerSensor("a counter", lambda: 99.0, lambda: 7.0 * time.perf_counter())
+    assert _mean_watts(sensor, lambda: time.sleep(0.05)) == pytest.approx(7.0, rel=0.02)
+
+
+def test_a_function_that_a_driver_lacks_is_an_error_of_nvml() -> None:
+    with pytest.raises(NvmlError, match=r"has no nvmlDeviceGetHandleBy.*update the driver"):
+        Nvml(ctypes.CDLL(None))
 
 
 def test_other_hardware_monitors_are_no_power_sensors(tmp_path: Path) -> None:
