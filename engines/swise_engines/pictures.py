@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from swise_deploy.errors import InputError
+from swise_deploy.errors import InputError, OutputError
 from swise_deploy.images import MAX_INPUT_PIXELS
 from swise_engines.deep_pictures import deep_from_bytes, is_deep, png_from_deep, tiff_from_samples
 from swise_engines.metadata import (
@@ -205,7 +205,19 @@ def encode_picture(picture: Picture, file_format: Format, *, quality: int = 95) 
         picture: What to encode; 16 bits need png or tiff, transparency png, tiff or webp.
         file_format: BMP holds no metadata but the resolution.
         quality: 1 to 100, for jpg and webp; webp at 100 is lossless.
+
+    Raises:
+        OutputError: The format cannot hold it, such as a JPEG more than 64 KiB of EXIF.
     """
+    try:
+        return _encoded(picture, file_format, quality)
+    except Exception as error:  # encoders raise anything on odd metadata
+        raise OutputError(
+            f"{file_format} cannot hold it: {error or type(error).__name__}. Use --format png"
+        ) from error
+
+
+def _encoded(picture: Picture, file_format: Format, quality: int) -> bytes:
     metadata = picture.metadata
     samples = picture.colour
     if picture.alpha is not None:

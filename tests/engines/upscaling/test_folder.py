@@ -87,3 +87,18 @@ def test_one_bad_file_does_not_stop_the_others_and_a_second_run_does_only_what_i
     to_do, done = split_done(jobs)
     assert [job.source.name for job in to_do] == ["2.png"]
     assert len(done) == 4
+
+
+def test_metadata_that_a_format_cannot_hold_stop_only_their_own_file(tmp_path, small_network):
+    exif = Image.Exif()
+    exif[0x010E] = "long" * 20_000  # ImageDescription; a JPEG holds 64 KiB of EXIF
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (6, 4)).save(tmp_path / "in/long.png", exif=exif)
+    save(tmp_path / "in/short.png")
+    jobs = plan_jobs([str(tmp_path / "in")], tmp_path / "out", file_format="jpg")
+    with Upscaler.open(small_network(radius=0), runner="onnxruntime") as upscaler:
+        outcomes = list(upscale_files(upscaler, jobs))
+    (failed,) = [o for o in outcomes if o.error]
+    assert failed.item.source.name == "long.png"
+    assert str(failed.error).startswith("jpg cannot hold it: EXIF data is too long. Use --format")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["short.jpg"]
