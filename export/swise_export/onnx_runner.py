@@ -12,7 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from swise_deploy.console import choose
-from swise_deploy.errors import BackendMissingError, InputError, SwiseError
+from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.runner import PictureIO, RunnerContext
 from swise_export.half_rounding import with_half_rounding
 from swise_export.manifest import METADATA_PREFIX
@@ -127,6 +127,11 @@ class OnnxRunner(RunnerContext):
 
     def _picture_io(self) -> PictureIO:
         assert self._session is not None
+        outputs = self._session.get_outputs()
+        if len(outputs) != 1:
+            raise InputError(
+                f"{self.path} gives ({', '.join(o.name for o in outputs)}); expected one picture"
+            )
         inputs = self._session.get_inputs()
         if len(inputs) == 1 and len(inputs[0].shape) == 4:
             if inputs[0].type == "tensor(uint8)" and inputs[0].shape[3] == 3:
@@ -147,10 +152,15 @@ class OnnxRunner(RunnerContext):
         sides = [shape[axis] if isinstance(shape[axis], int) else 64 for axis in axes]
         dims = (1, *sides, 3) if self.io == "uint8" else (1, 3, *sides)
         sr = self.infer(np.zeros(dims, np.uint8 if self.io == "uint8" else np.float32))
-        scale, rest = divmod(sr.shape[axes[0]], sides[0])
-        if rest or scale < 1:
-            raise SwiseError(
-                f"{self.path} turns {sides} pixels into {sr.shape}; expected a whole-number scale"
+        scale = sr.shape[axes[0]] // sides[0] if sr.ndim == 4 else 0
+        expected = [scale * sides[axes.index(i)] if i in axes else n for i, n in enumerate(dims)]
+        if scale < 1 or list(sr.shape) != expected:
+            layout = (
+                "(1, H*scale, W*scale, 3)" if self.io == "uint8" else "(1, 3, H*scale, W*scale)"
+            )
+            raise InputError(
+                f"{self.path} turns pictures of {sides[1]}x{sides[0]} into {sr.shape}; expected "
+                f"{layout} with a whole-number scale, as super-resolution networks give"
             )
         return int(scale)
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper, save
+from onnx import NodeProto, TensorProto, helper, numpy_helper, save
 
-from swise_deploy.errors import BackendMissingError
+from swise_deploy.errors import BackendMissingError, InputError, SwiseError
 from swise_export.onnx_runner import OnnxRunner
 
 
@@ -47,3 +47,42 @@ def test_a_provider_that_does_not_start_is_no_silent_cpu(
         pytest.raises(BackendMissingError, match=r"could not start .* would run on CPU"),
     ):
         OnnxRunner(doubling, provider="cuda")
+
+
+def _saved(path: Path, nodes: list[NodeProto], outputs: dict[str, list[str]]) -> Path:
+    """A file of these nodes; input x is a picture of any size."""
+    graph = helper.make_graph(
+        nodes,
+        path.stem,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, dims) for n, dims in outputs.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def test_a_classifier_is_no_picture_network(tmp_path: Path) -> None:
+    pool = helper.make_node("GlobalAveragePool", ["x"], ["pooled"])
+    flatten = helper.make_node("Flatten", ["pooled"], ["y"])
+    path = _saved(tmp_path / "classifier.onnx", [pool, flatten], {"y": ["n", "classes"]})
+    message = r"turns pictures of 64x64 into \(1, 3\); expected \(1, 3, H\*scale, W\*scale\)"
+    with pytest.raises(InputError, match=message):
+        OnnxRunner(path)
+
+
+def test_a_network_that_gives_another_shape_than_it_takes_is_refused(tmp_path: Path) -> None:
+    """Four times as wide, twice as high: no scale."""
+    shuffle = helper.make_node("Concat", ["x", "x"], ["tall"], axis=2)
+    wide = helper.make_node("Concat", ["tall", "tall", "tall", "tall"], ["y"], axis=3)
+    path = _saved(tmp_path / "uneven.onnx", [shuffle, wide], {"y": ["n", 3, "h2", "w4"]})
+    with pytest.raises(SwiseError, match=r"into \(1, 3, 128, 256\); expected"):
+        OnnxRunner(path)
+
+
+def test_a_file_with_two_outputs_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], [name]) for name in ("y", "mask")]
+    outputs: dict[str, list[str]] = {"y": [], "mask": []}
+    path = _saved(tmp_path / "two.onnx", nodes, outputs)
+    with pytest.raises(InputError, match=r"gives \(y, mask\); expected one picture"):
+        OnnxRunner(path)
