@@ -1,6 +1,7 @@
 """What swise-build does: options to a build, the build to a report."""
 
 import json
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from swise_deploy.console import progress
+from swise_deploy.images import find_images
 from swise_engines.build_cache import BuildCache, default_cache
 from swise_engines.building import Built, build_engine
 from swise_engines.cuda import find_gpu
@@ -30,6 +32,8 @@ def run_build(arguments: Namespace) -> int:
     if arguments.list:
         list_targets(console)
         return 0
+    if arguments.images is not None:
+        find_images(arguments.images)  # said before a build of minutes, not after it
     gpu = find_gpu()
     options = options_from_arguments(arguments)
     with progress_bar(f"building {arguments.onnx.name}") as report:
@@ -106,7 +110,8 @@ def show_built(built: Built, console: Console) -> None:
     console.print(table_of(manifest.precision_found))
     if manifest.precision_read_back is not None:
         console.print(table_of(manifest.precision_read_back))
-    console.print(f"next: swise-bench {built.path}, swise-upscale IN -o OUT --model {built.path}")
+    path = shlex.quote(str(built.path))
+    console.print(f"next: swise-bench {path}, swise-upscale IN -o OUT --model {path}")
 
 
 def describe(manifest: EngineManifest) -> Sequence[str]:

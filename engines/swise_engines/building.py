@@ -11,6 +11,7 @@ from swise_deploy.files import sha256_of, writing
 from swise_engines.admission import admit_device
 from swise_engines.build_cache import BuildCache, cache_key
 from swise_engines.builder_config import CompileOptions
+from swise_engines.candidates import ENGINE_SUFFIXES
 from swise_engines.compiling import Compiled, compile_engine
 from swise_engines.cuda import Device, GpuAtHand
 from swise_engines.engine_manifest import (
@@ -69,6 +70,10 @@ def build_engine(
     version = version_of(load_tensorrt(backend))
     settings = plan_build(source, options, backend, version, gpu.device)
     out = out or onnx.with_name(f"{onnx.stem}.{target_slug(options, settings)}.engine")
+    if out.suffix.lower() not in ENGINE_SUFFIXES or out.is_dir():
+        raise InputError(
+            f"--output {out}: expected the name of a file ending in {', '.join(ENGINE_SUFFIXES)}"
+        )
     if sidecar_of(out) == sidecar_of(onnx):
         raise InputError(
             f"{out} would put its manifest over that of {onnx}. Give another name with --output"

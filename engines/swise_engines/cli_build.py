@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swise_deploy.console import parse_size, run_command
+from swise_deploy.console import add_version, at_least, finite, parse_size, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 _EPILOG = """\
 examples:
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: the user's cache")
     parser.add_argument("--no-cache", action="store_true", help="build even what was built before")
     parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
+    add_version(parser)
     return parser
 
 
@@ -79,7 +80,7 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         "for several profiles (default: from 16x16 to what gives a Full HD picture)",
     )
     parser.add_argument(
-        "--batch", type=_at_least(1), default=1, metavar="N", help="most pictures at once (1)"
+        "--batch", type=at_least(1), default=1, metavar="N", help="most pictures at once (1)"
     )
 
 
@@ -95,7 +96,7 @@ def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
         help="default: the first of the target's that is installed",
     )
     parser.add_argument(
-        "--workspace", type=_at_least(1), metavar="MIB", help="limit for scratch memory"
+        "--workspace", type=at_least(1), metavar="MIB", help="limit for scratch memory"
     )
     parser.add_argument(
         "--optimization-level",
@@ -105,7 +106,7 @@ def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
         help="how long to look for faster kernels",
     )
     parser.add_argument(
-        "--dla-core", type=_at_least(0), metavar="N", help="run on a deep-learning accelerator"
+        "--dla-core", type=at_least(0), metavar="N", help="run on a deep-learning accelerator"
     )
     parser.add_argument(
         "--compatibility",
@@ -131,7 +132,7 @@ def _add_verification(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-drift",
-        type=float,
+        type=finite,
         default=0.05,
         metavar="DB",
         help="refuse an engine that loses more PSNR-Y than this (0.05)",
@@ -143,15 +144,6 @@ def _parse_sizes(text: str) -> list[tuple[int, int]]:
     if len(sizes) not in (1, 3):
         raise argparse.ArgumentTypeError(f"{text!r}: expected WxH, or three joined by colons")
     return sizes
-
-
-def _at_least(least: int) -> "Callable[[str], int]":
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from {least} on")
-        return int(text)
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from swise_deploy.console import run_command
+from swise_deploy.console import add_version, run_command
 from swise_deploy.errors import BackendMissingError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "such as rtx-4090, sm89 or jetson-orin-nano, or 'current' for this machine's GPU",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_version(parser)
     return parser
 
 

@@ -53,7 +53,7 @@ def choose_backend(options: BuildOptions, device: Device | None) -> Backend:
     if options.target is None and device is None:
         raise BackendMissingError(
             "--target current needs a GPU, and there is none here. Name the device that the engine "
-            "is for; swise-doctor lists them"
+            "is for; swise-build --list names them"
         )
     known: tuple[Backend, ...] = ("tensorrt", "tensorrt_rtx")
     if options.target is not None:

@@ -3,13 +3,21 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swise_deploy.caches import cache_folder
-from swise_deploy.console import parse_size, progress, run_command
+from swise_deploy.console import (
+    add_version,
+    finite,
+    parse_size,
+    parse_threads,
+    progress,
+    run_command,
+)
 from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError
 
@@ -107,15 +115,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument(
         "--max-drift",
-        type=float,
+        type=finite,
         default=0.05,
         metavar="DB",
         help="PSNR-Y that may be lost on average before the artefact is refused (default: 0.05)",
     )
     parser.add_argument(
-        "--threads", type=int, help="threads for verification and latency (default: all cores)"
+        "--threads",
+        type=parse_threads,
+        metavar="N",
+        help="threads for verification and latency (default: all cores)",
     )
     parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
+    add_version(parser)
     parser.set_defaults(precision="fp32")
     return parser
 
@@ -128,6 +140,8 @@ def _export(args: argparse.Namespace) -> int:
     if args.calib is not None and args.precision != "int8":
         raise InputError(f"--calib {args.calib} is for INT8, not {args.precision}. Add --int8")
     calibration = find_images(args.calib) if args.calib is not None else None
+    if args.output is not None and (args.output.suffix.lower() != ".onnx" or args.output.is_dir()):
+        raise InputError(f"--output {args.output}: expected the name of a file, such as NAME.onnx")
     progress("loading torch and the network")
     require("swise_export.verified", extra="export", purpose="turning a checkpoint into ONNX")
     from swise_export.report import dict_from_report, text_from_report
@@ -148,7 +162,8 @@ def _export(args: argparse.Namespace) -> int:
     else:
         print(text_from_report(report))
         progress(
-            f"next: swise-build {report.artifact} --target NAME   (swise-build --list names them)"
+            f"next: swise-build {shlex.quote(str(report.artifact))} --target NAME   "
+            "(swise-build --list names them)"
         )
     return 0
 

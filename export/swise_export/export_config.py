@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from swise_deploy.errors import InputError
+from swise_deploy.protocol import LEAST_LR_SIDE
 from swise_deploy.runner import PictureIO
 from swise_export.calibration import RangeMethod
 from swise_export.manifest import Form
@@ -37,6 +38,11 @@ class ExportConfig:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < LEAST_LR_SIDE:
+            raise InputError(
+                f"size {self.size[0]}x{self.size[1]} is too small to score: expected at "
+                f"least {LEAST_LR_SIDE}x{LEAST_LR_SIDE}"
+            )
         for name, value in (
             ("rest", self.rest),
             ("calibration method", self.range_method),

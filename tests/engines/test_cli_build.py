@@ -78,13 +78,16 @@ def test_fp16_asked_and_fp32_found_fails_and_writes_nothing(make_onnx, options, 
         (["--target", "sm86", "--version-compatible"], (2, "--version-compatible")),
         (["--target", "sm86", "--dla-core", "0"], (2, "has 0 of them")),
         (["--target", "sm86", "--backend", "tensorrt"], (3, "tensorrt")),
+        (["--target", "sm86", "--output", "engine.json"], (2, "ending in .engine, .plan, .trt")),
+        (["--target", "sm86", "--output", "engine"], (2, "ending in .engine, .plan, .trt")),
+        (["--target", "sm86", "--images", "/nowhere"], (2, "no folder at /nowhere")),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_exit_code(
     make_onnx, options, capsys, arguments, expected
 ):
     code, says = expected
-    assert cli_build.main([str(make_onnx("fp32")), *arguments, *options]) == code
+    assert cli_build.main([str(make_onnx("fp32")), *options, *arguments]) == code
     assert says in capsys.readouterr().err
 
 

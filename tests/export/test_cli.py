@@ -141,6 +141,38 @@ def test_unwritable_place_is_named(
     assert "cannot write" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["net.png", "net.json", "net", "folder.onnx"])
+def test_an_output_that_is_no_onnx_file_is_refused_at_once(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    assert main(["-o", str(tmp_path / name)]) == 2
+    stderr = capsys.readouterr().err
+    assert "NAME.onnx" in stderr
+    assert "exporting" not in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
+
+
+def test_a_size_too_small_to_score_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A border of `scale` pixels is left out of PSNR: at 2x2 nothing would remain."""
+    assert main(["--size", "2x2", "-o", str(tmp_path / "net.onnx")]) == 2
+    assert "2x2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option", [["--max-drift", "nan"], ["--threads", "-3"], ["--threads", "0"]]
+)
+def test_impossible_numbers_are_usage_errors(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(option)
+    assert stop.value.code == 2
+    assert f"'{option[1]}': expected" in capsys.readouterr().err
+
+
 def test_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "swise_export.cli", "-o", str(tmp_path / "a.onnx")],
