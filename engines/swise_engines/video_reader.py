@@ -141,7 +141,7 @@ class VideoReader:
     def _shot(self, frame: "av.VideoFrame") -> Shot:
         if self._last_pts is None:
             self.coding = coding_of_frame(frame)
-            self._deep = is_deep_frame(frame)
+            self.is_deep = is_deep_frame(frame)
             self.pix_fmt = frame.format.name
             self._coded_size = frame.width, frame.height
         self._num_damaged += bool(frame.is_corrupt)
@@ -150,7 +150,7 @@ class VideoReader:
         if pts is None or (self._last_pts is not None and pts <= self._last_pts):
             pts = 0 if self._last_pts is None else self._last_pts + max(duration, 1)
         self._last_pts = pts
-        rgb = rgb_from_frame(frame, self.coding, deep=self._deep, size=self._coded_size)
+        rgb = rgb_from_frame(frame, self.coding, deep=self.is_deep, size=self._coded_size)
         return Shot(rgb, pts, duration)
 
     def _tell_truncation(self) -> None:

@@ -136,7 +136,7 @@ class VideoWriter:
         width, height = (side * scale for side in reader.size)
         stream.width, stream.height = width, height
         odd = bool(width % 2 or height % 2)
-        stream.pix_fmt = _choose_pix_fmt(reader.pix_fmt, formats, odd=odd)
+        stream.pix_fmt = _choose_pix_fmt(reader.pix_fmt, formats, deep=reader.is_deep, odd=odd)
         context = stream.codec_context
         context.time_base = reader.time_base
         coding = reader.coding
@@ -175,11 +175,18 @@ class VideoWriter:
             )
 
 
-def _choose_pix_fmt(source: str, formats: list[str], *, odd: bool) -> str:
-    """The encoder's format nearest to the source's: as deep and as fine in colour."""
-    plain = source.replace("yuvj", "yuv")
-    deep = "10" in plain or "12" in plain or "16" in plain
-    wanted = [plain, "yuv420p10le" if deep else "yuv420p", "yuv420p"]
-    if odd:  # halved chroma needs even sides
+def _choose_pix_fmt(source: str, formats: list[str], *, deep: bool, odd: bool) -> str:
+    """The encoder's format nearest to the source's: as deep and as fine in colour.
+
+    Args:
+        source: Format of the source.
+        formats: What the encoder takes; empty where it does not say.
+        deep: Whether the source has more than 8 bits a sample.
+        odd: Whether a side of the result is odd: halved chroma needs even ones.
+    """
+    if odd:
         wanted = ["yuv444p10le" if deep else "yuv444p", "yuv444p"]
-    return next((name for name in wanted if not formats or name in formats), formats[0])
+    else:
+        plain = source.replace("yuvj", "yuv")
+        wanted = [plain, "yuv420p10le" if deep else "yuv420p", "yuv420p"]
+    return next((name for name in wanted if name in formats), (formats or wanted)[0])

@@ -13,7 +13,7 @@ from swise_engines.cli_upscale import main
 from swise_engines.upscaler import Upscaler
 from swise_engines.video import upscale_video
 from swise_engines.video_color import ColourCoding, coding_of_frame, frame_from_rgb, rgb_from_frame
-from swise_engines.video_writer import VideoOptions
+from swise_engines.video_writer import VideoOptions, _choose_pix_fmt
 
 av = pytest.importorskip("av", reason="videos need PyAV")
 
@@ -79,6 +79,28 @@ def test_an_unnamed_matrix_follows_from_the_number_of_lines():
     assert coding(720).matrix == 1
     assert coding(720).range == 1
     assert coding_of_frame(av.VideoFrame(64, 64, "yuvj420p")).range == 2
+
+
+EIGHT, BOTH = ["yuv420p", "yuv444p"], ["yuv420p", "yuv420p10le", "yuv444p", "yuv444p10le"]
+
+
+@pytest.mark.parametrize(
+    ("source", "formats", "deep", "odd", "chosen"),
+    [
+        ("yuv422p", ["yuv420p", "yuv422p"], False, False, "yuv422p"),
+        ("yuvj420p", EIGHT, False, False, "yuv420p"),
+        ("nv12", BOTH, False, False, "yuv420p"),  # 12 bits a pixel, 8 a sample
+        ("yuv410p", BOTH, False, False, "yuv420p"),
+        ("p010le", BOTH, True, False, "yuv420p10le"),
+        ("yuv420p10le", EIGHT, True, False, "yuv420p"),
+        ("yuv420p", BOTH, False, True, "yuv444p"),
+        ("yuv420p10le", BOTH, True, True, "yuv444p10le"),
+        ("yuv422p", [], False, False, "yuv422p"),  # an encoder that names none
+        ("yuv420p", ["gray"], False, False, "gray"),
+    ],
+)
+def test_the_nearest_pixel_format_of_the_encoder_is_taken(source, formats, deep, odd, chosen):
+    assert _choose_pix_fmt(source, formats, deep=deep, odd=odd) == chosen
 
 
 def write_video(
