@@ -153,7 +153,8 @@ def _run_engines(seen: Examination) -> Ability:
     if not runtimes:
         why = f"tensorrt: {seen.backends['tensorrt'].error}"
         return Ability(name, works=False, why=why, mend=_mend_tensorrt(seen))
-    drivers = [key for key in ("pycuda", "cuda_bindings") if seen.backends[key].works]
+    # In the order in which they are tried.
+    drivers = [key for key in ("cuda_bindings", "pycuda") if seen.backends[key].works]
     if not drivers:
         why = f"neither pycuda ({seen.backends['pycuda'].error}) nor cuda-bindings imports"
         return Ability(name, works=False, why=why, mend=_mend_pycuda(seen))
@@ -236,8 +237,17 @@ def _mend_tensorrt(seen: Examination) -> tuple[str, ...]:
     if seen.jetpack:
         return ("sudo apt-get update", "sudo apt-get install nvidia-jetpack")
     if seen.gpu:
-        return (f"{_pip(seen)} install 'tensorrt<12'", _install_extra(seen, "tensorrt"))
+        return (
+            f"{_pip(seen)} install '{_tensorrt_wheel(seen)}<12'",
+            _install_extra(seen, "tensorrt"),
+        )
     return ()
+
+
+def _tensorrt_wheel(seen: Examination) -> str:
+    """The wheels for CUDA 13, where the driver serves it; else those for CUDA 12."""
+    cuda = str(seen.fact("gpu", "cuda").value or "")
+    return "tensorrt-cu12" if cuda.startswith("12.") else "tensorrt"
 
 
 def _show_system_packages(seen: Examination) -> tuple[str, ...]:

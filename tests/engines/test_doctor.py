@@ -11,6 +11,7 @@ import pytest
 from swise_deploy.errors import InputError
 from swise_engines import doctor
 from swise_engines.backends import Backend, PythonInstallation, probe_backend, probe_backends
+from swise_engines.cuda import BINDINGS
 from swise_engines.examination import Examination, examine, this_machine
 from swise_engines.machine import Fact, Machine, UnobservableError, observe
 
@@ -214,6 +215,25 @@ def test_engines_for_rtx_cards_are_built_without_a_gpu_and_run_only_on_theirs(de
     assert (own.build.works, own.run.works) == (True, True)
     assert (other.build.works, other.run.works) == (True, False)
     assert other.run.why == ("GeForce RTX 5090 is SM 12.0, here is NVIDIA GeForce RTX 4090, SM 8.9")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "wheel"), [("12.8", "tensorrt-cu12"), ("13.0", "tensorrt"), ("13.2", "tensorrt")]
+)
+def test_the_tensorrt_to_install_is_for_the_cuda_that_the_driver_serves(desktop, cuda, wheel):
+    found = backends(CARD)
+    found["cuda"] = dataclasses.replace(found["cuda"], version=cuda)
+    abilities = doctor.list_abilities(examine(desktop, found))
+    first, second = by_name(abilities, "build engines with TensorRT").mend
+    assert first.endswith(f" install '{wheel}<12'")
+    assert second.endswith(" install 'swise-deploy[tensorrt]'")
+
+
+def test_engines_run_through_the_binding_that_is_tried_first(desktop):
+    found = backends(CARD, tensorrt_rtx="1.7.1", pycuda="2024.1.2", cuda_bindings="13.0.1")
+    ability = by_name(doctor.list_abilities(examine(desktop, found)), "run engines")
+    assert ability.why == "tensorrt_rtx through cuda_bindings"
+    assert next(iter(BINDINGS)) == "cuda-python"
 
 
 def test_a_jetson_cannot_be_served_from_a_desktop(desktop):
