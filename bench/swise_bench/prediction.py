@@ -81,7 +81,7 @@ class PredictedLayer:
     at_best_ms: float
     bound: Bound
     mult_adds: int
-    traffic_bytes: float
+    traffic_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def predict(
     layers = tuple(
         _predict_layer(layer, matrix, vector or matrix, device.bandwidth_gb_s, precision)
         for layer in counts.layers
-        if layer.op_type not in FUSED and layer.traffic_bytes > 0
+        if layer.op_type not in FUSED and layer.num_moved > 0
     )
     return Prediction(subject, device, precision, counts.lr_size, layers, measured_ms)
 
@@ -152,18 +152,17 @@ def _predict_layer(
 ) -> PredictedLayer:
     multiplies = layer.op_type in MULT_ADDS
     used: Precision = "fp16" if precision == "int8" and not multiplies else precision
-    stored = BYTES["fp16"] if layer.precision == "fp16" else BYTES["fp32"]
-    traffic = layer.traffic_bytes * BYTES[used] / stored
+    traffic_bytes = layer.num_moved * BYTES[used]
     is_matrix = multiplies and layer.mult_adds >= MATRIX_MACS * layer.activations
     compute_ms = 2 * layer.mult_adds / ((matrix if is_matrix else vector) * 1e9)
-    transfer_ms = traffic / (bandwidth_gb_s * 1e6)
+    transfer_ms = traffic_bytes / (bandwidth_gb_s * 1e6)
     return PredictedLayer(
         layer.name,
         layer.op_type,
         max(compute_ms, transfer_ms),
         "compute" if compute_ms > transfer_ms else "bandwidth",
         layer.mult_adds,
-        traffic,
+        traffic_bytes,
     )
 
 

@@ -61,7 +61,7 @@ def count_torch(module: nn.Module, *, lr_size: tuple[int, int]) -> Counts:
     layers = list(recorder.layers)
     never_read = sum(p.numel() for p in network.parameters()) - sum(x.params for x in layers)
     if never_read:
-        layers.append(LayerCounts("never read", "none", (), never_read, 0, 0, 0, "none"))
+        layers.append(LayerCounts("never read", "none", (), never_read, 0, 0, 0, 0, "none"))
     return Counts(
         lr_size=lr_size,
         sr_size=(sr.shape[3], sr.shape[2]),
@@ -100,7 +100,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch la
         result: Tensor,
     ) -> None:
         name = func.overloadpacket.__name__
-        aliases = [r.alias_info for r in func._schema.returns]  # noqa: SLF001  # no public way  # no public way
+        aliases = [r.alias_info for r in func._schema.returns]  # noqa: SLF001  # no public way
         is_view = any(alias and not alias.is_write for alias in aliases)
         params = 0
         for tensor in tensors:
@@ -110,6 +110,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch la
         mult_adds = _mult_adds(name, args, result)
         if not (mult_adds or is_view or name in _MOVERS):
             self.uncounted[name] += 1
+        moved = [] if is_view else [*tensors, result]
         path = max(self.modules.parents, key=len, default="")
         self.layers.append(
             LayerCounts(
@@ -119,7 +120,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch la
                 params=params,
                 mult_adds=mult_adds,
                 activations=result.numel() if mult_adds else 0,
-                traffic_bytes=0 if is_view else sum(t.nbytes for t in (*tensors, result)),
+                traffic_bytes=sum(t.nbytes for t in moved),
+                num_moved=sum(t.numel() for t in moved),
                 precision={torch.float32: "fp32", torch.float16: "fp16"}.get(
                     result.dtype, str(result.dtype)
                 ),

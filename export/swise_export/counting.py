@@ -42,6 +42,7 @@ class LayerCounts:
         activations: Output elements, for convolutions and matrix products only.
         traffic_bytes: Inputs read once and outputs written once, weights included, nothing fused.
             Views (Reshape and its like) move nothing.
+        num_moved: Elements of the same, whatever their type.
         precision: Type of the arithmetic: "int8" where the operands come out of DequantizeLinear,
             else the type of the first input.
     """
@@ -53,6 +54,7 @@ class LayerCounts:
     mult_adds: int
     activations: int
     traffic_bytes: int
+    num_moved: int
     precision: str
 
 
@@ -240,7 +242,7 @@ def _count_node(
     multiplies = MULT_ADDS.get(node.op_type)
     operands = [name for name in node.input[:2] if name]
     is_int8 = bool(multiplies) and all(name in dequantised for name in operands)
-    traffic = sum(t.size_bytes for t in (*inputs, *outputs) if t is not None)
+    moved = [] if node.op_type in VIEWS else [t for t in (*inputs, *outputs) if t is not None]
     return LayerCounts(
         name=node.name or node.output[0],
         op_type=node.op_type,
@@ -248,7 +250,8 @@ def _count_node(
         params=params,
         mult_adds=multiplies(node, inputs, outputs[0]) if multiplies else 0,
         activations=outputs[0].num_elements if multiplies else 0,
-        traffic_bytes=0 if node.op_type in VIEWS else traffic,
+        traffic_bytes=sum(t.size_bytes for t in moved),
+        num_moved=sum(t.num_elements for t in moved),
         precision="int8" if is_int8 else _precision(node, inputs),
     )
 

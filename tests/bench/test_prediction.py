@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -19,7 +20,7 @@ from swise_export.counting import Counts, count_onnx
 DEVICE = Device("paper", {"fp32": 1.0, "fp16": 2.0, "int8": 4.0}, 0.5, 100.0, "by hand")
 
 
-def _counts(channels: int, kernel: int, group: int = 1) -> Counts:
+def _model(channels: int, kernel: int, group: int = 1) -> onnx.ModelProto:
     weight = np.zeros((channels, channels // group, kernel, kernel), np.float32)
     pads = [kernel // 2] * 4
     nodes = [
@@ -34,8 +35,11 @@ def _counts(channels: int, kernel: int, group: int = 1) -> Counts:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(weight, "w")],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return count_onnx(model, lr_size=(100, 100))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _counts(channels: int, kernel: int, group: int = 1) -> Counts:
+    return count_onnx(_model(channels, kernel, group), lr_size=(100, 100))
 
 
 def test_a_large_convolution_is_bound_by_arithmetic() -> None:
@@ -65,6 +69,49 @@ def test_half_precision_moves_half_and_int8_a_quarter() -> None:
     fp32, fp16, int8 = (time.at_best_ms for time in times if time is not None)
     assert fp32 == pytest.approx(2 * fp16)
     assert fp32 == pytest.approx(4 * int8)
+
+
+def _as_int8(counts_of: onnx.ModelProto, kind: int) -> Counts:
+    """The same graph with Q and DQ around its convolution, everything else in fp16 or fp32."""
+    model = onnx.ModelProto()
+    model.CopyFrom(counts_of)
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", 19))
+    half = np.float16 if kind == TensorProto.FLOAT16 else np.float32
+    conv, relu = model.graph.node
+    del model.graph.node[:]
+    levels = np.zeros(numpy_helper.to_array(model.graph.initializer[0]).shape, np.int8)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(levels, "levels"), numpy_helper.from_array(half(0.1), "step")]
+    )
+    conv.input[:] = ["x_dq", "w_dq"]
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", ["x"], ["narrow"], to=kind),
+            helper.make_node("QuantizeLinear", ["narrow", "step", "zero"], ["x_q"]),
+            helper.make_node("DequantizeLinear", ["x_q", "step"], ["x_dq"]),
+            helper.make_node("DequantizeLinear", ["levels", "step"], ["w_dq"]),
+            conv,
+            relu,
+        ]
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.int8(0), "zero"))
+    return count_onnx(model, lr_size=(100, 100))
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_a_prediction_does_not_hang_on_the_types_in_the_file(kind: int) -> None:
+    """An INT8 convolution reads what DequantizeLinear gives, fp32 or fp16: an engine moves INT8."""
+    plain = _model(64, 3, group=64)
+    for precision in ("fp16", "int8"):
+        expected = predict(
+            "net", count_onnx(plain, lr_size=(100, 100)), DEVICE, precision=precision
+        )
+        found = predict("net", _as_int8(plain, kind), DEVICE, precision=precision)
+        assert expected is not None
+        assert found is not None
+        assert found.at_best_ms == pytest.approx(expected.at_best_ms)
 
 
 def test_unknown_peaks_give_no_prediction() -> None:
