@@ -11,7 +11,7 @@ from swise_engines.builder_config import CompileOptions, create_config
 from swise_engines.layer_types import layers_from_network
 from swise_engines.pins import apply_pins, pins_from_layers
 from swise_engines.precision_table import PrecisionTable, check_precision, table_from_layers
-from swise_engines.progress import BuildProgress, stopping_on_ctrl_c
+from swise_engines.progress import BuildProgress, reports_progress, stopping_on_ctrl_c
 from swise_engines.source_onnx import SourceOnnx
 from swise_engines.tensorrt_api import (
     Api,
@@ -66,7 +66,7 @@ def compile_engine(
         config.set_flag(getattr(trt.BuilderFlag, flag))
     fallback = () if options.dla_core is None else _place_on_dla(trt, config, network, options)
     started = time.perf_counter()
-    with stopping_on_ctrl_c(progress):
+    with stopping_on_ctrl_c(progress, has_steps=reports_progress(trt)):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
         reasons = messages.explain()

@@ -73,11 +73,16 @@ class BuildProgress:
         return chain
 
 
+def reports_progress(trt: ModuleType) -> bool:
+    """Whether a TensorRT tells how far a build is, and can be stopped at one of its steps."""
+    return hasattr(trt, "IProgressMonitor")
+
+
 def monitor_from_progress(trt: ModuleType, progress: BuildProgress) -> Api | None:
-    """TensorRT's view of a BuildProgress; None before TensorRT 8.6, which reports nothing."""
-    base: Any = getattr(trt, "IProgressMonitor", None)
-    if base is None:
+    """TensorRT's view of a BuildProgress; None for TensorRT 8, whose Python reports nothing."""
+    if not reports_progress(trt):
         return None
+    base: Any = trt.IProgressMonitor
 
     class Monitor(base):  # type: ignore[misc]  # a class that exists only once TensorRT is imported
         def __init__(self) -> None:
@@ -96,11 +101,16 @@ def monitor_from_progress(trt: ModuleType, progress: BuildProgress) -> Api | Non
 
 
 @contextlib.contextmanager
-def stopping_on_ctrl_c(progress: BuildProgress) -> Iterator[None]:
+def stopping_on_ctrl_c(progress: BuildProgress, *, has_steps: bool) -> Iterator[None]:
     """Let Ctrl-C stop the build at its next step, then raise KeyboardInterrupt.
 
     An exception cannot pass through TensorRT's C++ code, so the signal only sets a flag. Outside
     the main thread, where Python allows no signal handler, the caller cancels by itself.
+
+    Args:
+        progress: Of the build.
+        has_steps: Whether TensorRT tells its steps. Where it does not, Python would see the signal
+            only when the build is over, minutes later: Ctrl-C then ends the process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -110,7 +120,7 @@ def stopping_on_ctrl_c(progress: BuildProgress) -> Iterator[None]:
             del signum, frame
             progress.cancel()
 
-        previous = signal.signal(signal.SIGINT, cancel)
+        previous = signal.signal(signal.SIGINT, cancel if has_steps else signal.SIG_DFL)
         try:
             yield
         finally:

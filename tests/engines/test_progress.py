@@ -41,7 +41,14 @@ def test_cancelling_stops_at_the_next_step(report):
 def test_ctrl_c_cancels_then_interrupts_and_the_old_handler_is_back(report):
     before = signal.getsignal(signal.SIGINT)
     progress = BuildProgress(report)
-    with pytest.raises(KeyboardInterrupt), stopping_on_ctrl_c(progress):
+    with pytest.raises(KeyboardInterrupt), stopping_on_ctrl_c(progress, has_steps=True):
         os.kill(os.getpid(), signal.SIGINT)
     assert progress.cancelled
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_ends_a_build_that_tells_no_steps_at_once(report):
+    before = signal.getsignal(signal.SIGINT)
+    with stopping_on_ctrl_c(BuildProgress(report), has_steps=False):
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is before
