@@ -4,8 +4,9 @@
         swisenet:2 swisenet:4 vdsr:2=FILE --output bench/results/int8.json
 
 SETS holds a folder with HR pictures, or NAME/HR, for each set; NAME:20 takes 20 pictures spread
-over it. INT8 is calibrated and placed on the shipped samples, never on a test set. What was scored
-is kept in OUTPUT.partial, so that a run that was stopped goes on. Prints the table as Markdown.
+over it. INT8 is calibrated and placed on the shipped photographs, never on a test set. What was
+scored is kept in OUTPUT.partial, so that a run that was stopped goes on. Prints the table as
+Markdown.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from swise_deploy.caches import cache_folder
 from swise_deploy.console import progress, run_command
 from swise_deploy.errors import InputError
 from swise_deploy.files import append_json_line, read_json_lines, sha256_of, write_json
-from swise_deploy.images import find_images, sample_paths
+from swise_deploy.images import calibration_paths, find_images, sample_paths
 from swise_deploy.metrics import quality
 from swise_deploy.models.checkpoint import LoadedNetwork, open_network
 from swise_deploy.models.torch_runner import TorchRunner
@@ -140,8 +141,7 @@ def _artefacts(
     network: LoadedNetwork, folder: Path, options: argparse.Namespace
 ) -> dict[str, tuple[Path, PrecisionPlan | None]]:
     """Every precision's file, and its plan where it has one."""
-    samples = read_pairs(sample_paths(), network.scale)
-    ranges = [pair.lr for pair in samples[:4]]
+    ranges = [pair.lr for pair in read_pairs(sample_paths()[:4], network.scale)]
     files: dict[str, tuple[Path, PrecisionPlan | None]] = {}
     for precision in ("fp32", "fp16"):
         path = folder / f"{precision}.onnx"
@@ -150,7 +150,7 @@ def _artefacts(
     cache = cache_folder("int8")
     search = Int8Search(
         traced_form(network),
-        samples,
+        read_pairs(calibration_paths(), network.scale),
         scale=network.scale,
         config=Int8Config(threads=options.threads, cache=cache),
         say=progress,

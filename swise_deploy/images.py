@@ -131,6 +131,14 @@ def read_readable(paths: Sequence[Path]) -> dict[Path, RgbImage]:
 
 
 def sample_paths() -> list[Path]:
-    """The free photographs that ship with the package (see samples/README.md)."""
-    folder = Path(str(resources.files("swise_deploy"))) / "samples"
-    return find_images(folder)
+    """The free photographs that exports are verified on (see samples/README.md)."""
+    return _shipped("samples")
+
+
+def calibration_paths() -> list[Path]:
+    """The free photographs that INT8 is calibrated on (see calibration/README.md)."""
+    return _shipped("calibration")
+
+
+def _shipped(folder: str) -> list[Path]:
+    return find_images(Path(str(resources.files("swise_deploy"))) / folder)

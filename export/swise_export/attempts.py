@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from swise_deploy.errors import InputError, QualityGateError
-from swise_deploy.images import RgbImage, sample_paths
+from swise_deploy.images import RgbImage, calibration_paths
 from swise_deploy.models.checkpoint import LoadedNetwork
 from swise_deploy.protocol import Pair, read_pairs
 from swise_export.export_config import ExportConfig
@@ -94,7 +94,7 @@ def _int8_attempts(
 ) -> Iterator[Attempt]:
     if calibration is None:
         say("calibrating on the shipped photographs; your own (--calib DIR) are better")
-    pairs = read_pairs(calibration or sample_paths(), network.scale)
+    pairs = read_pairs(calibration or calibration_paths(), network.scale)
     model = traced_form(network, form=config.form)
     if config.plan is not None and config.plan.exists():
         plan = read_plan(config.plan)

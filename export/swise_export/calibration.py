@@ -129,7 +129,7 @@ def calibrate(
     if kept is not None and kept.exists():
         say(f"calibration on {len(pairs)} crops: known from before")
         return _load(kept, layers, sha256, len(pairs))
-    statistics = _collect(model, layers, pairs, say)
+    statistics = _collect(model, layers, pairs, rounding, say)
     say("choosing ranges")
     of_input = {
         layer.input: _ranges(statistics.values[layer.input], statistics.largest[layer.input])
@@ -144,7 +144,7 @@ def calibrate(
     weights = {}
     for layer in layers:
         moments = statistics.moments.get(layer.name)
-        if rounding == "nearest" or moments is None:
+        if moments is None:
             found = rounded_to_nearest(initializers[layer.weight], layer.channel_axis)
         else:
             step = scale_from_range(ranges["mse"][layer.name])
@@ -178,6 +178,7 @@ def _collect(
     model: onnx.ModelProto,
     layers: Sequence[Layer],
     pairs: Sequence[Pair],
+    rounding: Rounding,
     say: Callable[[str], None],
 ) -> _Statistics:
     nodes = {node.name: node for node in model.graph.node}
@@ -191,13 +192,15 @@ def _collect(
     for i, pair in enumerate(pairs):
         say(f"calibrating on {pair.name} ({i + 1} of {len(pairs)})")
         lr = float_from_image(pair.lr)
-        found = dict(zip(fetched, session.run(fetched, {feed: lr}), strict=True)) | {feed: lr}
+        # Asked for no output, a session gives all.
+        outputs = session.run(fetched, {feed: lr}) if fetched else []
+        found = dict(zip(fetched, outputs, strict=True)) | {feed: lr}
         for name in tensors:
             magnitudes = np.abs(found[name]).ravel()
             largest[name] = max(largest[name], float(magnitudes.max(initial=0.0)))
             values[name].append(_thinned(magnitudes, _KEPT_VALUES // len(pairs)))
         for layer in layers:
-            if layer.op_type != "ConvTranspose":
+            if rounding == "moments" and layer.op_type != "ConvTranspose":
                 rows = input_rows(nodes[layer.name], found[layer.input], most=_MOMENT_POSITIONS)
                 new = [second_moment(group) / len(pairs) for group in rows]
                 old = moments.get(layer.name, [np.zeros_like(m) for m in new])

@@ -35,10 +35,12 @@ class Effect:
         drift_db: PSNR-Y lost (negative) or won, averaged over the pictures.
         noise_db: PSNR-Y that would be lost if the error had nothing to do with the network's own:
             steadier than `drift_db` where a single layer moves it by less than chance does.
+        worst_db: `noise_db` of the picture that loses most.
     """
 
     drift_db: float
     noise_db: float
+    worst_db: float
 
 
 def gated_int8(
@@ -165,8 +167,11 @@ class GatedNetwork:
             own = _mean_square(full - batch.hr)
             drifts.append(-10 * np.log10(_mean_square(sr - batch.hr) / own))
             noises.append(-10 * np.log10(1 + _mean_square(sr - full) / own))
+        noise = np.concatenate(noises)
         return Effect(
-            float(np.mean(np.concatenate(drifts))), float(np.mean(np.concatenate(noises)))
+            drift_db=float(np.mean(np.concatenate(drifts))),
+            noise_db=float(np.mean(noise)),
+            worst_db=float(np.min(noise)),
         )
 
     def _run(self, lowered: Collection[str]) -> list[NDArray[np.float64]]:

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from swise_deploy.errors import OutputError
@@ -101,8 +101,8 @@ class Journal:
         self._network = network
         self._path = path
         self._known: dict[str, Effect] = {}
-        for key, drift_db, noise_db in read_json_lines(path) if path is not None else []:
-            self._known[key] = Effect(drift_db, noise_db)
+        for key, *effect in read_json_lines(path) if path is not None else []:
+            self._known[key] = Effect(*effect)
 
     def knows(self, lowered: Collection[str]) -> bool:
         """Whether a placement was measured before."""
@@ -122,7 +122,7 @@ class Journal:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            append_json_line(self._path, [key, effect.drift_db, effect.noise_db])
+            append_json_line(self._path, [key, *astuple(effect)])
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._path}: {error.strerror or error}. "

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.errors import InputError
 from swise_deploy.models.checkpoint import LoadedNetwork
@@ -78,6 +80,54 @@ def test_every_other_picture_is_held_out() -> None:
     crops, held_out = split_pictures(pairs, 2)
     assert {crop.name.split()[0] for crop in crops} == {"p0", "p2", "p4"}
     assert [pair.name for pair in held_out] == ["p1", "p3"]
+
+
+def test_halves_can_be_swapped() -> None:
+    pairs = [picture(i, size=64) for i in range(5)]
+    crops, held_out = split_pictures(pairs, 2, swapped=True)
+    assert {crop.name.split()[0] for crop in crops} == {"p1", "p3"}
+    assert [pair.name for pair in held_out] == ["p0", "p2", "p4"]
+
+
+def nearest_x2() -> onnx.ModelProto:
+    """Every pixel four times: a convolution and a DepthToSpace."""
+    weight = np.repeat(np.eye(3, dtype=np.float32)[None], 4, axis=0).reshape(12, 3, 1, 1)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["lr", "w"], ["x"], name="conv", kernel_shape=[1, 1]),
+            helper.make_node("DepthToSpace", ["x"], ["sr"], name="shuffle", blocksize=2),
+        ],
+        "nearest",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ["n", 3, "h2", "w2"])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def test_range_that_clips_what_the_other_half_shows_is_not_taken() -> None:
+    hr = np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8)
+    bright = Pair("bright", hr[::2, ::2].copy(), hr)
+    # One value of 27,648 reaches white: the 99.99th percentile does not see it.
+    lr = np.full((96, 96, 3), 40, np.uint8)
+    lr[50, 50, 0] = 255
+    night = Pair("night", lr, np.full((192, 192, 3), 30, np.uint8))
+    said: list[str] = []
+    search = Int8Search(
+        nearest_x2(),
+        [bright, night],
+        scale=2,
+        config=Int8Config(),
+        say=said.append,
+    )
+    assert search.method == "minmax"
+    worst = {
+        line.split("by ")[1].split(":")[0]: float(line.split(": ")[1].split()[0])
+        for line in said
+        if "ranges by" in line
+    }
+    # Calibrated at night, everything brighter than 40 is lost from the bright picture.
+    assert worst["percentile"] < -1 < worst["minmax"]
 
 
 def test_one_picture_is_not_enough(network_x2: LoadedNetwork) -> None:

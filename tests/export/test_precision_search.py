@@ -27,7 +27,7 @@ class AdditiveNetwork:
     def effect(self, lowered: Collection[str]) -> Effect:
         self.runs += 1
         loss = -sum(LOSSES[name] for name in lowered)
-        return Effect(loss, loss)
+        return Effect(loss, loss, loss)
 
 
 def placement(budget: float, journal: Journal | None = None):
