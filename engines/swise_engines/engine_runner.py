@@ -108,8 +108,13 @@ class EngineRunner(RunnerContext):
                 backend=self._backend,
                 cache=self._cache,
                 cuda=self._cuda,
+                use_graphs=self._use_graphs,
             )
-        self._run = _Run(self._loaded, use_graphs=self._use_graphs)
+        try:
+            self._run = _Run(self._loaded, use_graphs=self._use_graphs)
+        except BaseException:
+            self.deactivate()
+            raise
 
     def share(self) -> "EngineRunner":
         """A runner for another thread, on the same loaded engine; close it before this one."""

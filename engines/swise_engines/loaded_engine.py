@@ -48,6 +48,7 @@ class LoadedEngine:
         backend: Backend | None = None,
         cache: BuildCache | None = None,
         cuda: Cuda | None = None,
+        use_graphs: bool = True,
     ) -> None:
         """Check a file and load it.
 
@@ -57,6 +58,7 @@ class LoadedEngine:
             backend: Which TensorRT, for an engine without a manifest.
             cache: Where TensorRT for RTX keeps the kernels that it compiles; None is the user's.
             cuda: The GPU; None opens the first.
+            use_graphs: Whether TensorRT for RTX captures CUDA graphs by itself.
 
         Raises:
             InputError: Not the file that its manifest describes, or for another device or version.
@@ -89,7 +91,11 @@ class LoadedEngine:
                     manifest.profiles,
                 )
             # Kept kernels are compared with the GPU that is current.
-            self._config = self._runtime_config() if self.backend == "tensorrt_rtx" else None
+            self._config = (
+                self._runtime_config(use_graphs=use_graphs)
+                if self.backend == "tensorrt_rtx"
+                else None
+            )
 
     @property
     def name(self) -> str:
@@ -97,10 +103,13 @@ class LoadedEngine:
         version = version_of(self.trt)
         return f"{self.backend} {version}, {self.cuda.name}, {self.cuda.device.name}"
 
-    def _runtime_config(self) -> Api:
+    def _runtime_config(self, *, use_graphs: bool) -> Api:
         """TensorRT for RTX compiles kernels for the GPU on first use, and captures CUDA graphs."""
         config = self._engine.create_runtime_config()
-        config.cuda_graph_strategy = self.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        strategy = self.trt.CudaGraphStrategy
+        config.cuda_graph_strategy = (
+            strategy.WHOLE_GRAPH_CAPTURE if use_graphs else strategy.DISABLED
+        )
         self._kernels: Api = config.create_runtime_cache()
         path = self._kernel_path
         if path.exists() and not self._kernels.deserialize(path.read_bytes()):

@@ -139,6 +139,16 @@ def test_everything_is_given_back(loaded, tmp_path):
     assert loaded.closed == 1
 
 
+def test_an_engine_that_gives_no_context_is_unloaded(loaded, tmp_path, monkeypatch):
+    def refuse():
+        raise SwiseError("no execution context")
+
+    monkeypatch.setattr(loaded, "create_context", refuse)
+    with pytest.raises(SwiseError, match="no execution context"):
+        EngineRunner(tmp_path / "a.engine").activate()
+    assert loaded.closed == 1
+
+
 def test_shared_runners_have_a_context_each_and_close_the_engine_once(loaded, tmp_path):
     with EngineRunner(tmp_path / "a.engine") as first:
         with first.share() as second:
