@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from swise_deploy.processors import num_usable_cpus
+
 # Other programs may take this share of the machine before a measurement is called disturbed.
 QUIET_SHARE = 0.05
 
@@ -86,7 +88,7 @@ def describe_host(root: Path = Path("/")) -> Host:
         device=_text(root / "proc/device-tree/model").strip("\0 \n")
         or _text(root / "sys/class/dmi/id/product_name").strip(),
         cpu=_first(r"^(?:model name|Model)\s*:\s*(.+)$", cpuinfo) or platform.machine(),
-        num_cpus=len(os.sched_getaffinity(0)),
+        num_cpus=num_usable_cpus(),
         cpu_flags=tuple(f for f in _INTERESTING_FLAGS if f in flags),
         clocks_mhz=_clocks(root),
         governors=tuple(sorted({p.read_text().strip() for p in root.glob(_CPUFREQ + "governor")})),

@@ -1,7 +1,6 @@
 """Reading, working and writing at the same time, in order; a failure stops its own item only."""
 
 import contextlib
-import os
 import queue
 import threading
 from collections import deque
@@ -11,12 +10,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from swise_deploy.errors import SwiseError
+from swise_deploy.processors import num_usable_cpus
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 Worked = TypeVar("Worked")
 
-NUM_THREADS = min(8, max(2, os.cpu_count() or 2))
+NUM_THREADS = min(8, max(2, num_usable_cpus()))
 
 
 @dataclass(frozen=True, slots=True)

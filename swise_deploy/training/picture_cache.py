@@ -12,7 +12,6 @@ The .json is written after its .bin, each whole or not at all: a killed build le
 import hashlib
 import json
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from swise_deploy.caches import cache_folder
 from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of, write_json, writing
 from swise_deploy.images import RgbImage, find_images, read_rgb
+from swise_deploy.processors import num_usable_cpus
 from swise_deploy.protocol import pair_from_hr
 
 logger = logging.getLogger(__name__)
@@ -217,7 +217,7 @@ def _parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> Iter
 
     Threads suffice: Pillow's decoders, numpy's loops and hashlib let go of the interpreter lock.
     """
-    threads = os.cpu_count() or 1
+    threads = num_usable_cpus()
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         for item in items:
