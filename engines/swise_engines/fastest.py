@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from swise_deploy.errors import OutputError, SwiseError
 from swise_deploy.files import sha256_of, write_json
 from swise_deploy.images import read_rgb, sample_paths
+from swise_deploy.processors import num_usable_cpus
 from swise_deploy.runner import Runner
 from swise_deploy.timing import Call, Timing, ratio, time_calls
 from swise_engines.candidates import Candidate
@@ -122,7 +122,8 @@ def measure_fastest(candidates: Sequence[Candidate]) -> Choice:
                     raise
                 refused[candidate.label] = str(error)
                 continue
-            expected = sr if expected is None else expected
+            if expected is None:
+                expected = _refuse_no_numbers(sr, candidate)
             difference = _largest_difference(sr, expected)
             if not difference <= MAX_DIFFERENCE:  # refuses NaN as well
                 refused[candidate.label] = (
@@ -146,6 +147,17 @@ def measure_fastest(candidates: Sequence[Candidate]) -> Choice:
             pause_s=_PAUSE_S,
         )
     return _fastest_of(candidates, timings, refused)
+
+
+def _refuse_no_numbers(sr: NDArray[np.float32], candidate: Candidate) -> NDArray[np.float32]:
+    """The picture that the others are compared with; every pixel of it has to be a number."""
+    if np.isnan(sr).any():
+        raise SwiseError(
+            f"{candidate.path} gives pixels that are no numbers on a photograph, in "
+            f"{candidate.label}: something overflows or is divided by 0. Export it with "
+            "swise-export, which checks that, or with --fp32"
+        )
+    return sr
 
 
 def _first_look_ms(call: Call) -> float:
@@ -218,7 +230,7 @@ def _key(candidates: Sequence[Candidate], threads: int | None) -> str:
     facts = {
         "candidates": [(candidate.label, sha256_of(candidate.path)) for candidate in candidates],
         "processor": _processor(),
-        "num_cpus": len(os.sched_getaffinity(0)),
+        "num_cpus": num_usable_cpus(),
         "threads": threads,
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from swise_deploy.errors import InputError
+from swise_deploy.errors import InputError, SwiseError
 from swise_engines import candidates, fastest
 from swise_engines.candidates import Candidate, candidates_for
 from swise_engines.cuda import Device, GpuAtHand
@@ -110,6 +110,12 @@ def test_a_fast_one_with_another_picture_cannot_win(
     choice = measure_fastest([heavy, other])
     assert choice.candidate is heavy
     assert message in choice.refused["other"]
+
+
+def test_a_network_that_gives_no_numbers_is_refused_whoever_runs_it(tmp_path: Path) -> None:
+    files = [save_repeating(tmp_path / f"{name}.onnx", bad=True) for name in "ab"]
+    with pytest.raises(SwiseError, match=r"a\.onnx gives pixels that are no numbers"):
+        measure_fastest([in_onnxruntime(path) for path in files])
 
 
 def test_less_than_a_level_is_the_same_picture(tmp_path: Path) -> None:
