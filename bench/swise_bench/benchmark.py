@@ -101,7 +101,7 @@ def run_benchmark(settings: Settings) -> Benchmark:
         for lr_size in settings.lr_sizes:
             for batch in settings.batches:
                 progress(
-                    f"latency of {len(runners)} subjects in turn: LR {lr_size[0]}x{lr_size[1]}, "
+                    f"latency of {', '.join(runners)} in turn: LR {lr_size[0]}x{lr_size[1]}, "
                     f"batch {batch}, {settings.threads} threads"
                 )
                 found = measure_latency(

@@ -1,12 +1,19 @@
 """The `swise-bench` command."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from swise_deploy.console import parse_size, run_command
+from swise_deploy.console import (
+    add_version,
+    at_least,
+    finite,
+    parse_size,
+    parse_threads,
+    run_command,
+)
+from swise_deploy.processors import num_usable_cpus
 
 EPILOG = """\
 examples:
@@ -43,10 +50,11 @@ def _parser() -> argparse.ArgumentParser:
         type=parse_size,
         action="append",
         metavar="WxH",
-        help="input size of the latency; may be repeated (default: 160x90)",
+        help="input size of the latency; may be repeated (default: the only one that the file "
+        "takes, or 160x90)",
     )
     measure.add_argument(
-        "--batch", type=_positive, action="append", metavar="N", help="pictures per call (1)"
+        "--batch", type=at_least(1), action="append", metavar="N", help="pictures per call (1)"
     )
     measure.add_argument(
         "--images",
@@ -64,12 +72,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.add_argument("--full", action="store_true", help="all of the above, every device")
     how = parser.add_argument_group("how")
-    how.add_argument("--threads", type=_positive, default=_num_cpus(), metavar="N")
-    how.add_argument("--runs", type=_positive, default=20, metavar="N", help="at least (20)")
+    how.add_argument("--threads", type=parse_threads, default=num_usable_cpus(), metavar="N")
+    how.add_argument("--runs", type=at_least(1), default=20, metavar="N", help="at least (20)")
     how.add_argument(
-        "--seconds", type=float, default=10.0, metavar="S", help="per subject and size (10)"
+        "--seconds", type=_seconds, default=10.0, metavar="S", help="per subject and size (10)"
     )
-    how.add_argument("--cache", type=Path, metavar="DIR", help="scores and exports, kept")
+    how.add_argument(
+        "--cache-dir",
+        "--cache",
+        dest="cache",
+        type=Path,
+        metavar="DIR",
+        help="scores and exports, kept",
+    )
     suite = parser.add_argument_group("the paper's table")
     suite.add_argument("--suite", choices=["table1"])
     suite.add_argument("--data", type=Path, metavar="DIR", help="with Set5/, Set14/, B100/, ...")
@@ -78,15 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     suite.add_argument("--set", action="append", default=[], metavar="NAME", help="only these")
     output = parser.add_argument_group("results")
     output.add_argument("--json", action="store_true", help="a JSON document on stdout")
-    for kind in ("output", "csv", "markdown", "html"):
-        text = "the JSON document" if kind == "output" else f"the report as {kind}"
-        output.add_argument(f"--{kind}", type=Path, metavar="FILE", help=text)
+    output.add_argument("-o", "--output", type=Path, metavar="FILE", help="the JSON document")
+    for kind in ("csv", "markdown", "html"):
+        output.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"the report as {kind}")
     output.add_argument("--figure", type=Path, metavar="PNG", help="one crop, every method")
     gate = parser.add_argument_group("regression gate")
     gate.add_argument("--baseline", type=Path, metavar="JSON", help="an earlier --output")
-    gate.add_argument(
-        "--max-regress", type=_percent, default=0.05, metavar="P%", help="allowed slowdown (5%%)"
-    )
+    gate.add_argument("--max-regress", type=_percent, metavar="P%", help="allowed slowdown (5%%)")
+    add_version(parser)
     return parser
 
 
@@ -98,10 +112,11 @@ def _run(options: argparse.Namespace) -> int:
     return command.run_subjects(options)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
-    return int(text)
+def _seconds(text: str) -> float:
+    value = finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected more than 0 seconds")
+    return value
 
 
 def _percent(text: str) -> float:
@@ -112,10 +127,6 @@ def _percent(text: str) -> float:
     if not 0 <= value < 10:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a percentage, such as 5%")
     return value
-
-
-def _num_cpus() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 if __name__ == "__main__":

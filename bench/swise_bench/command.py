@@ -14,6 +14,7 @@ from rich.console import Console
 from swise_bench.automatic import resolve_auto
 from swise_bench.benchmark import Settings, run_benchmark
 from swise_bench.gate import compare_documents, describe_changes
+from swise_bench.input_sizes import choose_lr_sizes
 from swise_bench.peaks import measure_peaks
 from swise_bench.prediction import (
     PREDICTED_PRECISIONS,
@@ -52,6 +53,8 @@ from swise_deploy.runner import upscale
 from swise_engines.targets import find_target, load_targets
 from swise_export.counting import count_onnx
 
+_MAX_REGRESS = 0.05
+
 
 def run_subjects(options: argparse.Namespace) -> int:
     """Measure the subjects, print and write the results, compare with a baseline.
@@ -60,12 +63,11 @@ def run_subjects(options: argparse.Namespace) -> int:
         InputError: No subjects, or one that cannot be used.
         QualityGateError: Slower than the baseline allows.
     """
-    if options.figure and not options.images:
-        raise InputError("--figure needs pictures. Give --images DIR")
     if not options.subjects:
         raise InputError(
             "nothing to measure. Give a file or a network, such as: swise-bench swisenet:2@torch"
         )
+    _check(options)
     baseline = read_document(options.baseline) if options.baseline else None
     cache = options.cache or cache_folder("bench")
     parsed = [parse_subject(text) for text in dict.fromkeys(options.subjects)]
@@ -77,7 +79,7 @@ def run_subjects(options: argparse.Namespace) -> int:
         )
     settings = Settings(
         subjects=tuple(resolve_auto(s, threads=options.threads, cache=cache) for s in subjects),
-        lr_sizes=tuple(options.lr or [(160, 90)]),
+        lr_sizes=choose_lr_sizes(options.lr or [], subjects),
         batches=tuple(options.batch or [1]),
         threads=options.threads,
         min_runs=options.runs,
@@ -110,15 +112,31 @@ def run_subjects(options: argparse.Namespace) -> int:
         _write(options.html, page)
     _print(document, tables, as_json=options.json)
     if baseline is not None:
-        changes = compare_documents(baseline, document, max_regress=options.max_regress)
-        progress(describe_changes(changes, max_regress=options.max_regress))
+        max_regress = _MAX_REGRESS if options.max_regress is None else options.max_regress
+        changes = compare_documents(baseline, document, max_regress=max_regress)
+        progress(describe_changes(changes, max_regress=max_regress))
         slower = [change.what for change in changes if change.is_regression]
         if slower:
             raise QualityGateError(
-                f"slower than {options.baseline} by more than {options.max_regress:.1%}: "
+                f"slower than {options.baseline} by more than {max_regress:.1%}: "
                 f"{'; '.join(slower)}. Find what changed, or measure a new baseline"
             )
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Say what cannot be done before minutes are measured."""
+    for folder in options.images:
+        find_images(folder)
+    for target in options.target:
+        find_target(target)
+    if options.figure and not options.images:
+        raise InputError("--figure needs pictures. Give --images DIR")
+    if options.max_regress is not None and options.baseline is None:
+        raise InputError(f"--max-regress {options.max_regress:.1%} needs --baseline JSON")
+    for path in (options.output, options.csv, options.markdown, options.html, options.figure):
+        if path is not None and path.is_dir():
+            raise InputError(f"cannot write {path}: {path} is a folder. Give the name of a file")
 
 
 def _trtexec(subjects: Sequence[Subject], settings: Settings) -> tuple[TrtexecResult, ...]:

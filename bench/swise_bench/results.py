@@ -312,8 +312,12 @@ def read_document(path: Path) -> dict[str, object]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the results {path}: {error}") from error
-    found = document.get("schema_version") if isinstance(document, dict) else None
-    if not isinstance(document, dict) or found != SCHEMA_VERSION:
+    if not isinstance(document, dict) or not {"subjects", "ratios"} <= document.keys():
+        raise InputError(
+            f"{path} is no result of swise-bench. Give a file that `swise-bench --output` wrote"
+        )
+    found = document.get("schema_version")
+    if found != SCHEMA_VERSION:
         raise InputError(
             f"{path} has schema_version {found!r}; expected {SCHEMA_VERSION}, "
             "as `swise-bench --json` writes it. Measure the baseline again with this version"

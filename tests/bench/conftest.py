@@ -1,5 +1,6 @@
 """A small network as an ONNX file, pictures, and one real benchmark of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,13 @@ from swise_bench.results import Benchmark
 from swise_bench.subjects import parse_subject
 
 
-def save_nearest(path: Path, *, blur: bool = False) -> Path:
-    """An x2 upscaler: each pixel four times, through a convolution and PixelShuffle."""
+def save_nearest(path: Path, *, blur: bool = False, size: tuple[int, int] | None = None) -> Path:
+    """An x2 upscaler: each pixel four times, through a convolution and PixelShuffle.
+
+    `size` is the only (width, height) that it takes; None for any.
+    """
+    width, height = size or ("w", "h")
+    large = (size[1] * 2, size[0] * 2) if size else ("h2", "w2")
     weight = np.zeros((12, 3, 3, 3), np.float32)
     for channel in range(3):
         weight[4 * channel : 4 * channel + 4, channel, 1, 1] = 1
@@ -27,8 +33,8 @@ def save_nearest(path: Path, *, blur: bool = False) -> Path:
             node("DepthToSpace", ["features"], ["sr"], name="up", blocksize=2, mode="CRD"),
         ],
         "nearest",
-        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ("n", 3, "h", "w"))],
-        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ("n", 3, "h2", "w2"))],
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ("n", 3, height, width))],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ("n", 3, *large))],
         [numpy_helper.from_array(weight, "weight")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -45,6 +51,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = generator.integers(0, 256, (9, 8, 3), np.uint8)
         Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(folder / name)
     return folder
+
+
+@pytest.fixture
+def make_nearest() -> Callable[..., Path]:
+    """Writes the small network where and as a test wants it."""
+    return save_nearest
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_json_on_stdout_is_all_there_is_on_stdout(
     document = json.loads(captured.out)
     assert document["schema_version"] == 1
     assert document["subjects"][0]["latencies"][0]["timing"]["p50_ms"] > 0
-    assert "latency of 1 subjects" in captured.err
+    assert f"latency of {nearest} in turn" in captured.err
 
 
 def test_every_kind_of_report_is_written(
@@ -96,6 +97,56 @@ def test_impossible_options_are_refused(bad: str, nearest: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         main([str(nearest), bad])
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("option", [["--seconds", "nan"], ["--seconds", "0"]])
+def test_no_time_to_measure_is_a_usage_error(option: list[str], nearest: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([str(nearest), *option])
+    assert stop.value.code == 2
+
+
+def test_a_file_for_one_size_is_measured_at_that_size(
+    make_nearest: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = make_nearest(tmp_path / "only.onnx", size=(20, 14))
+    quick = ["--runs", "3", "--seconds", "0.1", "--cache", str(tmp_path / "cache")]
+    assert main([str(only), *quick, "--json"]) == 0
+    (subject,) = json.loads(capsys.readouterr().out)["subjects"]
+    assert [latency["lr_size"] for latency in subject["latencies"]] == [[20, 14]]
+    other = make_nearest(tmp_path / "other.onnx", size=(16, 16))
+    assert main([str(only), str(other), *quick]) == 2
+    assert "other.onnx takes 16x16 alone, which does not go with 20x14" in capsys.readouterr().err
+    assert main([str(only), *quick, "--lr", "30x30"]) == 2
+    assert "takes 20x14 alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "/nowhere"], "no folder at /nowhere"),
+        (["--target", "rtx4090"], "Did you mean 'rtx-4090'"),
+        (["--figure", "figure.png"], "--figure needs pictures"),
+        (["--html", "/"], "/ is a folder"),
+        (["--max-regress", "5%"], "--max-regress 5.0% needs --baseline"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_measured(
+    arguments: list[str], message: str, nearest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(nearest), *arguments]) == 2
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert "latency of" not in stderr
+
+
+def test_a_baseline_that_is_another_document_is_refused(
+    nearest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "net.json"
+    manifest.write_text(json.dumps({"schema_version": 1, "model": "swisenet"}))
+    assert main([str(nearest), "--baseline", str(manifest)]) == 2
+    assert "net.json is no result of swise-bench" in capsys.readouterr().err
 
 
 def test_a_truncated_file_is_an_error_and_no_traceback(
