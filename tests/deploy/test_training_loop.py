@@ -314,3 +314,24 @@ def test_help_does_not_import_torch():
         [sys.executable, "-c", program], env=environment(), capture_output=True, check=False
     )
     assert done.returncode == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpu_learns_in_every_number_format_and_goes_on_where_it_stopped(
+    pictures, tmp_path, precision
+):
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU that torch can use")
+    out = tmp_path / "run"
+    # fp16 begins with a loss scale that overflows: its first steps are skipped by design.
+    gpu = config(pictures, out, steps=40, precision=precision, accelerator="cuda")
+    asked = iter([False] * 19 + [True])
+    stopped = train(gpu, stop=lambda: next(asked, False))
+    assert (stopped.step, stopped.finished) == (20, False)
+    finished = train(read_config(out), resume=True)
+    assert (finished.step, finished.finished) == (40, True)
+    assert finished.config.precision == precision
+    losses = [record["loss"] for record in read_log(out) if record["kind"] == "train"]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]

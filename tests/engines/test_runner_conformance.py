@@ -14,13 +14,15 @@ from swise_export.onnx_runner import PROVIDERS, OnnxRunner
 RANGE = Profile(Extent(1, 1, 1), Extent(1, 9, 7), Extent(3, 40, 40))
 
 
-def torch_runner():
+def torch_runner(device):
     torch = pytest.importorskip("torch")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU that torch can use")
     from swise_deploy.models.checkpoint import LoadedNetwork
     from swise_deploy.models.torch_runner import TorchRunner
 
     module = torch.nn.Upsample(scale_factor=2, mode="nearest")
-    return TorchRunner(LoadedNetwork(module, "repeat", 2, "nowhere", "0" * 64))
+    return TorchRunner(LoadedNetwork(module, "repeat", 2, "nowhere", "0" * 64), device=device)
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +43,20 @@ def file_of(make_onnx, which):
         "onnx uint8",
         *(
             pytest.param(name, marks=pytest.mark.gpu)
-            for name in ("cuda uint8", "engine fp32", "engine fp16", "engine uint8")
+            for name in (
+                "torch cuda",
+                "cuda uint8",
+                "engine fp32",
+                "engine fp16",
+                "engine uint8",
+            )
         ),
     ]
 )
 def runner(request, make_onnx) -> Runner:
     kind, _, which = request.param.partition(" ")
     if kind == "torch":
-        return torch_runner()
+        return torch_runner(which or "cpu")
     if kind == "onnx":
         return OnnxRunner(file_of(make_onnx, which), threads=1)
     request.getfixturevalue("cuda")
