@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swise_deploy.console import run_command
+from swise_deploy.console import add_version, at_least, parse_threads, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 _EPILOG = """\
 examples:
@@ -73,13 +73,13 @@ def _parser() -> argparse.ArgumentParser:
         "--scale", type=int, choices=(2, 3, 4), help="default: what the model is for"
     )
     parser.add_argument(
-        "--tile", type=_at_least(16), metavar="PIXELS", help="side of tiles, input pixels"
+        "--tile", type=at_least(16), metavar="PIXELS", help="side of tiles, input pixels"
     )
     parser.add_argument(
-        "--memory", type=_at_least(64), metavar="MIB", help="memory for one run of the network"
+        "--memory", type=at_least(64), metavar="MIB", help="memory for one run of the network"
     )
     parser.add_argument(
-        "--threads", type=_at_least(1), metavar="N", help="CPU threads for the network"
+        "--threads", type=parse_threads, metavar="N", help="CPU threads for the network"
     )
     parser.add_argument("--overwrite", action="store_true", help="do again what is there already")
     parser.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
@@ -91,8 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     stills.add_argument(
         "--quality",
-        type=int,
-        choices=range(1, 101),
+        type=_quality,
         default=95,
         metavar="1..100",
         help="jpg and webp; default 95, webp at 100 is lossless",
@@ -111,16 +110,14 @@ def _parser() -> argparse.ArgumentParser:
     video.add_argument(
         "--preset", metavar="NAME", help="the encoder's speed, such as slow or veryfast"
     )
+    add_version(parser)
     return parser
 
 
-def _at_least(least: int) -> "Callable[[str], int]":
-    def count(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number >= {least}")
-        return int(text)
-
-    return count
+def _quality(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 to 100")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,7 @@ def plan_jobs(
     """Say which file becomes which.
 
     A folder is mirrored: its pictures, at any depth, keep their relative paths under `output`. A
-    file goes to `output` itself where that has a suffix, and is no folder, and is the only one;
-    else into it.
+    file goes to `output` itself where that has a suffix, and is no folder; else into it.
 
     Args:
         inputs: Files, folders and glob patterns.
@@ -49,9 +48,16 @@ def plan_jobs(
         file_format: Format, and suffix, of the results; None keeps that of each source.
 
     Raises:
-        InputError: Nothing is found, two sources would become one file, or a source would overwrite
-            itself.
+        InputError: Nothing is found, several sources or two would become one file, a source would
+            overwrite itself, or the output's suffix names no format or another one.
     """
+    if _is_one_file(inputs):
+        if _names_file(output):
+            return [_job_of_file(Path(inputs[0]), output, file_format)]
+    elif output.is_file() or (output.suffix.lower() in SUFFIXES and not output.is_dir()):
+        raise InputError(
+            f"{output} is the name of a file, and there may be several results. Give a folder"
+        )
     jobs: list[Job] = []
     for text in inputs:
         for path in _expand(text):
@@ -59,10 +65,24 @@ def plan_jobs(
                 jobs += _mirror(path, output, file_format)
             else:
                 jobs.append(Job(path, _with_format(output / path.name, file_format)))
-    if len(jobs) == 1 and _names_file(inputs, output):
-        jobs = [Job(jobs[0].source, output)]
     _refuse_clashes(jobs)
     return jobs
+
+
+def _is_one_file(inputs: Sequence[str]) -> bool:
+    return len(inputs) == 1 and Path(inputs[0]).is_file()
+
+
+def _job_of_file(source: Path, output: Path, file_format: Format | None) -> Job:
+    if file_format is not None and format_of(output.suffix) != file_format:
+        raise InputError(
+            f"{output} is no {file_format} file by its name. Leave --format out, or name the "
+            f"output {output.with_suffix(f'.{file_format}').name}"
+        )
+    format_of(output.suffix)
+    job = Job(source, output)
+    _refuse_clashes([job])
+    return job
 
 
 def _expand(text: str) -> list[Path]:
@@ -78,8 +98,8 @@ def _expand(text: str) -> list[Path]:
     return [Path(name) for name in found]
 
 
-def _names_file(inputs: Sequence[str], output: Path) -> bool:
-    return bool(output.suffix) and not output.is_dir() and not Path(inputs[0]).is_dir()
+def _names_file(output: Path) -> bool:
+    return bool(output.suffix) and not output.is_dir()
 
 
 def _mirror(folder: Path, output: Path, file_format: Format | None) -> list[Job]:

@@ -57,7 +57,9 @@ class Summary:
 
     def to_text(self) -> str:
         """One line."""
-        counts = f"{self.done} done, {self.skipped} there already, {len(self.failures)} failed"
+        again = f" (--overwrite does {'it' if self.skipped == 1 else 'them'} again)"
+        there = f"{self.skipped} there already{again if self.skipped else ''}"
+        counts = f"{self.done} done, {there}, {len(self.failures)} failed"
         if not self.runner:
             return f"{counts}; nothing to do"
         rate = f", {self.done / self.seconds:.2f} files/s" if self.done and self.seconds else ""
@@ -98,7 +100,7 @@ def run_upscale(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     if not to_do:
         summary = Summary(skipped=len(done))
-        return _finish(summary, as_json=arguments.json)
+        return _finish(summary, arguments)
     with contextlib.ExitStack() as stack:
         if arguments.ray is None:
             upscaler = stack.enter_context(_open(arguments))
@@ -112,7 +114,7 @@ def run_upscale(arguments: argparse.Namespace) -> int:
         for outcome in _reported(outcomes, len(to_do), quiet=arguments.quiet):
             _count(summary, outcome)
         summary.seconds = time.perf_counter() - started
-    return _finish(summary, as_json=arguments.json)
+    return _finish(summary, arguments)
 
 
 def _ray_outcomes(
@@ -180,8 +182,11 @@ def _reported(
         )
 
 
-def _finish(summary: Summary, *, as_json: bool) -> int:
-    sys.stdout.write((summary.to_json() if as_json else summary.to_text()) + "\n")
+def _finish(summary: Summary, arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        sys.stdout.write(summary.to_json() + "\n")
+    elif not arguments.quiet:
+        sys.stdout.write(summary.to_text() + "\n")
     return summary.exit_code
 
 
@@ -212,7 +217,7 @@ def _run_video(arguments: argparse.Namespace) -> int:
     source, target = _video_paths(arguments)
     if target.exists() and not arguments.overwrite:
         summary = Summary(skipped=1)
-        return _finish(summary, as_json=arguments.json)
+        return _finish(summary, arguments)
     report = _VideoMeter(quiet=arguments.quiet)
     options = VideoOptions(arguments.codec, arguments.crf, arguments.preset)
     started = time.perf_counter()
@@ -232,7 +237,7 @@ def _run_video(arguments: argparse.Namespace) -> int:
         summary.failures[str(source)] = "; ".join([*result.problems, readable])
     else:
         summary.done = 1
-    return _finish(summary, as_json=arguments.json)
+    return _finish(summary, arguments)
 
 
 def _video_paths(arguments: argparse.Namespace) -> tuple[Path, Path]:

@@ -48,6 +48,33 @@ def test_one_file_goes_to_a_file_or_into_a_folder(tmp_path):
     assert plan_jobs([str(source)], tmp_path / "dir.png")[0].target == tmp_path / "dir.png/a.png"
 
 
+@pytest.mark.parametrize("output", ["out.png", "there", "there.png"])
+def test_several_pictures_do_not_become_one_file(tmp_path, output):
+    for name in ("in/a.png", "in/b.png", "there", "there.png"):
+        save(tmp_path / name) if name.startswith("in") else (tmp_path / name).write_bytes(b"old")
+    pictures = [str(tmp_path / "in/a.png"), str(tmp_path / "in/b.png")]
+    for inputs in (pictures, [str(tmp_path / "in")], [str(tmp_path / "in/*.png")]):
+        with pytest.raises(InputError, match=rf"{output} is the name of a file.*Give a folder"):
+            plan_jobs(inputs, tmp_path / output)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_result_without_a_format_is_refused_before_anything_runs(tmp_path):
+    source = save(tmp_path / "a.png")
+    for name in ("out.gif", "out.xyz"):
+        with pytest.raises(InputError, match="names no picture format"):
+            plan_jobs([str(source)], tmp_path / name)
+
+
+def test_a_format_that_the_output_contradicts_is_refused(tmp_path):
+    source = save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"out\.jpg is no webp file"):
+        plan_jobs([str(source)], tmp_path / "out.jpg", file_format="webp")
+    assert plan_jobs([str(source)], tmp_path / "out.jpeg", file_format="jpg")[0].target.name == (
+        "out.jpeg"
+    )
+
+
 def test_two_sources_for_one_file_are_refused(tmp_path):
     save(tmp_path / "in/a.png")
     save(tmp_path / "in/a.jpg")

@@ -49,7 +49,10 @@ def test_a_folder_with_bad_files_is_summed_up_and_exits_with_1(tmp_path, small_n
     assert "Traceback" not in captured.err
     (tmp_path / "in/bad.jpg").unlink()
     assert main(arguments) == 0
-    assert "0 done, 1 there already, 0 failed; nothing to do" in capsys.readouterr().out
+    summary = "0 done, 1 there already (--overwrite does it again), 0 failed; nothing to do"
+    assert summary in capsys.readouterr().out
+    assert main([*arguments, "--overwrite", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -67,6 +70,13 @@ def test_usage_that_cannot_work_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == code
     assert message in capsys.readouterr().err
+
+
+def test_an_impossible_quality_is_refused_with_the_range(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["a.png", "-o", "b.jpg", "--quality", "101"])
+    assert stop.value.code == 2
+    assert "'101': expected 1 to 100" in capsys.readouterr().err
 
 
 def test_tile_and_memory_exclude_each_other(capsys):
