@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -140,9 +141,24 @@ def append_json_line(path: Path, value: object) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:
-    """Write a JSON document, whole or not at all."""
+    """Write a JSON document, whole or not at all; see `json_text`."""
     with writing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(document) + "\n", encoding="utf-8")
+
+
+def json_text(document: object) -> str:
+    """A document as JSON, with null for NaN and infinities, which JSON has not got."""
+    return json.dumps(_finite(document), indent=2, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
 
 
 def sha256_of(path: Path) -> str:

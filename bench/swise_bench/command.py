@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -46,7 +45,7 @@ from swise_bench.trtexec import measure_trtexec
 from swise_deploy.caches import cache_folder
 from swise_deploy.console import choose, progress
 from swise_deploy.errors import InputError, QualityGateError
-from swise_deploy.files import write_json, writing
+from swise_deploy.files import json_text, write_json, writing
 from swise_deploy.images import find_images, picture_names
 from swise_deploy.models.registry import NETWORKS
 from swise_deploy.runner import upscale
@@ -248,6 +247,6 @@ def _write(path: Path | None, text: str) -> None:
 
 def _print(document: dict[str, object], tables: Sequence[TextTable], *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        sys.stdout.write(json_text(document) + "\n")
     else:
         print_tables(tables, Console(width=None if sys.stdout.isatty() else 140))

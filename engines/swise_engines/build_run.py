@@ -1,6 +1,5 @@
 """What swise-build does: options to a build, the build to a report."""
 
-import json
 import shlex
 import sys
 from argparse import Namespace
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from swise_deploy.console import progress
+from swise_deploy.files import json_text
 from swise_deploy.images import find_images
 from swise_engines.build_cache import BuildCache, default_cache
 from swise_engines.building import Built, build_engine
@@ -57,7 +57,7 @@ def run_build(arguments: Namespace) -> int:
     )
     if arguments.json:
         document = {"engine": str(built.path), "was_cached": built.was_cached}
-        sys.stdout.write(json.dumps({**document, **built.manifest.to_dict()}, indent=2) + "\n")
+        sys.stdout.write(json_text({**document, **built.manifest.to_dict()}) + "\n")
     else:
         show_built(built, console)
     return 0

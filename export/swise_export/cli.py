@@ -1,8 +1,6 @@
 """`swise-export`: a checkpoint in, a verified ONNX file and its cost out."""
 
 import argparse
-import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,6 +18,8 @@ from swise_deploy.console import (
 )
 from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError
+from swise_deploy.files import json_text
+from swise_deploy.processors import num_usable_cpus
 
 if TYPE_CHECKING:
     from swise_deploy.models.checkpoint import LoadedNetwork
@@ -158,7 +158,7 @@ def _export(args: argparse.Namespace) -> int:
         say=progress,
     )
     if args.json:
-        print(json.dumps(dict_from_report(report), indent=2))
+        print(json_text(dict_from_report(report)))
     else:
         print(text_from_report(report))
         progress(
@@ -187,7 +187,7 @@ def _config(args: argparse.Namespace) -> "ExportConfig":
         range_method=args.calib_method,
         plan=args.precision_plan,
         cache=cache_folder("int8"),
-        threads=args.threads or os.cpu_count() or 1,
+        threads=args.threads or num_usable_cpus(),
     )
 
 

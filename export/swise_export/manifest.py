@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,7 +143,10 @@ class Manifest:
                 facts["value_range"] = tuple(facts["value_range"])
                 values[name] = TensorFacts(**facts)
             if values.get("drift") is not None:
-                values["drift"] = Drift(**cast("dict[str, Any]", values["drift"]))
+                drift = dict(cast("dict[str, Any]", values["drift"]))
+                # NaN where every picture is smaller than SSIM's window; JSON has null for it.
+                drift["ssim_y"] = math.nan if drift["ssim_y"] is None else drift["ssim_y"]
+                values["drift"] = Drift(**drift)
             if values.get("int8") is not None:
                 facts = dict(cast("dict[str, Any]", values["int8"]))
                 facts["layers_fp16"] = tuple(facts["layers_fp16"])

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, get_type_hints
 from swise_deploy.console import progress, run_command
 from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError
+from swise_deploy.files import json_text
 from swise_deploy.training.config import (
     TrainConfig,
     config_from_layers,
@@ -141,7 +141,7 @@ def _run(options: argparse.Namespace, form_of: "FormOf | None") -> int:
             "best_psnr_y_db": result.best_psnr_y_db,
             "test": {name: dataclasses.asdict(quality) for name, quality in scores.items()},
         }
-        print(json.dumps(facts))
+        print(json_text(facts))
         return 0
     if not result.finished:
         progress(

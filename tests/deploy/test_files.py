@@ -1,3 +1,5 @@
+import json
+import math
 import os
 import resource
 import stat
@@ -11,7 +13,14 @@ import torch
 from safetensors.torch import save_file
 
 from swise_deploy.errors import InputError, OutputError
-from swise_deploy.files import append_json_line, read_json_lines, staging, writing
+from swise_deploy.files import (
+    append_json_line,
+    json_text,
+    read_json_lines,
+    staging,
+    write_json,
+    writing,
+)
 
 
 def write_bytes(temporary: Path) -> None:
@@ -132,3 +141,11 @@ def test_json_lines_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:
 def test_a_json_line_without_room_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"a\.jsonl: File too large"):
         append_json_line(tmp_path / "a.jsonl", "x" * 200_000)
+
+
+def test_json_has_null_where_a_number_is_none(tmp_path: Path) -> None:
+    document = {"a": math.nan, "b": [1.5, (math.inf, -math.inf)], "c": {"d": "NaN", "e": 3}}
+    plain = {"a": None, "b": [1.5, [None, None]], "c": {"d": "NaN", "e": 3}}
+    assert json.loads(json_text(document), parse_constant=pytest.fail) == plain
+    write_json(tmp_path / "a.json", document)
+    assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == plain

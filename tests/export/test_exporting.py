@@ -1,3 +1,6 @@
+import dataclasses
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from swise_deploy.models.checkpoint import LoadedNetwork
 from swise_deploy.models.torch_runner import TorchRunner
 from swise_deploy.runner import image_from_float
 from swise_export.exporting import export_onnx
-from swise_export.manifest import Manifest, read_manifest
+from swise_export.manifest import Drift, Manifest, read_manifest, write_manifest
 from swise_export.onnx_runner import OnnxRunner
 
 SIZES = [(1, 1), (1, 7), (33, 35), (9, 16)]
@@ -117,3 +120,16 @@ def test_untraceable_network_is_named(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="stubborn x2 could not be traced"):
         export_onnx(LoadedNetwork(Stubborn(), "stubborn", 2, "", ""), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_of_pictures_too_small_for_ssim_is_json_and_reads_back(
+    network_x2: LoadedNetwork, tmp_path: Path
+) -> None:
+    manifest = export_onnx(network_x2, tmp_path / "a.onnx")
+    tiny = Drift(1, "0", -0.1, math.nan, "tiny.png", -0.1, 0.01, 50.0)
+    path = write_manifest(tmp_path / "a.onnx", dataclasses.replace(manifest, drift=tiny))
+    assert json.loads(path.read_text(), parse_constant=pytest.fail)["drift"]["ssim_y"] is None
+    drift = read_manifest(tmp_path / "a.onnx").drift
+    assert drift is not None
+    assert math.isnan(drift.ssim_y)
+    assert drift.psnr_y_db == tiny.psnr_y_db
