@@ -51,7 +51,7 @@ class Row:
     Attributes:
         precision: "fp32", "fp16" or "INT8, <= 0.05 dB".
         psnr_y_db: Of fp32 torch, by test set.
-        drift_db: Against it, by test set.
+        drift_db: Against it, by test set; empty for fp32.
         share: Of the Mult-Adds in INT8; 0 without.
         layers: In INT8, of all that could be.
         size_bytes: Of the ONNX file.
@@ -113,13 +113,16 @@ def _measure(network: LoadedNetwork, options: argparse.Namespace) -> Iterator[Ro
         reference = {s: scored.mean(None, pairs, options.threads) for s, pairs in sets.items()}
         times = _times(network, files, Path(name), options.threads)
         for precision, (path, plan) in files.items():
-            means = {s: scored.mean(path, pairs, options.threads) for s, pairs in sets.items()}
+            drift = {}
+            if precision != "fp32":
+                means = {s: scored.mean(path, p, options.threads) for s, p in sets.items()}
+                drift = {s: means[s] - reference[s] for s in sets}
             yield Row(
                 network=network.name,
                 scale=network.scale,
                 precision=precision,
                 psnr_y_db=reference,
-                drift_db={s: means[s] - reference[s] for s in sets},
+                drift_db=drift,
                 share=plan.mult_adds_share if plan else 0.0,
                 layers=(len(plan.int8_layers), len(plan.layers)) if plan else (0, 0),
                 size_bytes=path.stat().st_size,
@@ -237,7 +240,7 @@ class Scores:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as a table."""
-    sets = list(rows[0].drift_db)
+    sets = list(rows[0].psnr_y_db)
     head = ["network", "precision", "INT8 share", "layers", "file", *sets, "time on this CPU"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
