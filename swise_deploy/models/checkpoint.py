@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from swise_deploy.console import choose
-from swise_deploy.errors import InputError, first_line
+from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.models.registry import (
     NETWORKS,
@@ -106,7 +108,8 @@ def _network_from_file(path: Path, name: str | None, scale: int | None) -> Loade
         some = ", ".join(list(state)[:4])
         raise InputError(
             f"{path} holds no network that is known here ({len(state)} tensors: {some}, ...). "
-            f"Known: {', '.join(NETWORKS)}"
+            f"Known: {', '.join(NETWORKS)}. swise-export takes other networks with "
+            "--model package.module:factory or --model spandrel"
         )
     if name is not None and name != recognised.network:
         raise InputError(
@@ -158,24 +161,48 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: The file is missing, truncated, or no checkpoint.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder. Give the file with the weights")
     if not path.is_file():
         raise InputError(f"no weights at {path}. Check the path")
     try:
         if path.suffix.lower() == ".safetensors":
             return _plain_state(load_file(path), path)
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(
-            f"cannot read weights {path}: {first_line(error)}. Expected a whole .safetensors, "
-            ".pt or .pth file"
-        ) from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"cannot read weights {path}: it is truncated, no checkpoint, or needs code to be "
-            f"executed, which is refused ({first_line(error)}). Save a plain state dict, best as "
-            "safetensors"
-        ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about what is refused just after
+            document = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"cannot read weights {path}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(_refusal(path, error)) from error
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise InputError(_damaged(path)) from error
     return _plain_state(document, path)
+
+
+def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    if code is None:
+        return _damaged(path)
+    return (
+        f"{path} holds a {code.group(1)}, which is code and not weights, and is refused. Save the "
+        "tensors alone where that code is at home: torch.save(model.state_dict(), 'weights.pth')"
+    )
+
+
+def _damaged(path: Path) -> str:
+    hint = "; swise-build, swise-bench and swise-upscale take ONNX files"
+    return (
+        f"{path} is no checkpoint, or is damaged. Expected a whole .safetensors, .pt or .pth file"
+        f"{hint if path.suffix.lower() == '.onnx' else ''}"
+    )
 
 
 def _plain_state(document: object, path: Path) -> dict[str, Tensor]:

@@ -118,7 +118,12 @@ def open_with_spandrel(weights: Path) -> LoadedNetwork:
         raise InputError(f"no weights at {weights}. Check the path")
     try:
         found = spandrel.ModelLoader(device="cpu").load_from_file(weights)
-    except (spandrel.UnsupportedModelError, RuntimeError, ValueError, KeyError) as error:
+    except spandrel.UnsupportedModelError as error:
+        raise InputError(
+            f"spandrel knows no architecture with the tensors of {weights}. "
+            "Give the network's code with --model package.module:factory"
+        ) from error
+    except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"spandrel cannot open {weights}: {error}") from error
     module: nn.Module = found.model.eval()
     name = found.architecture.id

@@ -188,3 +188,10 @@ def test_a_checkpoint_that_spandrel_knows_is_opened(tmp_path):
     with torch.inference_mode():
         assert torch.equal(network.module(lr), theirs(lr))
     assert network.name == "compact"
+
+
+def test_a_checkpoint_that_spandrel_does_not_know_is_refused_with_what_else_to_try(tmp_path):
+    pytest.importorskip("torchvision", reason="spandrel needs torchvision")
+    torch.save({"classifier.weight": torch.zeros(3, 3)}, tmp_path / "classifier.pth")
+    with pytest.raises(InputError, match=r"knows no architecture.*--model package.module:factory"):
+        open_any("spandrel", scale=2, weights=tmp_path / "classifier.pth")

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -76,6 +77,25 @@ def broken_weights(folder: Path, kind: str) -> Path:
     elif kind == "pickle":
         path = folder / "pickle.pth"
         torch.save({"code": Path("/")}, path)
+    elif kind == "module":
+        path = folder / "module.pth"
+        torch.save(torch.nn.Conv2d(3, 3, 3), path)
+    elif kind == "text":
+        path = folder / "text.pth"
+        path.write_text("hello")
+    elif kind == "onnx":
+        path = folder / "net.onnx"
+        path.write_bytes(b"\x08\x08\x12\x07pytorch")
+    elif kind == "folder":
+        path = folder / "folder.pth"
+        path.mkdir()
+    elif kind == "cut":
+        path = folder / "cut.pth"
+        torch.save(load_file(shipped), path)
+        path.write_bytes(path.read_bytes()[:100_000])
+    elif kind == "old":
+        path = folder / "old.pth"
+        path.write_bytes(pickle.dumps({"a": 1}, protocol=4))
     return path
 
 
@@ -83,10 +103,19 @@ def broken_weights(folder: Path, kind: str) -> Path:
     ("kind", "message"),
     [
         ("missing", "no weights at"),
-        ("truncated", "cannot read weights"),
+        ("truncated", "truncated.safetensors is no checkpoint, or is damaged"),
         ("foreign", "holds no network that is known"),
+        ("foreign", "--model package.module:factory"),
+        ("foreign", "--model spandrel"),
+        ("module", "holds a torch.nn.modules.conv.Conv2d"),
+        ("module", "state_dict()"),
+        ("text", "text.pth is no checkpoint, or is damaged. Expected a whole .safetensors"),
+        ("old", "old.pth is no checkpoint, or is damaged"),
+        ("cut", "cut.pth is no checkpoint, or is damaged"),
+        ("onnx", "swise-build, swise-bench and swise-upscale take ONNX files"),
+        ("folder", "folder.pth is a folder"),
         ("incomplete", "fuse.weight"),
-        ("pickle", "refused"),
+        ("pickle", "pathlib.PosixPath, which is code and not weights, and is refused"),
     ],
 )
 def test_bad_checkpoint_is_named(
@@ -94,7 +123,9 @@ def test_bad_checkpoint_is_named(
 ) -> None:
     weights = broken_weights(tmp_path, kind)
     assert main(["--weights", str(weights), "-o", str(tmp_path / "a.onnx")]) == 2
-    assert message in capsys.readouterr().err
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert "weights_only" not in stderr  # advice for programs that call torch
     assert not (tmp_path / "a.onnx").exists()
 
 
