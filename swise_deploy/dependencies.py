@@ -1,6 +1,7 @@
 """Optional packages: imported when they are needed, named with the command that installs them."""
 
 import importlib
+from importlib import metadata
 from types import ModuleType
 
 from swise_deploy.errors import BackendMissingError
@@ -31,3 +32,11 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 def _culprit(module: str, error: ImportError | OSError) -> str:
     absent = getattr(error, "name", None) or module
     return module if absent.partition(".")[0] == module.partition(".")[0] else absent
+
+
+def installed_version(distribution: str) -> str | None:
+    """Version of an installed distribution, which is not imported; None where it is not here."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -7,9 +7,9 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
+from swise_deploy.dependencies import installed_version
 from swise_deploy.processors import num_usable_cpus
 
 # Other programs may take this share of the machine before a measurement is called disturbed.
@@ -229,15 +229,8 @@ def _temperatures(root: Path) -> tuple[Temperature, ...]:
 
 
 def _packages() -> dict[str, str]:
-    versions = ((name, _version(name)) for name in PACKAGES)
+    versions = ((name, installed_version(name)) for name in PACKAGES)
     return {name: version for name, version in versions if version}
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _cpu_times(root: Path) -> tuple[float, float]:

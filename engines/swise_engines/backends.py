@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import cast
 
@@ -125,15 +124,3 @@ def find_hidden_tensorrt(machine: Machine) -> list[tuple[int, int]]:
     folders = machine.find("/usr/lib/python3*/dist-packages/tensorrt")
     versions = [Path(folder).parts[3].removeprefix("python").split(".") for folder in folders]
     return [(int(parts[0]), int(parts[1])) for parts in versions if len(parts) == 2]
-
-
-def installed_version(distribution: str) -> str:
-    """Version of an installed distribution, without importing it.
-
-    Raises:
-        UnobservableError: It is not installed.
-    """
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError as error:
-        raise UnobservableError(f"{distribution} is not installed") from error

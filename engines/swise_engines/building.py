@@ -3,9 +3,10 @@
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 
+from swise_deploy import __version__
+from swise_deploy.dependencies import installed_version
 from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.files import sha256_of, writing
 from swise_engines.admission import admit_device
@@ -151,8 +152,8 @@ def _describe(
     trt = load_tensorrt(settings.backend)
     is_portable = settings.compatibility == "ampere_plus"
     versions = {
-        "swise-deploy": _installed("swise-deploy"),
-        "polygraphy": _installed("polygraphy"),
+        "swise-deploy": __version__,
+        "polygraphy": installed_version("polygraphy") or "not installed as a package",
         "python": platform.python_version(),
     }
     if device is not None:
@@ -188,13 +189,6 @@ def _describe(
         source=dict(source.metadata),
         versions=versions,
     )
-
-
-def _installed(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "not installed as a package"
 
 
 def _write(out: Path, plan: bytes, manifest: EngineManifest) -> EngineManifest:

@@ -1,23 +1,21 @@
 """What could run a network on this machine: installed runtimes, and engines that lie beside it."""
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from swise_deploy.console import choose
+from swise_deploy.dependencies import installed_version
 from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.runner import Runner
 from swise_engines.cuda import find_gpu
 from swise_engines.engine_manifest import read_manifest
-from swise_engines.machine import Machine, UnobservableError
-from swise_engines.nvidia_smi import read_gpus
+from swise_engines.probe import probe_cuda
 
 logger = logging.getLogger(__name__)
 
@@ -77,17 +75,14 @@ def _onnxruntime_candidates(path: Path, threads: int | None, form: str) -> list[
 
     from swise_export.onnx_runner import PROVIDERS, OnnxRunner
 
-    # Those that need no building.
-    providers = [
-        provider
-        for provider in ("cpu", "cuda")
-        if PROVIDERS[provider] in onnxruntime.get_available_providers()
-    ]
-    gpu = f" on {_gpu_name()}" if "cuda" in providers else ""
+    available = onnxruntime.get_available_providers()
+    # Those that need no building. CUDA's is in the package also where there is no GPU for it.
+    gpu_name = _visible_gpu() if PROVIDERS["cuda"] in available else ""
+    providers = ["cpu", *(["cuda"] if gpu_name else [])]
     return [
         Candidate(
             f"onnxruntime {onnxruntime.__version__} {PROVIDERS[provider]}"
-            f"{gpu if provider == 'cuda' else ''}{_suffix(form)}",
+            f"{f' on {gpu_name}' if provider == 'cuda' else ''}{_suffix(form)}",
             "onnxruntime" if provider == "cpu" else provider,
             path,
             partial(OnnxRunner, path, provider=provider, threads=threads),
@@ -97,7 +92,7 @@ def _onnxruntime_candidates(path: Path, threads: int | None, form: str) -> list[
 
 
 def _openvino_candidate(path: Path, threads: int | None, form: str) -> Candidate:
-    version = _version_of("openvino")
+    version = installed_version("openvino") or "of unknown version"
     return Candidate(
         f"openvino {version} CPU{_suffix(form)}",
         "openvino",
@@ -148,18 +143,14 @@ def _source_of(engine: Path) -> str | None:
     return None if manifest is None else manifest.onnx_sha256
 
 
-def _gpu_name() -> str:
+def _visible_gpu() -> str:
+    """Name of the first GPU that CUDA shows to this process; "" if it shows none."""
     try:
-        return read_gpus(Machine(Path("/"), os.environ.get("PATH", os.defpath)))[0].name
-    except UnobservableError as error:
-        return f"a GPU that is not named ({error})"
-
-
-def _version_of(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "of unknown version"
+        devices = cast("list[dict[str, object]]", probe_cuda()["devices"])
+    except OSError as error:
+        logger.info("CUDA's provider is left out: %s", error)
+        return ""
+    return str(devices[0]["name"]) if devices else ""
 
 
 def _suffix(form: str) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from swise_deploy.caches import cache_folder
+from swise_deploy.dependencies import installed_version
 from swise_engines import jetson, nvidia_smi
 from swise_engines.backends import (
     Backend,
     PythonInstallation,
     describe_python,
     find_hidden_tensorrt,
-    installed_version,
     probe_backends,
 )
 from swise_engines.machine import Fact, Machine, UnobservableError, Value, observe
@@ -201,7 +201,7 @@ def _look_at_python(python: PythonInstallation, backends: Mapping[str, Backend])
         Fact("sees_system_packages", python.sees_system),
         *(observe(name, backends[name].require_version) for name in packages),
         observe("onnxruntime_providers", providers),
-        observe("torch", lambda: installed_version("torch")),
+        observe("torch", lambda: _present(installed_version("torch"), "torch is not installed")),
     )
 
 

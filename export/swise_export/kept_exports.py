@@ -3,10 +3,11 @@
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swise_deploy.dependencies import installed_version
 from swise_export.manifest import Form
 
 if TYPE_CHECKING:
@@ -78,7 +79,4 @@ def _sources() -> Iterator[Path]:
 
 
 def _torch_version() -> str | None:
-    try:
-        return metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return None
+    return installed_version("torch")
