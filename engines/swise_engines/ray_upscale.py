@@ -5,9 +5,10 @@ the model, only this package.
 """
 
 import logging
+import math
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +36,7 @@ class RaySettings:
     Attributes:
         address: Of the cluster, or "local" for one on this machine.
         threads: CPUs for each worker.
-        num_workers: None takes as many as the cluster has CPUs for.
+        num_workers: None takes as many as the cluster has CPUs for; GPUs, for an engine.
         runner: What runs an ONNX file. "auto" is ONNX Runtime here: workers that measured for
             themselves could choose differently, and results would not be the same everywhere.
     """
@@ -47,8 +48,31 @@ class RaySettings:
 
     def runner_for(self, artefact: Path) -> RunnerName:
         """What workers pass to `Upscaler.open`."""
-        is_engine = artefact.suffix.lower() in ENGINE_SUFFIXES
-        return "onnxruntime" if self.runner == "auto" and not is_engine else self.runner
+        return "onnxruntime" if self.runner == "auto" and not _is_engine(artefact) else self.runner
+
+    def share_out(self, artefact: Path, resources: Mapping[str, float]) -> tuple[int, float]:
+        """How many workers a cluster takes, and the GPUs of each: a whole one or a part of one.
+
+        Ray hides the GPUs from a worker that asks for none.
+
+        Raises:
+            InputError: An engine, and the cluster offers no GPU.
+        """
+        if not _is_engine(artefact):
+            num_cpus = int(resources.get("CPU", 1))
+            return self.num_workers or max(1, num_cpus // self.threads), 0.0
+        num_gpus = int(resources.get("GPU", 0))
+        if num_gpus < 1:
+            raise InputError(
+                f"{artefact} is an engine, and the Ray cluster at {self.address} offers no GPU. "
+                "Give an ONNX file, or start Ray where it finds the GPUs (ray start --num-gpus N)"
+            )
+        num_workers = self.num_workers or num_gpus
+        return num_workers, 1 / math.ceil(num_workers / num_gpus)
+
+
+def _is_engine(artefact: Path) -> bool:
+    return artefact.suffix.lower() in ENGINE_SUFFIXES
 
 
 @dataclass(slots=True)
@@ -109,15 +133,13 @@ def upscale_on_ray(
 
     Raises:
         BackendMissingError: Ray is not installed.
-        InputError: There is no cluster at the address.
+        InputError: There is no cluster at the address, or an engine has no GPU there.
     """
     ray = require("ray", extra="ray", purpose="spreading pictures over a cluster")
     with _Cluster(ray, settings.address):
-        num_workers = settings.num_workers or max(
-            1, int(ray.cluster_resources().get("CPU", 1)) // settings.threads
-        )
+        num_workers, num_gpus = settings.share_out(artefact, ray.cluster_resources())
         files = ray.put(_files_of(artefact))
-        actor = ray.remote(_Worker).options(num_cpus=settings.threads)
+        actor = ray.remote(_Worker).options(num_cpus=settings.threads, num_gpus=num_gpus)
 
         def start() -> Any:  # an actor handle, which has no type
             runner = settings.runner_for(artefact)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -218,6 +219,19 @@ def test_an_engine_of_this_very_file_competes_and_one_of_another_does_not(
     ]
     shutil.copy(make_onnx("fp32"), path)
     assert all(c.runner != "tensorrt" for c in candidates_for(path))
+
+
+def test_onnxruntime_s_cuda_competes_only_where_a_gpu_is_visible(
+    make_onnx: MakeOnnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(candidates, "_visible_gpu", lambda: "")
+    assert [c.runner for c in candidates_for(make_onnx(), "onnxruntime")] == ["onnxruntime"]
+    monkeypatch.setattr(candidates, "_visible_gpu", lambda: "some GPU")
+    (found,) = candidates_for(make_onnx(), "onnxruntime")
+    assert found.runner == "cuda"
+    assert found.label.endswith("CUDAExecutionProvider on some GPU")
 
 
 @pytest.mark.gpu

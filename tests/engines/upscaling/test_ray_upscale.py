@@ -82,3 +82,27 @@ def test_no_cluster_is_told(small_network):
     settings = RaySettings("ray://127.0.0.1:1")
     with pytest.raises(InputError, match="no Ray cluster"):
         list(upscale_on_ray(small_network(), [], settings=settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "num_workers", "resources", "expected"),
+    [
+        ("a.onnx", None, {"CPU": 8.0, "GPU": 2.0}, (4, 0.0)),
+        ("a.onnx", 3, {"CPU": 8.0}, (3, 0.0)),
+        ("a.onnx", None, {"CPU": 1.0}, (1, 0.0)),
+        ("a.engine", None, {"CPU": 64.0, "GPU": 2.0}, (2, 1.0)),
+        ("a.engine", 1, {"GPU": 2.0}, (1, 1.0)),
+        ("a.engine", 3, {"GPU": 2.0}, (3, 0.5)),
+        ("a.plan", 4, {"GPU": 1.0}, (4, 0.25)),
+    ],
+)
+def test_an_engine_s_workers_ask_for_gpus_and_others_for_none(
+    name, num_workers, resources, expected
+):
+    settings = RaySettings("auto", threads=2, num_workers=num_workers)
+    assert settings.share_out(Path(name), resources) == expected
+
+
+def test_an_engine_on_a_cluster_without_a_gpu_is_refused():
+    with pytest.raises(InputError, match="cluster at auto offers no GPU"):
+        RaySettings("auto").share_out(Path("a.engine"), {"CPU": 8.0})
