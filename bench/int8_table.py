@@ -4,8 +4,8 @@
         swisenet:2 swisenet:4 vdsr:2=FILE --output bench/results/int8.json
 
 SETS holds a folder with HR pictures, or NAME/HR, for each set; NAME:20 takes 20 pictures spread
-over it. INT8 is calibrated and placed on the shipped photographs, never on a test set. What was
-scored is kept in OUTPUT.partial, so that a run that was stopped goes on. Prints the table as
+over it. INT8 is calibrated and placed on the shipped photographs or --calib, never on a test set.
+What was scored is kept in OUTPUT.partial, so that a run that was stopped goes on. Prints the table as
 Markdown.
 """
 
@@ -34,6 +34,7 @@ from swise_deploy.models.torch_runner import TorchRunner
 from swise_deploy.protocol import Pair, read_pairs
 from swise_deploy.runner import upscale
 from swise_deploy.timing import Interval, picture_call, ratio, time_calls
+from swise_export.calibration import RANGE_METHODS
 from swise_export.exporting import export_onnx, traced_form
 from swise_export.int8 import Int8Config, Int8Recipe, Int8Search
 from swise_export.manifest import read_manifest
@@ -77,6 +78,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with the test sets")
     parser.add_argument("--set", action="append", required=True, dest="sets", metavar="NAME[:N]")
     parser.add_argument("--max-drift", type=float, action="append", metavar="DB")
+    parser.add_argument("--calib", type=Path, help="folder of pictures to calibrate on")
+    parser.add_argument("--calib-method", choices=RANGE_METHODS)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
@@ -90,6 +93,8 @@ def _run(options: argparse.Namespace) -> int:
         "sets": options.sets,
         "timed_lr_size": _TIMED_LR_SIZE,
         "threads": options.threads,
+        "calibration": options.calib.name if options.calib else "shipped photographs",
+        "method": options.calib_method or "chosen",
         "versions": {"torch": torch.__version__, "onnxruntime": ort.__version__},
     }
     write_json(options.output, document)
@@ -144,7 +149,8 @@ def _artefacts(
     network: LoadedNetwork, folder: Path, options: argparse.Namespace
 ) -> dict[str, tuple[Path, PrecisionPlan | None]]:
     """Every precision's file, and its plan where it has one."""
-    ranges = [pair.lr for pair in read_pairs(sample_paths()[:4], network.scale)]
+    scale = network.scale
+    ranges = [pair.lr for pair in read_pairs(sample_paths()[:4], scale)]
     files: dict[str, tuple[Path, PrecisionPlan | None]] = {}
     for precision in ("fp32", "fp16"):
         path = folder / f"{precision}.onnx"
@@ -153,16 +159,16 @@ def _artefacts(
     cache = cache_folder("int8")
     search = Int8Search(
         traced_form(network),
-        read_pairs(calibration_paths(), network.scale),
-        scale=network.scale,
-        config=Int8Config(threads=options.threads, cache=cache),
+        read_pairs(find_images(options.calib) if options.calib else calibration_paths(), scale),
+        scale=scale,
+        config=Int8Config(method=options.calib_method, threads=options.threads, cache=cache),
         say=progress,
     )
     for budget in sorted({*(options.max_drift or [0.05]), EVERYTHING_DB}):
         plan = search.plan(
             budget,
             model_name=network.name,
-            scale=network.scale,
+            scale=scale,
             form="deploy",
             weights_sha256=network.weights_sha256,
         )
