@@ -5,8 +5,8 @@
 
 SETS holds a folder with HR pictures, or NAME/HR, for each set; NAME:20 takes 20 pictures spread
 over it. INT8 is calibrated and placed on the shipped photographs or --calib, never on a test set.
-What was scored is kept in OUTPUT.partial, so that a run that was stopped goes on. Prints the table as
-Markdown.
+What was scored is kept in OUTPUT.partial, so that a run that was stopped goes on. Prints the table
+as Markdown.
 """
 
 import argparse
