@@ -140,3 +140,8 @@ def parse_size(text: str) -> tuple[int, int]:
     if min(size) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: width and height must be at least 1")
     return size
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """(width, height) as `parse_size` reads it."""
+    return f"{size[0]}x{size[1]}"

@@ -28,7 +28,7 @@ from swise_bench.results import (
 )
 from swise_bench.subjects import Subject, file_subject, load_network, onnx_path, open_subject
 from swise_deploy.caches import cache_folder
-from swise_deploy.console import progress
+from swise_deploy.console import progress, size_text
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.images import find_images
@@ -101,7 +101,7 @@ def run_benchmark(settings: Settings) -> Benchmark:
         for lr_size in settings.lr_sizes:
             for batch in settings.batches:
                 progress(
-                    f"latency of {', '.join(runners)} in turn: LR {lr_size[0]}x{lr_size[1]}, "
+                    f"latency of {', '.join(runners)} in turn: LR {size_text(lr_size)}, "
                     f"batch {batch}, {settings.threads} threads"
                 )
                 found = measure_latency(

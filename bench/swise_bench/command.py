@@ -24,13 +24,7 @@ from swise_bench.prediction import (
     tables_from_predictions,
 )
 from swise_bench.report_html import page_from_benchmark
-from swise_bench.report_tables import (
-    TextTable,
-    csv_from_benchmark,
-    markdown_from_tables,
-    print_tables,
-    tables_from_benchmark,
-)
+from swise_bench.report_tables import csv_from_benchmark, tables_from_benchmark
 from swise_bench.results import (
     Benchmark,
     NotMeasured,
@@ -41,6 +35,7 @@ from swise_bench.results import (
 from swise_bench.showcase import Showcase, make_showcase, write_figure
 from swise_bench.subjects import Subject, onnx_path, open_subject, parse_subject
 from swise_bench.table1 import find_sets, measure_table, text_from_rows
+from swise_bench.text_tables import TextTable, markdown_from_tables, print_tables
 from swise_bench.trtexec import measure_trtexec
 from swise_deploy.caches import cache_folder
 from swise_deploy.console import choose, progress

@@ -11,7 +11,7 @@ from pathlib import Path
 from swise_bench.nvml import NvmlError, open_nvml
 from swise_bench.results import Memory, NotMeasured
 from swise_bench.subjects import RUNNER_MODULES, open_subject, parse_subject
-from swise_deploy.console import parse_size
+from swise_deploy.console import parse_size, size_text
 from swise_deploy.timing import picture_call
 
 _TIMEOUT_S = 600.0
@@ -31,7 +31,7 @@ def measure_memory(
     """
     if not Path("/proc/self/status").is_file():
         return NotMeasured("no /proc/self/status: peak memory is read there, on Linux")
-    size = f"{lr_size[0]}x{lr_size[1]}"
+    size = size_text(lr_size)
     command = [sys.executable, "-m", "swise_bench.memory", subject, size, str(threads), str(folder)]
     try:
         done = subprocess.run(  # noqa: S603  # this interpreter, this module

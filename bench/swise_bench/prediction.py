@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from swise_bench.plots import Point, axis_around, line, scatter
-from swise_bench.report_tables import MISSING, TextTable
+from swise_bench.text_tables import MISSING, TextTable
+from swise_deploy.console import size_text
 from swise_engines.targets import Target
 from swise_export.counting import MULT_ADDS, Counts, LayerCounts
 
@@ -198,7 +199,7 @@ def _checked_table(predictions: Sequence[Prediction]) -> TextTable:
         (
             p.subject,
             p.precision,
-            f"{p.lr_size[0]}x{p.lr_size[1]}",
+            size_text(p.lr_size),
             f"{p.at_best_ms:.2f}",
             f"{p.measured_ms:.2f}",
             f"{p.at_best_ms / p.measured_ms - 1:+.0%}",
@@ -227,7 +228,7 @@ def _device_table(predictions: Sequence[Prediction]) -> TextTable:
             (
                 device,
                 subject,
-                f"{first.lr_size[0]}x{first.lr_size[1]}",
+                size_text(first.lr_size),
                 MISSING if fp16 is None else f"{fp16.at_best_ms:.2f}",
                 MISSING if int8 is None else f"{int8.at_best_ms:.2f}",
                 f"{first.compute_share:.0%}",

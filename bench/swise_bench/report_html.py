@@ -18,9 +18,10 @@ from swise_bench.plots import (
     scatter,
 )
 from swise_bench.prediction import Prediction, roofline_plot, tables_from_predictions
-from swise_bench.report_tables import TextTable, tables_from_benchmark
+from swise_bench.report_tables import tables_from_benchmark
 from swise_bench.results import Benchmark, Latency, NotMeasured, QualityResult, SubjectResult
 from swise_bench.showcase import Showcase, describe_score
+from swise_bench.text_tables import TextTable
 from swise_deploy.images import RgbImage
 
 # Below this, drift is nothing, and is not painted as if it were something.

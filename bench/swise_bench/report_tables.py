@@ -1,13 +1,9 @@
-"""A benchmark as tables: for the terminal, as Markdown and as CSV."""
+"""A benchmark as tables of text, and as CSV."""
 
 import csv
 import io
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Callable, Iterator
 
 from swise_bench.results import (
     Benchmark,
@@ -19,25 +15,8 @@ from swise_bench.results import (
     QualityResult,
     SubjectResult,
 )
-
-MISSING = "-"
-
-
-@dataclass(frozen=True, slots=True)
-class TextTable:
-    """A table of text.
-
-    Attributes:
-        title: What it shows.
-        columns: Headings.
-        rows: As many cells as there are columns.
-        notes: Lines below it.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
+from swise_bench.text_tables import MISSING, TextTable
+from swise_deploy.console import size_text
 
 
 def tables_from_benchmark(benchmark: Benchmark) -> list[TextTable]:
@@ -52,35 +31,6 @@ def tables_from_benchmark(benchmark: Benchmark) -> list[TextTable]:
         _layer_table(benchmark),
     ]
     return [table for table in tables if table.rows]
-
-
-def print_tables(tables: Sequence[TextTable], console: Console) -> None:
-    """Tables on the terminal."""
-    for table in tables:
-        grid = Table(title=table.title, title_justify="left", title_style="bold")
-        for index, column in enumerate(table.columns):
-            grid.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-        for row in table.rows:
-            grid.add_row(*row)
-        console.print(grid)
-        for note in table.notes:
-            console.print(note, style="dim", highlight=False)
-
-
-def markdown_from_tables(tables: Sequence[TextTable]) -> str:
-    """Tables in GitHub's Markdown."""
-    lines: list[str] = []
-    for table in tables:
-        lines += [f"### {table.title}", ""]
-        lines.append(_markdown_row(table.columns))
-        lines.append("|---|" + "---:|" * (len(table.columns) - 1))
-        lines += [_markdown_row(row) for row in table.rows]
-        lines += ["", *(f"{note}  " for note in table.notes), ""]
-    return "\n".join(lines)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def csv_from_benchmark(benchmark: Benchmark) -> str:
@@ -147,7 +97,7 @@ def _latency_table(benchmark: Benchmark) -> TextTable:
         rows.append(
             (
                 subject.name,
-                f"{latency.lr_size[0]}x{latency.lr_size[1]}",
+                size_text(latency.lr_size),
                 str(latency.batch),
                 f"{timing.p50_ms:.2f}",
                 f"{median.low:.2f}..{median.high:.2f}",
@@ -160,7 +110,7 @@ def _latency_table(benchmark: Benchmark) -> TextTable:
             )
         )
     notes = [
-        f"{s.name}: LR {x.lr_size[0]}x{x.lr_size[1]}, batch {x.batch}: the device worked "
+        f"{s.name}: LR {size_text(x.lr_size)}, batch {x.batch}: the device worked "
         f"{statistics.median(x.device_ms):.3f} ms of it, by its own events, copies left out"
         for s, x in _latencies(benchmark)
         if not isinstance(x.device_ms, NotMeasured)
@@ -204,7 +154,7 @@ def _ratio_table(benchmark: Benchmark) -> TextTable:
         (
             r.subject,
             r.reference,
-            f"{r.lr_size[0]}x{r.lr_size[1]}",
+            size_text(r.lr_size),
             str(r.batch),
             f"{r.times_slower.value:.3f}",
             f"{r.times_slower.low:.3f}..{r.times_slower.high:.3f}",
@@ -237,7 +187,7 @@ def _trtexec_table(benchmark: Benchmark) -> TextTable:
     rows = []
     for result in benchmark.trtexec:
         found = result.summary
-        where = (result.name, f"{result.lr_size[0]}x{result.lr_size[1]}", str(result.batch))
+        where = (result.name, size_text(result.lr_size), str(result.batch))
         if isinstance(found, NotMeasured):
             rows.append((*where, f"not measured: {found.not_measured}", *[MISSING] * 5))
             continue
@@ -292,8 +242,8 @@ def _cost_table(benchmark: Benchmark) -> TextTable:
 def _cost_row(name: str, cost: Cost) -> tuple[str, ...]:
     return (
         name,
-        f"{cost.lr_size[0]}x{cost.lr_size[1]}",
-        f"{cost.sr_size[0]}x{cost.sr_size[1]}",
+        size_text(cost.lr_size),
+        size_text(cost.sr_size),
         f"{cost.params:,}",
         f"{cost.mult_adds / 1e9:.2f}",
         f"{cost.activations / 1e6:.1f}",

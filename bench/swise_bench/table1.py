@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swise_bench.quality import Upscale, score_pictures
-from swise_bench.report_tables import MISSING, TextTable
+from swise_bench.text_tables import MISSING, TextTable
 from swise_deploy.console import progress
 from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of

@@ -7,6 +7,7 @@ from typing import cast, get_args
 
 import onnx
 
+from swise_deploy.console import size_text
 from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.runner import PictureIO
@@ -86,8 +87,8 @@ def read_source(path: Path) -> SourceOnnx:
     scale, rest = divmod(counts.sr_size[0], counts.lr_size[0])
     if rest or scale < 1 or counts.sr_size[1] != scale * counts.lr_size[1]:
         raise InputError(
-            f"{path} turns {counts.lr_size[0]}x{counts.lr_size[1]} into "
-            f"{counts.sr_size[0]}x{counts.sr_size[1]}; expected a whole multiple of both sides"
+            f"{path} turns {size_text(counts.lr_size)} into {size_text(counts.sr_size)}; expected "
+            "a whole multiple of both sides"
         )
     return SourceOnnx(
         path=path,

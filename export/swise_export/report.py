@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from swise_deploy.console import size_text
 from swise_deploy.models.registry import NETWORKS
 from swise_deploy.timing import Interval, Timing
 from swise_export.manifest import manifest_path
@@ -83,8 +84,8 @@ def text_from_report(report: ExportReport) -> str:
         (
             "Mult-Adds",
             (
-                f"{report.mult_adds / _GIGA:.1f} G counted at LR {_size(report.counted_lr_size)}"
-                f"{_published(report, 'mult_adds')}; "
+                f"{report.mult_adds / _GIGA:.1f} G counted at LR "
+                f"{size_text(report.counted_lr_size)}{_published(report, 'mult_adds')}; "
                 f"{report.artifact_mult_adds / _GIGA:.1f} G in this file"
             ),
         ),
@@ -106,7 +107,7 @@ def text_from_report(report: ExportReport) -> str:
         (
             "latency",
             (
-                f"{_latency(report.latency)} at LR {_size(report.latency_lr_size)}, "
+                f"{_latency(report.latency)} at LR {size_text(report.latency_lr_size)}, "
                 f"{report.threads} threads, {report.latency_provider}"
             ),
         ),
@@ -203,10 +204,6 @@ def _published(report: ExportReport, what: str) -> str:
 def _shape(report: ExportReport, side: str) -> str:
     facts = report.manifest.input if side == "input" else report.manifest.output
     return f"{facts.name} {facts.dtype} ({', '.join(str(dim) for dim in facts.shape)})"
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 def _latency(timing: Timing) -> str:

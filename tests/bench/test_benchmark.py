@@ -3,11 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from swise_bench.report_tables import (
-    csv_from_benchmark,
-    markdown_from_tables,
-    tables_from_benchmark,
-)
+from swise_bench.report_tables import csv_from_benchmark, tables_from_benchmark
 from swise_bench.results import (
     Benchmark,
     Memory,
@@ -15,6 +11,7 @@ from swise_bench.results import (
     document_from_benchmark,
     read_document,
 )
+from swise_bench.text_tables import markdown_from_tables
 
 
 def test_every_subject_is_timed_at_every_batch_in_the_same_rounds(benchmark_run: Benchmark) -> None:
