@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from swise_deploy.errors import InputError
+from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.training.config import Precision
 
 Resolved = Literal["fp32", "bf16", "fp16"]
@@ -33,8 +33,16 @@ def resolve_precision(wanted: Precision, accelerator: str) -> tuple[Resolved, st
 
     Raises:
         InputError: fp16 on a CPU, where autocast has no loss scaling.
+        BackendMissingError: A GPU is asked for, and torch sees none.
     """
-    on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
+    has_gpu = torch.cuda.is_available()
+    if accelerator in ("cuda", "gpu") and not has_gpu:
+        raise BackendMissingError(
+            f"accelerator is {accelerator}, but torch {torch.__version__} sees no GPU: it is a build "
+            "without CUDA, or no NVIDIA driver that serves it is here. Install a CUDA build of "
+            "torch or a newer driver, or use --accelerator cpu"
+        )
+    on_gpu = has_gpu and accelerator in ("cuda", "gpu", "auto")
     if wanted == "fp16" and not on_gpu:
         raise InputError("precision is fp16 on a CPU; expected fp32, bf16 or auto there")
     if wanted != "auto":

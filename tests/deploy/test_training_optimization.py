@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from swise_deploy.errors import InputError
+from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.models.swisenet import SwiseNet
 from swise_deploy.training.averaging import WeightAverage
 from swise_deploy.training.config import TrainConfig
@@ -142,3 +142,14 @@ def test_auto_says_what_it_measured_and_a_format_is_taken_as_asked():
     assert capability in reason
     # AVX2 has no bf16 arithmetic: it is emulated there, at a fraction of fp32's speed.
     assert chosen == "fp32" if capability == "AVX2" else chosen in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp16", "fp32"])
+@pytest.mark.parametrize("accelerator", ["cuda", "gpu"])
+def test_a_gpu_that_torch_does_not_see_is_told_before_anything_starts(accelerator, precision):
+    if torch.cuda.is_available():
+        pytest.skip("this torch has a GPU")
+    with pytest.raises(
+        BackendMissingError, match=f"accelerator is {accelerator}, but torch .* no GPU"
+    ):
+        resolve_precision(precision, accelerator)
