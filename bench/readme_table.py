@@ -6,13 +6,12 @@ Reads what `swise-bench --output FILE`, with or without `--suite table1`, wrote;
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from swise_deploy.console import run_command
-from swise_deploy.errors import InputError
+from swise_deploy.files import read_json
 
 
 def main() -> int:
@@ -24,10 +23,7 @@ def main() -> int:
 
 def _run(paths: list[Path]) -> int:
     for path in paths:
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {path}: {error}") from error
+        document = read_json(path, what="the results", advice="Make them with swise-bench")
         lines = _table1_lines(document) if "rows" in document else _speed_lines(document)
         sys.stdout.write("\n".join([*lines, ""]) + "\n")
     return 0

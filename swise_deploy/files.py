@@ -140,6 +140,26 @@ def append_json_line(path: Path, value: object) -> None:
         raise _not_written(path, str(error.strerror or error)) from error
 
 
+def read_json(path: Path, *, what: str, advice: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: The file.
+        what: What it is, for messages, such as "the manifest".
+        advice: How to get a good one, for messages.
+
+    Raises:
+        InputError: It is missing, no JSON, or JSON of something else than an object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {what} {path}: {error}. {advice}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{what} {path} is no JSON object. {advice}")
+    return document
+
+
 def write_json(path: Path, document: Mapping[str, object]) -> None:
     """Write a JSON document, whole or not at all; see `json_text`."""
     with writing(path) as temporary:

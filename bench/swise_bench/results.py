@@ -1,7 +1,6 @@
 """What a benchmark run found, as values, and as the JSON document that other programs read."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from swise_bench.host import Host, Quietness
 from swise_deploy.errors import InputError
+from swise_deploy.files import read_json
 from swise_deploy.timing import Interval, Timing
 
 SCHEMA_VERSION = 1
@@ -308,14 +308,10 @@ def read_document(path: Path) -> dict[str, object]:
     Raises:
         InputError: It is missing, no JSON, or of another schema.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the results {path}: {error}") from error
-    if not isinstance(document, dict) or not {"subjects", "ratios"} <= document.keys():
-        raise InputError(
-            f"{path} is no result of swise-bench. Give a file that `swise-bench --output` wrote"
-        )
+    advice = "Give a file that `swise-bench --output` wrote"
+    document = read_json(path, what="the results", advice=advice)
+    if not {"subjects", "ratios"} <= document.keys():
+        raise InputError(f"{path} is no result of swise-bench. {advice}")
     found = document.get("schema_version")
     if found != SCHEMA_VERSION:
         raise InputError(

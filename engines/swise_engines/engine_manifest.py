@@ -1,13 +1,12 @@
 """The sidecar of an engine: what it was made from, for what it was built, what was found in it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from swise_deploy.errors import InputError
-from swise_deploy.files import write_json
+from swise_deploy.files import read_json, write_json
 from swise_deploy.runner import PictureIO
 from swise_engines.precision_table import Origin, PrecisionRow, PrecisionTable
 from swise_engines.profiles import Extent, Profile
@@ -123,15 +122,9 @@ def read_manifest(engine: Path) -> EngineManifest | None:
         InputError: It is there, but it is no engine manifest of this version.
     """
     path = sidecar_of(engine)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the manifest {path}: {error}. {_BUILD_AGAIN}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"the manifest {path} is no JSON object. {_BUILD_AGAIN}")
-    return manifest_from_dict(document, path)
+    return manifest_from_dict(read_json(path, what="the manifest", advice=_BUILD_AGAIN), path)
 
 
 _BUILD_AGAIN = "Build the engine again with swise-build"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from swise_deploy.errors import InputError
-from swise_deploy.files import write_json
+from swise_deploy.files import read_json, write_json
 from swise_deploy.runner import PictureIO
 
 SCHEMA_VERSION = 1
@@ -178,13 +178,7 @@ def read_manifest(artifact: Path) -> Manifest:
         InputError: It is missing or cannot be read.
     """
     path = manifest_path(artifact)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"cannot read the manifest {path}: {error}. Export it again") from error
-    if not isinstance(document, dict):
-        raise InputError(f"manifest {path} is no JSON object. Export it again")
-    return Manifest.from_dict(document)
+    return Manifest.from_dict(read_json(path, what="the manifest", advice="Export it again"))
 
 
 def metadata_from_manifest(manifest: Manifest) -> dict[str, str]:

@@ -1,18 +1,18 @@
 """A placement of precisions as a file: made once, read by people, replayed on the next export."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from swise_deploy.errors import InputError
-from swise_deploy.files import write_json
+from swise_deploy.files import read_json, write_json
 from swise_export.calibration import RangeMethod, Rounding
 from swise_export.precision_search import Step
 
 SCHEMA_VERSION = 1
+_MAKE_AGAIN = "Make it again: swise-export --int8 --precision-plan NEW.json"
 
 Rest = Literal["fp16", "fp32"]
 """What the layers that are not INT8 compute in."""
@@ -106,7 +106,7 @@ class PrecisionPlan:
         if version != SCHEMA_VERSION:
             raise InputError(
                 f"plan has schema_version {version!r}; this version reads {SCHEMA_VERSION}. "
-                "Make it again: swise-export --int8 --precision-plan NEW.json"
+                f"{_MAKE_AGAIN}"
             )
         values = dict(document)
         try:
@@ -117,8 +117,8 @@ class PrecisionPlan:
             return cls(**cast("dict[str, Any]", values))
         except (KeyError, TypeError) as error:
             raise InputError(
-                f"the precision plan cannot be read ({type(error).__name__}: {error}). Make it "
-                "again: swise-export --int8 --precision-plan NEW.json"
+                f"the precision plan cannot be read ({type(error).__name__}: {error}). "
+                f"{_MAKE_AGAIN}"
             ) from error
 
 
@@ -133,10 +133,4 @@ def read_plan(path: Path) -> PrecisionPlan:
     Raises:
         InputError: It is missing, or no plan.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the precision plan {path}: {error}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path} is no precision plan: expected a JSON object")
-    return PrecisionPlan.from_dict(document)
+    return PrecisionPlan.from_dict(read_json(path, what="the precision plan", advice=_MAKE_AGAIN))

@@ -138,7 +138,7 @@ def test_broken_plan_says_what_is_wrong(tmp_path: Path, change: dict, message: s
 
 def test_file_that_is_no_plan(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
-    for name, message in (("list.json", "no precision plan"), ("none.json", "cannot read")):
+    for name, message in (("list.json", "no JSON object"), ("none.json", "cannot read")):
         with pytest.raises(InputError, match=message):
             read_plan(tmp_path / name)
 
