@@ -43,7 +43,7 @@ from swise_export.counting import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from swise_deploy.metrics import Quality
 
@@ -214,7 +214,7 @@ def _time_layers(
 ) -> tuple[LayerTime, ...] | NotMeasured:
     if not settings.with_layers:
         return NotMeasured("not asked for: --layers")
-    profile = _PROFILERS.get(runner.name.partition(" ")[0])
+    profile = _profiler_of(runner.name)
     if path is None or path.suffix != ".onnx" or profile is None:
         return NotMeasured(f"no profiler is read for {runner.name}")
     progress(f"layers of {path.name} in {runner.name}")
@@ -222,6 +222,14 @@ def _time_layers(
 
 
 _PROFILERS = {"onnxruntime": profile_onnx, "openvino": profile_openvino}
+
+
+def _profiler_of(runner: str) -> "Callable[..., tuple[LayerTime, ...]] | None":
+    """What times the layers of a runner by its name; both profilers run them on the CPU."""
+    runtime, _, device = runner.partition(" ")
+    if runtime == "onnxruntime" and "CPUExecutionProvider" not in device:
+        return None
+    return _PROFILERS.get(runtime)
 
 
 def _measure_memory(subject: Subject, settings: Settings) -> Memory | NotMeasured:

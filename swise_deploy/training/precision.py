@@ -38,9 +38,9 @@ def resolve_precision(wanted: Precision, accelerator: str) -> tuple[Resolved, st
     has_gpu = torch.cuda.is_available()
     if accelerator in ("cuda", "gpu") and not has_gpu:
         raise BackendMissingError(
-            f"accelerator is {accelerator}, but torch {torch.__version__} sees no GPU: it is a build "
-            "without CUDA, or no NVIDIA driver that serves it is here. Install a CUDA build of "
-            "torch or a newer driver, or use --accelerator cpu"
+            f"accelerator is {accelerator}, but torch {torch.__version__} sees no GPU: it is a "
+            "build without CUDA, or no NVIDIA driver that serves it is here. Install a CUDA build "
+            "of torch or a newer driver, or use --accelerator cpu"
         )
     on_gpu = has_gpu and accelerator in ("cuda", "gpu", "auto")
     if wanted == "fp16" and not on_gpu:
