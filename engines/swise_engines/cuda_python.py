@@ -36,7 +36,7 @@ class CudaPython:
         self.name = f"cuda-python {version}"
         try:
             self.device = self._read_device()
-        except SwiseError as error:
+        except (SwiseError, RuntimeError) as error:  # 12.8 and older: no libcuda is a RuntimeError
             raise BackendMissingError(f"{self.name} finds no GPU: {error}") from error
 
     def _read_device(self) -> Device:
