@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from swise_deploy.closing import Closing
 from swise_deploy.errors import InputError
 from swise_deploy.runner import Runner
 from swise_engines.candidates import RunnerName
@@ -38,7 +38,7 @@ UNBOUNDED_OVERLAP = Overlap(margin=16, fade=16, step=8)
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-class Upscaler:
+class Upscaler(Closing):
     """A network that upscales pictures of any size: numpy in, numpy out.
 
     It may be called from many threads; calls wait for each other, since a runner serves one at a
@@ -132,17 +132,6 @@ class Upscaler:
         """Free the network; harmless when that was done."""
         with self._lock:
             self._runner.deactivate()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __call__(self, image: NDArray[Sample]) -> NDArray[Sample]:
         """Upscale one picture.

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
-from typing_extensions import Self
-
+from swise_deploy.closing import Closing
 from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError
 from swise_engines.video_color import Rgb, coding_of_frame, is_deep_frame, rgb_from_frame
@@ -37,7 +35,7 @@ class Shot:
 Event: TypeAlias = "Shot | av.packet.Packet[av.stream.Stream]"
 
 
-class VideoReader:
+class VideoReader(Closing):
     """An opened video file; its first frame is decoded to learn size and colour.
 
     A context manager. `problems` lists what could not be read, complete once `events` has ended.
@@ -93,15 +91,8 @@ class VideoReader:
         duration = self._container.duration
         return None if not duration else round(duration / self._av.time_base * float(self.rate))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._container.close()
 
     def events(self) -> Iterator[Event]:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
@@ -16,11 +15,13 @@ from rich.progress import (
 )
 from typing_extensions import Self
 
+from swise_deploy.closing import Closing
+
 # Lines about long preparations, where there is no terminal to draw a bar on.
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Display:
+class Display(Closing):
     """Progress of preparations and steps; silent in all processes but the first.
 
     Args:
@@ -48,12 +49,8 @@ class Display:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stop drawing."""
         self._progress.stop()
 
     def note(self, message: str) -> None:

@@ -3,18 +3,16 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from typing_extensions import Self
-
+from swise_deploy.closing import Closing
 from swise_deploy.dependencies import require
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class Logbook:
+class Logbook(Closing):
     """Appends records to log.jsonl and their numbers to TensorBoard.
 
     Args:
@@ -48,15 +46,8 @@ class Logbook:
                 if isinstance(value, (int, float)):
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close both logs."""
         if self._file is not None:
             self._file.close()
         if self._writer is not None:
