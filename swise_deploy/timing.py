@@ -149,11 +149,6 @@ def time_calls(
     }
 
 
-def time_call(call: Call, *, min_runs: int = 20, max_seconds: float = 10.0) -> Timing:
-    """Time one callable; see `time_calls`."""
-    return time_calls({"": call}, min_runs=min_runs, max_seconds=max_seconds)[""]
-
-
 def picture_call(runner: Runner, lr_size: tuple[int, int], *, batch: int = 1) -> Call:
     """A call that sends a batch of random pictures of size (W, H) through an activated runner."""
     width, height = lr_size

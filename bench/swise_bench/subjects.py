@@ -29,6 +29,7 @@ from swise_deploy.console import choose, progress
 from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError
 from swise_deploy.models.registry import NETWORKS
+from swise_deploy.models.shipped import WEIGHTS_SUFFIXES
 from swise_deploy.runner import Runner
 from swise_export.kept_exports import export_once
 from swise_export.manifest import Form
@@ -49,7 +50,6 @@ NETWORK_RUNNERS = (
     "ncnn",
     "auto",
 )
-WEIGHTS = (".safetensors", ".pth", ".pt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,13 @@ def parse_subject(text: str) -> Subject:
         return Subject(text, choose(runner or known[0], known, what="runner"), path)
     runner = choose(runner or "torch", NETWORK_RUNNERS, what="runner")
     runner = "deploy-ncnn" if runner == "ncnn" else runner
-    if path.suffix in WEIGHTS:
+    if path.suffix.lower() in WEIGHTS_SUFFIXES:
         return Subject(text, runner, weights=path)
     name, _, scale = artefact.partition(":")
     if not scale.removeprefix("x").isdecimal():
+        suffixes = ", ".join([*FILE_RUNNERS, *sorted(WEIGHTS_SUFFIXES)])
         raise InputError(
-            f"{artefact!r} is neither a file ({', '.join([*FILE_RUNNERS, *WEIGHTS])}) nor "
-            "NETWORK:SCALE, such as swisenet:2"
+            f"{artefact!r} is neither a file ({suffixes}) nor NETWORK:SCALE, such as swisenet:2"
         )
     choose(name, NETWORKS, what="model")
     return Subject(text, runner, network=name, scale=int(scale.removeprefix("x")))

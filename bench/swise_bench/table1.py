@@ -22,6 +22,7 @@ from swise_deploy.files import sha256_of
 from swise_deploy.images import RgbImage, find_images
 from swise_deploy.imresize import imresize
 from swise_deploy.metrics import Quality
+from swise_deploy.models.shipped import WEIGHTS_SUFFIXES, shipped_weights
 from swise_deploy.protocol import mean_quality
 from swise_deploy.runner import upscale
 from swise_export.counting import lr_size_for_hr
@@ -33,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 SETS = ("Set5", "Set14", "B100", "Urban100")
 BICUBIC = "bicubic"
-_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +148,15 @@ def _bicubic(lr: RgbImage, *, scale: int) -> RgbImage:
 def _networks(weights: Path | None, scale: int) -> "Iterator[LoadedNetwork]":
     from swise_deploy.models.checkpoint import open_network
     from swise_deploy.models.registry import NETWORKS
-    from swise_deploy.models.shipped import shipped_weights
 
     for name in NETWORKS:
         if shipped_weights(name, scale) is not None:
             yield open_network(name, scale=scale)
-    paths = sorted(p for p in weights.rglob("*") if p.suffix in _SUFFIXES) if weights else []
+    paths = (
+        sorted(p for p in weights.rglob("*") if p.suffix.lower() in WEIGHTS_SUFFIXES)
+        if weights
+        else []
+    )
     for path in paths:
         if scale not in stated_scales(path):
             continue

@@ -11,7 +11,7 @@ from swise_deploy.dependencies import require
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.models.registry import NETWORKS
-from swise_deploy.models.shipped import shipped_weights
+from swise_deploy.models.shipped import WEIGHTS_SUFFIXES, shipped_weights
 from swise_deploy.runner import Runner
 from swise_engines.candidates import ENGINE_SUFFIXES, Candidate, RunnerName, candidates_for
 from swise_engines.engine_manifest import read_manifest
@@ -28,8 +28,6 @@ from swise_export.manifest import Form
 logger = logging.getLogger(__name__)
 
 FindOverlap = Callable[[Callable[[Planes], Planes]], Overlap | None]
-
-WEIGHTS_SUFFIXES = frozenset({".safetensors", ".pth", ".pt"})
 
 DEFAULT_MEMORY_MIB = 1024
 # On a CPU a larger tile wins nothing: little is computed twice, and rows still fit the caches.

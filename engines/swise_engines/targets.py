@@ -114,17 +114,6 @@ class Target:
         for field in self.unconfirmed:
             _require_choice(self.name, "unconfirmed", field, _FIELDS_OF_DATA)
 
-    @property
-    def sm_pair(self) -> tuple[int, int]:
-        """Compute capability as (major, minor)."""
-        major, minor = self.sm.split(".")
-        return int(major), int(minor)
-
-    @property
-    def builds_anywhere(self) -> bool:
-        """Whether a machine without this device, even without any GPU, can build its engines."""
-        return "tensorrt_rtx" in self.backends
-
     def served_by(self, tensorrt_version: str) -> bool:
         """Whether a release of TensorRT, such as "10.3.0.30", serves this device."""
         found = tuple(int(part) for part in tensorrt_version.split(".")[:2])

@@ -3,6 +3,9 @@
 from importlib import resources
 from pathlib import Path
 
+WEIGHTS_SUFFIXES = frozenset({".safetensors", ".pth", ".pt"})
+"""Of files that weights are read from."""
+
 
 def shipped_weights(name: str, scale: int) -> Path | None:
     """The weights file that ships with the package, or None where there is none yet."""

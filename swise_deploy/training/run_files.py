@@ -30,8 +30,6 @@ from swise_deploy.training.config import (
 
 SCHEMA_VERSION = 1
 
-Json = Mapping[str, object]
-
 
 @dataclass(frozen=True, slots=True)
 class RunState:

@@ -84,7 +84,7 @@ def test_the_first_run_and_warm_up_are_kept_out_of_the_samples(
     clock = _Clock()
     monkeypatch.setattr(timing.time, "perf_counter_ns", clock.now)
     durations = itertools.chain([100, 50, 20], itertools.repeat(10))
-    found = timing.time_call(lambda: clock.pass_ms(next(durations)))
+    found = timing.time_calls({"": lambda: clock.pass_ms(next(durations))})[""]
     assert found.first_ms == pytest.approx(100)
     assert found.is_steady
     assert found.warmup_runs >= 8
@@ -106,7 +106,7 @@ def test_warm_up_ends_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing.time, "perf_counter_ns", clock.now)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock.now() / 1e9)
     growing = itertools.count(1)
-    found = timing.time_call(lambda: clock.pass_ms(1000 * next(growing)), max_seconds=1)
+    found = timing.time_calls({"": lambda: clock.pass_ms(1000 * next(growing))}, max_seconds=1)[""]
     assert found.warmup_runs == timing.MIN_WARMUP_RUNS
     assert len(found.samples_ms) == 5
 
