@@ -195,7 +195,12 @@ def _output(command: Sequence[str]) -> str:
         return ""
     try:
         done = subprocess.run(  # noqa: S603  # fixed commands, no shell
-            [program, *command[1:]], capture_output=True, text=True, timeout=10, check=False
+            [program, *command[1:]],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -100,6 +100,7 @@ def probe_backend(name: str) -> Backend:
             [sys.executable, "-m", "swise_engines.probe", name],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=PROBE_LIMIT_S,
             env=environment,
             check=False,

@@ -88,6 +88,7 @@ class Machine:
                 [program, *command[1:]],
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=COMMAND_LIMIT_S,
                 stdin=subprocess.DEVNULL,
                 check=False,
@@ -120,6 +121,7 @@ class Machine:
                     stderr=subprocess.DEVNULL,
                     stdin=subprocess.DEVNULL,
                     text=True,
+                    errors="replace",
                 ) as process
             ):
                 assert process.stdout is not None
