@@ -5,6 +5,7 @@ precision is told to the builder changed twice. `plan_typing` states that as dat
 read and tested on machines that have none of these versions.
 """
 
+import functools
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -149,14 +150,21 @@ class Messages:
 
     def __init__(self, trt: ModuleType) -> None:
         self.errors: list[str] = []
-        self.sink: Api = _make_sink(trt, self.errors)
+        self.sink: Api = _sink_class(trt)(self.errors)
+        _SINKS.append(self.sink)
 
     def explain(self) -> str:
         """The errors as one line, in order, each once."""
         return "; ".join(dict.fromkeys(self.errors)) or "TensorRT gave no reason"
 
 
-def _make_sink(trt: ModuleType, errors: list[str]) -> Api:
+# TensorRT holds on to the first logger that it was given, beside those of its objects, and does not
+# say for how long.
+_SINKS: list[Api] = []
+
+
+@functools.cache
+def _sink_class(trt: ModuleType) -> Api:
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,
@@ -166,14 +174,15 @@ def _make_sink(trt: ModuleType, errors: list[str]) -> Api:
     base: Any = trt.ILogger
 
     class Sink(base):  # type: ignore[misc]  # a class that exists only once TensorRT is imported
-        def __init__(self) -> None:
+        def __init__(self, errors: list[str]) -> None:
             base.__init__(self)
+            self._errors = errors
 
         def log(self, severity: Api, message: str) -> None:
             level = levels.get(severity)
             if level == logging.ERROR:
-                errors.append(" ".join(message.split()))
+                self._errors.append(" ".join(message.split()))
             elif level is not None:
                 logger.log(level, "%s", message)
 
-    return Sink()
+    return Sink

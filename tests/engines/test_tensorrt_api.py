@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 
 from swise_deploy.errors import BackendMissingError
@@ -92,3 +95,16 @@ def test_tensorrt_that_does_not_start_is_a_missing_backend(create):
         BackendMissingError, match=r"does not start: CUDA init.*error: 35\. It needs"
     ):
         create(trt, messages)
+
+
+@pytest.mark.usefixtures("rtx")
+def test_each_keeps_its_own_errors_and_outlives_what_tensorrt_may_hold():
+    trt = load_tensorrt("tensorrt_rtx")
+    first, second = Messages(trt), Messages(trt)
+    sink = weakref.ref(first.sink)
+    create_runtime(trt, second).get_engine_validity(b"x" * 300)
+    second.sink.log(trt.ILogger.ERROR, "of the second")
+    assert (first.errors, second.errors) == ([], ["of the second"])
+    del first
+    gc.collect()
+    assert sink() is not None
