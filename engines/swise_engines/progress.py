@@ -102,29 +102,36 @@ def monitor_from_progress(trt: ModuleType, progress: BuildProgress) -> Api | Non
 
 @contextlib.contextmanager
 def stopping_on_ctrl_c(progress: BuildProgress, *, has_steps: bool) -> Iterator[None]:
-    """Let Ctrl-C stop the build at its next step, then raise KeyboardInterrupt.
+    """Let Ctrl-C and SIGTERM stop the build at its next step, then do what they did before.
 
-    An exception cannot pass through TensorRT's C++ code, so the signal only sets a flag. Outside
+    An exception cannot pass through TensorRT's C++ code, so a signal only sets a flag; it is raised
+    again when the build is over. KeyboardInterrupt where the build was cancelled otherwise. Outside
     the main thread, where Python allows no signal handler, the caller cancels by itself.
 
     Args:
         progress: Of the build.
         has_steps: Whether TensorRT tells its steps. Where it does not, Python would see the signal
-            only when the build is over, minutes later: Ctrl-C then ends the process.
+            only when the build is over, minutes later: they then end the process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
     else:
+        caught: list[int] = []
 
         def cancel(signum: int, frame: FrameType | None) -> None:
-            del signum, frame
+            del frame
+            caught.append(signum)
             progress.cancel()
 
-        previous = signal.signal(signal.SIGINT, cancel if has_steps else signal.SIG_DFL)
+        handler = cancel if has_steps else signal.SIG_DFL
+        previous = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, before in previous.items():
+                signal.signal(number, before)
+        for again in caught[:1]:
+            signal.raise_signal(again)
     if progress.cancelled:
         raise KeyboardInterrupt
 

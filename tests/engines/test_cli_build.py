@@ -141,17 +141,18 @@ def test_two_at_once_build_once(rtx, make_onnx, tmp_path):
     assert sidecar_of(first).read_bytes() == sidecar_of(second).read_bytes()
 
 
-def test_ctrl_c_ends_the_command_cleanly(rtx, make_onnx, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stopped_build_ends_the_command_cleanly(rtx, make_onnx, tmp_path, number):
     del rtx
     # The build sends the signal itself, at its fifth report, as if the user pressed Ctrl-C.
-    code = """
+    code = f"""
 import os, signal
 import swise_engines.progress as progress
 tell, seen = progress.BuildProgress._tell, []
 def interrupt(self, phase):
     seen.append(phase)
     if len(seen) == 5:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), {number.value})
     tell(self, phase)
 progress.BuildProgress._tell = interrupt
 """
@@ -160,7 +161,7 @@ progress.BuildProgress._tell = interrupt
         make_onnx("fp16"), "--target", "sm86", "-o", out, "--cache-dir", cache, code=code
     )
     stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGINT, stderr
+    assert process.returncode == 128 + number, stderr
     assert stdout == ""
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
