@@ -6,6 +6,7 @@ read and tested on machines that have none of these versions.
 """
 
 import functools
+import importlib
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -99,8 +100,16 @@ def load_tensorrt(backend: Backend) -> ModuleType:
     Raises:
         BackendMissingError: It is not installed, or its libraries do not load.
     """
-    purpose = "an engine of TensorRT for RTX" if backend == "tensorrt_rtx" else "a TensorRT engine"
-    return require(backend, extra=EXTRAS[backend], purpose=purpose)
+    if backend == "tensorrt_rtx":
+        return require(backend, extra=EXTRAS[backend], purpose="an engine of TensorRT for RTX")
+    try:
+        return importlib.import_module(backend)
+    except (ImportError, OSError) as error:  # no extra brings it: it has to fit the device
+        raise BackendMissingError(
+            f"a TensorRT engine needs the package 'tensorrt', which does not import here: {error}. "
+            "JetPack has it as a system package, which a virtual environment sees with "
+            "--system-site-packages; elsewhere: pip install 'tensorrt<12'. swise-doctor says more"
+        ) from error
 
 
 def is_installed(backend: Backend) -> bool:

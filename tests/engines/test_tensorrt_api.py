@@ -1,4 +1,5 @@
 import gc
+import importlib.util
 import weakref
 
 import pytest
@@ -108,3 +109,10 @@ def test_each_keeps_its_own_errors_and_outlives_what_tensorrt_may_hold():
     del first
     gc.collect()
     assert sink() is not None
+
+
+def test_a_missing_tensorrt_is_not_looked_for_in_an_extra_that_does_not_bring_it():
+    if importlib.util.find_spec("tensorrt") is not None:
+        pytest.skip("this machine has TensorRT")
+    with pytest.raises(BackendMissingError, match=r"does not import.*pip install 'tensorrt<12'"):
+        load_tensorrt("tensorrt")
