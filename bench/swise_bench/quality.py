@@ -101,8 +101,8 @@ def result_from_scores(
         images,
         mean.psnr_y_db,
         mean.ssim_y,
-        mean.psnr_y_db - base.psnr_y_db if base else None,
-        mean.ssim_y - base.ssim_y if base else None,
+        _loss(mean.psnr_y_db, base.psnr_y_db) if base else None,
+        _loss(mean.ssim_y, base.ssim_y) if base else None,
         pictures,
     )
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -117,6 +118,9 @@ def _tradeoffs(benchmark: Benchmark) -> str:
     ]
     if not scored:
         return _absent("give --images DIR")
+    scored = [row for row in scored if math.isfinite(row[2].psnr_y_db)]
+    if not scored:
+        return _absent("every picture came out equal to the ground truth")
     by_latency = [
         _point(index, subject, quality, subject.latencies[0].timing.p50_ms, "ms")
         for index, subject, quality in scored
@@ -146,7 +150,7 @@ def _scatter(points: Sequence[Point], x_label: str) -> str:
     if not points:
         return ""
     values = [p.x for p in points]
-    x = axis_around(x_label, values, is_log=max(values) > 8 * min(values))
+    x = axis_around(x_label, values, is_log=0 < 8 * min(values) < max(values))
     y = axis_around("PSNR-Y in dB", [p.y for p in points], least_span=0.1)
     return scatter(f"PSNR-Y against {x_label}", points, x, y)
 

@@ -5,9 +5,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from swise_bench.cli import main
+from swise_deploy.images import write_image
 
 
 def _arguments(*subjects: Path | str, tmp_path: Path) -> list[str]:
@@ -138,6 +142,33 @@ def test_what_cannot_be_done_is_said_before_anything_is_measured(
     stderr = capsys.readouterr().err
     assert message in stderr
     assert "latency of" not in stderr
+
+
+def test_pictures_of_one_colour_and_networks_without_mult_adds_are_reported_too(
+    nearest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their PSNR is infinite, their cost is 0: neither has a place on a logarithmic axis."""
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    graph = helper.make_graph(
+        [helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="linear")],
+        "resize",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ("n", 3, "h", "w"))],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ("n", 3, "h2", "w2"))],
+        [scales],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    resize = tmp_path / "resize.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), resize)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    for name, levels in (("flat", np.full_like(noise, 90)), ("noise", noise)):
+        write_image(tmp_path / name / "picture.png", levels)
+        page = tmp_path / f"{name}.html"
+        options = ["--images", str(tmp_path / name), "--html", str(page), "--json"]
+        assert main([*_arguments(nearest, resize, tmp_path=tmp_path), *options]) == 0
+        assert page.read_text().startswith("<!doctype html>")
+        document = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+        found = document["subjects"][1]["quality"][0]["psnr_y_db"]
+        assert (found is None) == (name == "flat")
 
 
 def test_a_baseline_that_is_another_document_is_refused(
