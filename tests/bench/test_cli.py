@@ -1,7 +1,5 @@
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,22 +185,6 @@ def test_a_truncated_file_is_an_error_and_no_traceback(
     broken.write_bytes(nearest.read_bytes()[:100])
     assert main([str(broken)]) == 2
     assert "broken.onnx" in capsys.readouterr().err
-
-
-def test_help_loads_nothing_heavy() -> None:
-    script = (
-        "import sys\n"
-        f"sys.path[:0] = {sys.path!r}\n"
-        "from swise_bench.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy', 'rich', 'PIL'} & set(sys.modules)\n"
-        "sys.exit(repr(heavy) if heavy else 0)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--max-regress" in done.stdout
 
 
 def test_a_figure_without_pictures_is_refused_before_anything_is_measured(

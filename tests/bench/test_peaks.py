@@ -1,5 +1,8 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from swise_bench import peaks
 from swise_deploy.timing import Timing
@@ -17,9 +20,18 @@ def test_peaks_follow_from_the_fastest_runs(monkeypatch: pytest.MonkeyPatch) -> 
     assert "604.0 GMAC/s in a 256-channel 3x3 convolution of ONNX Runtime" in device.origin
 
 
-def test_the_copy_runs() -> None:
-    with peaks.ThreadPoolExecutor(1) as pool:
-        peaks._copies(pool, 1)()
+def test_every_thread_copies_64_mib(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[int] = []
+    copy = np.copyto
+
+    def count(target: NDArray[np.float32], source: NDArray[np.float32]) -> None:
+        copy(target, source)
+        copied.append(target.nbytes if target.all() else 0)
+
+    monkeypatch.setattr(np, "copyto", count)
+    with ThreadPoolExecutor(2) as pool:
+        peaks._copies(pool, 2)()
+    assert copied == [64 * 2**20] * 2
 
 
 def test_both_runtimes_compute_the_same_convolution() -> None:

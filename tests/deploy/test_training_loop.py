@@ -304,18 +304,6 @@ def test_recipe_is_shown_and_missing_settings_are_usage_errors(capsys, tmp_path)
     assert "nothing to resume" in capsys.readouterr().err
 
 
-def test_help_does_not_import_torch():
-    program = (
-        "import sys, swise_deploy.training.cli as cli\n"
-        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, check=False
-    )
-    assert done.returncode == 0
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_gpu_learns_in_every_number_format_and_goes_on_where_it_stopped(

@@ -132,19 +132,3 @@ def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(tmp_path, small_netw
     summary = json.loads(rest.stdout)
     assert summary["skipped"] == len(done)
     assert summary["done"] == 200 - len(done)
-
-
-def test_help_does_not_import_what_is_slow(tmp_path):
-    code = (
-        "import sys; from swise_engines.cli_upscale import _parser; _parser().format_help();"
-        "print([m for m in ('torch', 'numpy', 'onnxruntime', 'onnx', 'PIL', 'av') "
-        "if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=environment(tmp_path),
-        check=True,
-    )
-    assert done.stdout.strip() == "[]"
