@@ -41,10 +41,17 @@ NOT_STARTED, TIMED_OUT = 127, 124  # as a shell and timeout(1) have them
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """One command."""
+    """One command.
+
+    Attributes:
+        name: What the user sees, and how its files are called.
+        command: Program and arguments.
+        subjects: Further arguments, FILE or FILE@RUNNER; those that no step made are left out.
+    """
 
     name: str
     command: tuple[str, ...]
+    subjects: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -188,18 +195,22 @@ def engine_steps(
                 to = ("-o", engine, "--backend", builder.backend, *builder.options)
                 build = _command("swise_engines.cli_build", onnx, *to, "--no-cache", "--verify")
                 steps.append(Step(f"build {name} {builder.backend}", build))
+                upscale = (picture, "-o", f"{engine}.png", "--model", engine)
+                steps.append(
+                    Step(
+                        f"upscale {name} {builder.backend}",
+                        _command("swise_engines.cli_upscale", *upscale),
+                    )
+                )
                 subjects.append(engine)
                 if builder.backend == "tensorrt":
                     subjects.append(f"{engine}@trtexec")
         if subjects:
-            upscaled = str(scratch / f"upscaled_x{scale}.png")
-            upscale = (picture, "-o", upscaled, "--model", subjects[0])
             output = ("--output", str(folder / f"bench_x{scale}.json"))
-            bench = (*subjects, "--lr", SIZES[scale], "--memory", "--energy", *output)
-            steps += [
-                Step(f"upscale x{scale}", _command("swise_engines.cli_upscale", *upscale)),
-                Step(f"bench x{scale}", _command("swise_bench.cli", *bench)),
-            ]
+            bench = ("--lr", SIZES[scale], "--memory", "--energy", *output)
+            steps.append(
+                Step(f"bench x{scale}", _command("swise_bench.cli", *bench), tuple(subjects))
+            )
     return steps
 
 
@@ -243,11 +254,12 @@ def run_steps(
 def _run(step: Step, folder: Path, timeout_s: float) -> Outcome:
     started = time.perf_counter()
     path = os.pathsep.join([*map(str, ROOMS), os.environ.get("PYTHONPATH", "")])
+    made = [subject for subject in step.subjects if Path(subject.partition("@")[0]).is_file()]
     printed = folder / f"{step.name.replace(' ', '_')}.txt"
     with printed.open("w", encoding="utf-8") as sink:
         try:
             code = subprocess.run(  # noqa: S603  # the commands are built here
-                step.command,
+                [*step.command, *made],
                 env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
                 stdout=sink,
                 stderr=subprocess.STDOUT,

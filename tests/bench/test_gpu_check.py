@@ -62,6 +62,16 @@ def test_a_failing_step_stops_no_other_and_each_result_is_kept_at_once(
     assert [step["name"] for step in kept] == ["good", "bad one", "absent", "slow", "last"]
 
 
+def test_a_file_that_no_step_made_is_left_out(gpu_check: ModuleType, tmp_path: Path) -> None:
+    there = tmp_path / "there.engine"
+    there.touch()
+    command = (sys.executable, "-c", "import sys; print(sys.argv[1:])", "--first")
+    subjects = (str(there), f"{there}@trtexec", str(tmp_path / "absent.engine"))
+    step = gpu_check.Step("bench", command, subjects)
+    (outcome,) = gpu_check.run_steps([step], tmp_path, {}, timeout_s=30.0)
+    assert outcome.last_line == str(["--first", str(there), f"{there}@trtexec"])
+
+
 def test_every_command_of_the_check_is_one_that_the_programs_take(
     gpu_check: ModuleType, tmp_path: Path
 ) -> None:
@@ -73,13 +83,24 @@ def test_every_command_of_the_check_is_one_that_the_programs_take(
         for precision in ("fp16", "int8"):
             (tmp_path / f"swisenet_x{scale}_{precision}.onnx").touch()
     steps = gpu_check.engine_steps(tmp_path, tmp_path, tmp_path, builders, ("fp16", "int8"))
-    assert [step.name for step in steps[:6]] == [
+    assert [step.name for step in steps[:9]] == [
         "build swisenet_x2_fp16 tensorrt",
+        "upscale swisenet_x2_fp16 tensorrt",
         "build swisenet_x2_fp16 tensorrt_rtx",
+        "upscale swisenet_x2_fp16 tensorrt_rtx",
         "build swisenet_x2_int8 tensorrt",
+        "upscale swisenet_x2_int8 tensorrt",
         "build swisenet_x2_int8 tensorrt_rtx",
-        "upscale x2",
+        "upscale swisenet_x2_int8 tensorrt_rtx",
         "bench x2",
+    ]
+    assert [Path(subject).name for subject in steps[8].subjects] == [
+        "swisenet_x2_fp16.tensorrt.engine",
+        "swisenet_x2_fp16.tensorrt.engine@trtexec",
+        "swisenet_x2_fp16.tensorrt_rtx.engine",
+        "swisenet_x2_int8.tensorrt.engine",
+        "swisenet_x2_int8.tensorrt.engine@trtexec",
+        "swisenet_x2_int8.tensorrt_rtx.engine",
     ]
     every = [*steps, *gpu_check.training_steps(tmp_path, 2), *gpu_check.first_steps(tmp_path)]
     for step in every:
@@ -88,4 +109,4 @@ def test_every_command_of_the_check_is_one_that_the_programs_take(
         if module == "pytest":
             continue
         parser = importlib.import_module(module.replace("export.cli_train", "deploy.training.cli"))
-        parser._parser().parse_args(arguments)
+        parser._parser().parse_args([*arguments, *step.subjects])
