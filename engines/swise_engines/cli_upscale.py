@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from swise_deploy.console import add_version, at_least, parse_threads, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _EPILOG = """\
 examples:
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     stills.add_argument(
         "--quality",
-        type=_quality,
+        type=_between(1, 100),
         default=95,
         metavar="1..100",
         help="jpg and webp; default 95, webp at 100 is lossless",
@@ -105,7 +105,11 @@ def _parser() -> argparse.ArgumentParser:
         "--codec", metavar="NAME", help="an FFmpeg encoder; default: by the input's codec"
     )
     video.add_argument(
-        "--crf", type=int, default=17, metavar="N", help="quality, lower is better; default 17"
+        "--crf",
+        type=_between(0, 63),
+        default=17,
+        metavar="N",
+        help="quality, lower is better; default 17",
     )
     video.add_argument(
         "--preset", metavar="NAME", help="the encoder's speed, such as slow or veryfast"
@@ -114,10 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _quality(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 to 100")
-    return int(text)
+def _between(least: int, most: int) -> "Callable[[str], int]":
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {least} to {most}")
+        return int(text)
+
+    return parse
 
 
 if __name__ == "__main__":

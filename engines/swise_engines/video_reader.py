@@ -51,7 +51,10 @@ class VideoReader(Closing):
         try:
             self._container: av.container.InputContainer = self._av.open(str(path))
         except (self._av.FFmpegError, OSError) as error:
-            raise InputError(f"cannot open {path} as a video: {error}") from error
+            raise InputError(
+                f"cannot open {path} as a video: {error.strerror or error}. "
+                "Expected a whole video file"
+            ) from error
         streams = [
             stream
             for stream in self._container.streams.video

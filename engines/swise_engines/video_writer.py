@@ -64,9 +64,14 @@ class VideoWriter:
         self._coding = reader.coding
         movflags = {"movflags": "+faststart"} if path.suffix in (".mp4", ".mov", ".m4v") else {}
         with self._translated():
-            self._output: av.container.OutputContainer = self._pyav.open(
-                str(path), "w", options=movflags
-            )
+            try:
+                self._output: av.container.OutputContainer = self._pyav.open(
+                    str(path), "w", options=movflags
+                )
+            except ValueError as error:
+                raise InputError(
+                    f"suffix {path.suffix!r} names no kind of video. Use .mkv or .mp4"
+                ) from error
             try:
                 self._output.metadata.update(reader.metadata)
                 self._video = self._add_video_stream(reader, scale, options)
@@ -125,6 +130,8 @@ class VideoWriter:
         name = options.codec or _ENCODERS.get(reader.codec_name, _FALLBACK_ENCODER)
         formats = self._encoder_formats(name)
         settings = {"crf": str(options.crf)}
+        if name == "libx265":
+            settings["x265-params"] = "log-level=error"  # it writes to stderr by itself
         if name.startswith("libvpx"):
             settings["b"] = "0"  # or the rate factor is only an upper bound
         if options.preset is not None:

@@ -240,8 +240,31 @@ def test_a_cut_off_video_is_written_as_far_as_it_goes_and_told(tmp_path, small_n
 def test_what_is_no_video_is_refused(tmp_path, small_network, data):
     path = tmp_path / "in.mkv"
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"in\.mkv"):
+    with pytest.raises(InputError, match=r"in\.mkv") as refused:
         upscaled(path, tmp_path / "out.mkv", small_network())
+    assert "Errno" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["out.xyz", "out.png"])
+def test_a_name_that_is_no_videos_is_refused_with_one_that_is(tmp_path, small_network, name):
+    source = write_video(tmp_path / "in.mkv")
+    with pytest.raises(InputError, match=r"\.mkv"):
+        upscaled(source, tmp_path / name, small_network())
+    assert [path.name for path in tmp_path.glob("*out*")] == []
+
+
+@pytest.mark.parametrize("crf", ["-1", "64", "best"])
+def test_a_rate_factor_that_no_encoder_has_is_a_usage_error(crf, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["in.mkv", "-o", "out.mkv", f"--crf={crf}"])
+    assert stop.value.code == 2
+    assert f"'{crf}': expected 0 to 63" in capsys.readouterr().err
+
+
+def test_x265_says_nothing_of_its_own(tmp_path, small_network, capfd):
+    source = write_video(tmp_path / "in.mkv", sound=False)
+    upscaled(source, tmp_path / "out.mkv", small_network(radius=0), codec="libx265")
+    assert "x265" not in capfd.readouterr().err
 
 
 def test_ctrl_c_leaves_a_playable_file_under_another_name(tmp_path, small_network):
