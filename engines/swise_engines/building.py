@@ -108,6 +108,7 @@ def _facts(
         **facts,
         "profiles": [str(asdict(profile)) for profile in settings.profiles],
         "onnx_sha256": source.sha256,
+        "swise_deploy": __version__,
         "tensorrt": version,
         # TensorRT times its kernels on it; for RTX it decides whether the engine is read back.
         "gpu": "" if gpu.device is None else gpu.device.name,

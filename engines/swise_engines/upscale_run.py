@@ -194,6 +194,8 @@ def _run_pipe(arguments: argparse.Namespace) -> int:
     if len(arguments.inputs) > 1:
         raise InputError("- stands alone: give one input with - as input or output")
     (source,) = arguments.inputs
+    if source != "-" and not Path(source).is_file():
+        raise InputError(f"no picture at {source}. Check the path")
     file_format = arguments.format or _pipe_format(source, arguments.output)
     data = sys.stdin.buffer.read() if source == "-" else read_file(Path(source))
     with _open(arguments) as upscaler:

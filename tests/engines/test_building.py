@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from swise_deploy.errors import BackendMissingError, BuildError, InputError
+from swise_engines import building
 from swise_engines.admission import admit_file
 from swise_engines.build_cache import BuildCache, cache_key
 from swise_engines.builder_config import CompileOptions, create_config
@@ -228,6 +229,15 @@ def test_whatever_changes_the_engine_changes_the_key(build, make_onnx, tmp_path)
         build(make_onnx("fp32"), cache=cache),
     ]
     assert not any(built.was_cached for built in variants)
+
+
+def test_an_engine_of_an_older_version_of_this_project_is_built_again(
+    build, make_onnx, tmp_path, monkeypatch
+):
+    cache, path = BuildCache(tmp_path / "cache"), make_onnx("fp16")
+    build(path, cache=cache)
+    monkeypatch.setattr(building, "__version__", "99.0")
+    assert not build(path, cache=cache).was_cached
 
 
 def test_a_damaged_cache_entry_is_built_again(build, make_onnx, tmp_path):

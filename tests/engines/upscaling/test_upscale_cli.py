@@ -62,6 +62,7 @@ def test_a_folder_with_bad_files_is_summed_up_and_exits_with_1(tmp_path, small_n
         (["a.mp4", "b.png", "-o", "out"], 2, "a video is upscaled alone"),
         (["missing.mp4", "-o", "out.mp4"], 2, "no video at missing.mp4"),
         (["-", "b.png", "-o", "-"], 2, "stands alone"),
+        (["nowhere.png", "-o", "-"], 2, "no picture at nowhere.png"),
     ],
 )
 def test_usage_that_cannot_work_is_refused_in_one_line(
