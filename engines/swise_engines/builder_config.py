@@ -96,7 +96,7 @@ def create_config(
         if not hasattr(level, name):
             raise InputError(
                 f"TensorRT {version_of(trt)} has no hardware compatibility {name}. Leave "
-                "--compatibility out, or use TensorRT 10 or later"
+                "--compatibility out, or use a later one: 8.6 has AMPERE_PLUS, 10.16 both"
             )
         settings["hardware_compatibility_level"] = getattr(level, name)
     if options.timing_cache is not None and options.timing_cache.exists():
