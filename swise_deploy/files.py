@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from swise_deploy.caches import cache_folder
 from swise_deploy.errors import InputError, OutputError, SwiseError
 
 
@@ -43,9 +44,14 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def _not_written(path: Path, reason: str) -> OutputError:
-    return OutputError(
-        f"cannot write {path}: {reason}. Choose a folder that is writable and has room"
-    )
+    return OutputError(f"cannot write {path}: {reason}. {_remedy(path)}")
+
+
+def _remedy(path: Path) -> str:
+    """What to do where nothing can be written; no option names the user's cache."""
+    wanted = "a folder that is writable and has room"
+    is_cache = path.absolute().is_relative_to(cache_folder())
+    return f"Set XDG_CACHE_HOME to {wanted}" if is_cache else f"Choose {wanted}"
 
 
 def _reason(error: Exception, temporary: Path | None) -> str | None:
@@ -81,8 +87,7 @@ def staging(path: Path) -> Iterator[Path]:
         folder = tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent)
     except OSError as error:
         raise OutputError(
-            f"cannot write to {path.parent}: {error.strerror or error}. "
-            "Choose a folder that is writable and has room"
+            f"cannot write to {path.parent}: {error.strerror or error}. {_remedy(path)}"
         ) from error
     with folder as name:
         try:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from swise_deploy.caches import cache_folder
 from swise_deploy.errors import InputError, OutputError
 from swise_deploy.files import (
     append_json_line,
@@ -149,3 +150,17 @@ def test_json_has_null_where_a_number_is_none(tmp_path: Path) -> None:
     assert json.loads(json_text(document), parse_constant=pytest.fail) == plain
     write_json(tmp_path / "a.json", document)
     assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == plain
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_what_moves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "swise-deploy").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = cache_folder("exported") / "network.onnx"
+    for write in (writing, staging):
+        with pytest.raises(OutputError, match="Set XDG_CACHE_HOME to a folder"), write(path):
+            pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="Choose a folder"), writing(tmp_path / "file/result"):
+        pass
