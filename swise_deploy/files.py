@@ -7,6 +7,7 @@ import math
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,8 +31,10 @@ def writing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _refuse_folder(path)
         temporary = _create_beside(path)
+        usual = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
         _flush(temporary)
+        temporary.chmod(usual)  # some libraries put a private file of their own in its place
         temporary.replace(path)
     except Exception as error:
         reason = _reason(error, temporary)

@@ -89,6 +89,18 @@ def test_threads_that_write_together_give_files_the_usual_permissions(tmp_path: 
     assert left == 0o027
 
 
+@pytest.mark.parametrize("save", [write_bytes, save_safetensors])
+def test_a_file_gets_the_usual_permissions_whoever_writes_it(
+    tmp_path: Path, save: Callable[[Path], None]
+) -> None:
+    mask = os.umask(0o027)
+    try:
+        write(tmp_path / "a.bin", save)
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o640
+
+
 def test_other_mistakes_inside_the_block_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), writing(tmp_path / "a.bin"):
         raise ZeroDivisionError
