@@ -164,7 +164,7 @@ class Upscaler(Closing):
         below, beside = height - planes.shape[2], width - planes.shape[3]
         if below or beside:
             planes = np.pad(planes, ((0, 0), (0, 0), (0, below), (0, beside)), mode="symmetric")
-        rows, columns = self.plan(width, height)
+        rows, columns = self._plan(width, height)
         return upscale_tiled(
             self._infer,
             planes,
@@ -182,7 +182,7 @@ class Upscaler(Closing):
         is_rigid = self.limits.is_rigid(axis, step)
         return rigid_length(side, self.limits.most[axis], step) if is_rigid else side
 
-    def plan(self, width: int, height: int) -> tuple[list[Span], list[Span]]:
+    def _plan(self, width: int, height: int) -> tuple[list[Span], list[Span]]:
         """Rows and columns of tiles for a picture of that size; one of each where it is not cut.
 
         Raises:

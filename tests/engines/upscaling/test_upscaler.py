@@ -38,7 +38,7 @@ def test_tiles_equal_the_full_frame_within_a_level(small_network, uint8, height,
     path = small_network(radius=4, uint8=uint8)
     image = noise((height, width, 3))
     with Upscaler.open(path, tile=32) as tiled, Upscaler.open(path, tile=512) as whole:
-        assert len(tiled.plan(width, height)[1]) * len(tiled.plan(width, height)[0]) > 1
+        assert len(tiled._plan(width, height)[1]) * len(tiled._plan(width, height)[0]) > 1
         difference = tiled(image).astype(int) - whole(image)
         assert tiled.is_exact
     assert np.abs(difference).max() <= 1
