@@ -226,7 +226,18 @@ def traced(
             for handle in handles:
                 handle.remove()
     _own_weights(model)
+    if size is not None:
+        height, width = (side * network.scale for side in (height, width))
+        shape = (1, height, width, 3) if io == "uint8" else (1, 3, height, width)
+        _fix_output(model, shape)
     return model
+
+
+def _fix_output(model: onnx.ModelProto, shape: Sequence[int]) -> None:
+    """State the output's shape: what the tracer works out leaves the batch open."""
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    for dim, length in zip(dims, shape, strict=True):
+        dim.dim_value = length
 
 
 def _own_weights(model: onnx.ModelProto) -> None:

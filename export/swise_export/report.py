@@ -1,10 +1,12 @@
 """An export's report, for people and for machines."""
 
 import dataclasses
+import platform
 
 from swise_deploy.console import size_text
 from swise_deploy.models.registry import NETWORKS
 from swise_deploy.timing import Interval, Timing
+from swise_export.counting import lr_size_for_hr
 from swise_export.manifest import manifest_path
 from swise_export.pareto import pareto_front
 from swise_export.precision_plan import PrecisionPlan
@@ -108,7 +110,7 @@ def text_from_report(report: ExportReport) -> str:
             "latency",
             (
                 f"{_latency(report.latency)} at LR {size_text(report.latency_lr_size)}, "
-                f"{report.threads} threads, {report.latency_provider}"
+                f"{report.threads} threads, {report.latency_provider}{_half_note(report)}"
             ),
         ),
     ]
@@ -191,6 +193,14 @@ def _title(model: str) -> str:
     return NETWORKS[model].title if model in NETWORKS else model
 
 
+def _half_note(report: ExportReport) -> str:
+    """Why the latency of an fp16 file may disappoint: ONNX Runtime has no half kernels on x86."""
+    on_cpu = report.latency_provider == "CPUExecutionProvider"
+    if report.manifest.precision != "fp16" or not on_cpu or platform.machine() != "x86_64":
+        return ""
+    return ", which computes fp16 in fp32 between casts: no measure of a GPU"
+
+
 def _published(report: ExportReport, what: str) -> str:
     network = NETWORKS.get(report.manifest.model)
     counts = network.published.get(report.manifest.scale) if network is not None else None
@@ -198,6 +208,8 @@ def _published(report: ExportReport, what: str) -> str:
         return ""
     if what == "params":
         return f" (published: {counts.params_k:g} K)"
+    if report.counted_lr_size != lr_size_for_hr(report.manifest.scale):
+        return ""
     return f" (published: {counts.mult_adds_g:g} G)"
 
 

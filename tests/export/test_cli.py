@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import platform
 import signal
 import subprocess
 import sys
@@ -47,6 +48,26 @@ def test_json_report_is_whole(
     assert report["latency"]["p90_ms"] >= report["latency"]["p50_ms"] > 0
     assert sorted(path.name for path in out.parent.iterdir()) == ["net.json", "net.onnx"]
     assert out.stat().st_size == report["size_bytes"]
+
+
+def test_published_mult_adds_do_not_stand_beside_those_at_another_size(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net.onnx"
+    assert main(["--images", str(pictures), "-o", str(out), "--size", "16x12"]) == 0
+    report = capsys.readouterr().out
+    assert "924,836 counted (published: 1077 K)" in report
+    assert "236.5" not in report
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have half kernels")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_latency_of_half_precision_on_x86_is_said_to_be_no_measure_of_a_gpu(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str], precision: str
+) -> None:
+    arguments = ["--model", "bicubic", "--images", str(pictures), "-o", str(tmp_path / "net.onnx")]
+    assert main([*arguments, f"--{precision}"]) == 0
+    assert ("no measure of a GPU" in capsys.readouterr().out) == (precision == "fp16")
 
 
 def test_gate_refuses_and_leaves_nothing(

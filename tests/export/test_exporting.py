@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -69,6 +70,23 @@ def test_static_size_is_the_only_one(network_x2: LoadedNetwork, tmp_path: Path) 
         assert static.infer(random_lr((8, 16))).shape == (1, 3, 16, 32)
         with pytest.raises(InputError, match=r"cannot take a batch of shape \(1, 3, 9, 16\)"):
             static.infer(random_lr((9, 16)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_static_file_names_no_size_that_is_open(
+    network_x2: LoadedNetwork, tmp_path: Path, precision: Literal["fp32", "fp16"]
+) -> None:
+    path = tmp_path / "static.onnx"
+    crop = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
+    export_onnx(
+        network_x2, path, precision=precision, io="uint8", size=(14, 9), range_images=[crop]
+    )
+    graph = onnx.load(path).graph
+    shapes = [
+        [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
+        for value in (graph.input[0], graph.output[0])
+    ]
+    assert shapes == [[1, 9, 14, 3], [1, 18, 28, 3]]
 
 
 def test_the_file_says_what_it_is(network_x2: LoadedNetwork, tmp_path: Path) -> None:
