@@ -41,6 +41,7 @@ from swise_export.counting import (
     lr_size_for_hr,
     read_onnx,
 )
+from swise_export.manifest import facts_of_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -142,9 +143,9 @@ def _examine(
     return SubjectResult(
         name=subject.name,
         runner=runner.name,
-        model=subject.network or facts.get("swise.model", ""),
+        model=subject.network or facts.get("model", ""),
         scale=runner.scale,
-        precision=facts.get("swise.precision") or _found_precision(path),
+        precision=facts.get("precision") or _found_precision(path),
         io=runner.io,
         path=path.name if path else "",
         sha256=sha256_of(path) if path else "",
@@ -176,8 +177,9 @@ def _stored_facts(path: Path | None) -> dict[str, str]:
         manifest = read_manifest(path)
         if manifest is None:
             return {}
-        return {"swise.model": manifest.model, "swise.precision": manifest.precision_asked}
-    return {entry.key: entry.value for entry in read_onnx(path).metadata_props}
+        stated = {"model": manifest.model, "precision": manifest.precision_asked}
+        return {**manifest.source, **stated}
+    return facts_of_onnx(read_onnx(path))
 
 
 def _count(subject: Subject, path: Path | None, scale: int) -> "tuple[Cost, ...] | NotMeasured":
@@ -290,7 +292,7 @@ def _reference_scores(
 ) -> "Mapping[str, Quality] | None":
     """Scores of the fp32 torch network that the subject was made from; None if unknown."""
     facts = _stored_facts(path)
-    name = subject.network or facts.get("swise.model", "")
+    name = subject.network or facts.get("model", "")
     if not name:
         return None
     source = Subject(
@@ -300,7 +302,8 @@ def _reference_scores(
         network = load_network(source)
     except (BackendMissingError, InputError):
         return None
-    if facts.get("swise.weights_sha256", network.weights_sha256) != network.weights_sha256:
+    # A file of other weights, or one that does not say of which, was not made from this network.
+    if path is not None and facts.get("weights_sha256") != network.weights_sha256:
         return None
     with open_subject(source, threads=settings.threads, folder=settings.cache) as torch_runner:
         scored = score_pictures(

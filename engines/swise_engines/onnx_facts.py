@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 
 from swise_export.counting import picture_input, picture_layout, read_onnx
-from swise_export.manifest import METADATA_PREFIX
+from swise_export.manifest import facts_of_onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ def read_facts(path: Path) -> OnnxFacts:
         InputError: The file is missing or is no whole ONNX file with one picture input.
     """
     model = read_onnx(path)
-    notes = {prop.key: prop.value for prop in model.metadata_props}
+    facts = facts_of_onnx(model)
     picture = picture_input(model)
     batch, *sides = _fixed_dims(picture)
     height, width = sides[:2] if picture_layout(picture) == "nhwc" else sides[1:]
     size = (width, height) if width and height else None
     return OnnxFacts(
-        notes.get(f"{METADATA_PREFIX}model", ""),
-        int(notes.get(f"{METADATA_PREFIX}scale", "0")),
+        facts.get("model", ""),
+        int(facts.get("scale", "0")),
         size,
         batch or None,
     )

@@ -13,7 +13,7 @@ from swise_deploy.files import sha256_of
 from swise_deploy.runner import PictureIO
 from swise_engines.profiles import Extent, Profile
 from swise_export.counting import Counts, count_onnx, picture_input, picture_layout, read_onnx
-from swise_export.manifest import METADATA_PREFIX
+from swise_export.manifest import facts_of_onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +78,7 @@ def read_source(path: Path) -> SourceOnnx:
     sha256 = sha256_of(path)
     model = read_onnx(path)
     info = picture_input(model)
-    metadata = {
-        prop.key.removeprefix(METADATA_PREFIX): prop.value
-        for prop in model.metadata_props
-        if prop.key.startswith(METADATA_PREFIX)
-    }
+    metadata = facts_of_onnx(model)
     counts = count_onnx(model)
     scale, rest = divmod(counts.sr_size[0], counts.lr_size[0])
     if rest or scale < 1 or counts.sr_size[1] != scale * counts.lr_size[1]:

@@ -6,11 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from swise_deploy.errors import InputError
 from swise_deploy.files import read_json, write_json
 from swise_deploy.runner import PictureIO
+
+if TYPE_CHECKING:
+    import onnx
 
 SCHEMA_VERSION = 1
 METADATA_PREFIX = "swise."
@@ -179,6 +182,15 @@ def read_manifest(artifact: Path) -> Manifest:
     """
     path = manifest_path(artifact)
     return Manifest.from_dict(read_json(path, what="the manifest", advice="Export it again"))
+
+
+def facts_of_onnx(model: "onnx.ModelProto") -> dict[str, str]:
+    """What an ONNX file of this project says of itself, by key; of another, what little it has."""
+    return {
+        entry.key.removeprefix(METADATA_PREFIX): entry.value
+        for entry in model.metadata_props
+        if entry.key.startswith(METADATA_PREFIX)
+    }
 
 
 def metadata_from_manifest(manifest: Manifest) -> dict[str, str]:

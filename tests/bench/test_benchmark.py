@@ -2,9 +2,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
-from swise_bench.benchmark import _profiler_of
+from swise_bench.benchmark import Settings, _profiler_of, run_benchmark
 from swise_bench.layers import profile_onnx, profile_openvino
 from swise_bench.report_tables import csv_from_benchmark, tables_from_benchmark
 from swise_bench.results import (
@@ -14,6 +15,7 @@ from swise_bench.results import (
     document_from_benchmark,
     read_document,
 )
+from swise_bench.subjects import parse_subject
 from swise_bench.text_tables import markdown_from_tables
 
 
@@ -27,6 +29,29 @@ def test_every_subject_is_timed_at_every_batch_in_the_same_rounds(benchmark_run:
         (second.name, first.name, 1),
         (second.name, first.name, 2),
     }
+
+
+@pytest.mark.parametrize("weights_sha256", [None, "f" * 64])
+def test_a_network_of_other_or_unknown_weights_is_not_compared_with_the_shipped_ones(
+    nearest: Path, pictures: Path, tmp_path: Path, weights_sha256: str | None
+) -> None:
+    model = onnx.load(nearest)
+    model.metadata_props.add(key="swise.model", value="swisenet")
+    if weights_sha256 is not None:
+        model.metadata_props.add(key="swise.weights_sha256", value=weights_sha256)
+    onnx.save(model, tmp_path / "named.onnx")
+    settings = Settings(
+        subjects=(parse_subject(str(tmp_path / "named.onnx")),),
+        lr_sizes=((8, 8),),
+        min_runs=1,
+        max_seconds=0.05,
+        images=(pictures,),
+        cache=tmp_path / "cache",
+    )
+    (subject,) = run_benchmark(settings).subjects
+    assert subject.model == "swisenet"
+    assert not isinstance(subject.quality, NotMeasured)
+    assert subject.quality[0].drift_psnr_y_db is None
 
 
 def test_the_precision_of_a_foreign_file_is_read_from_its_graph(benchmark_run: Benchmark) -> None:
