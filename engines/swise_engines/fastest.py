@@ -83,7 +83,7 @@ def choose_fastest(
     choice = _kept_choice(kept, candidates)
     if choice is None:
         logger.info(
-            "measuring once which is fastest here: %s",
+            "measuring once, for up to a minute, which is fastest here (--runner decides without): %s",
             ", ".join(candidate.label for candidate in candidates),
         )
         choice = measure_fastest(candidates)
