@@ -5,8 +5,9 @@ from pathlib import Path
 from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
 from swise_engines.cuda import Device
-from swise_engines.engine_manifest import EngineManifest, read_manifest, sidecar_of
+from swise_engines.engine_manifest import EngineManifest, read_manifest
 from swise_engines.tensorrt_api import release_of
+from swise_export.manifest import manifest_path
 
 FIRST_PORTABLE_SM = (8, 0)
 
@@ -31,7 +32,7 @@ def admit_file(path: Path, *, trust: bool = False) -> EngineManifest | None:
         if trust:
             return None
         raise InputError(
-            f"{path} has no manifest ({sidecar_of(path).name} beside it), so nobody can say "
+            f"{path} has no manifest ({manifest_path(path).name} beside it), so nobody can say "
             "what it is, and loading an engine runs its code. Build it with swise-build; if you "
             "built it yourself with another tool, load it with EngineRunner(path, trust=True)"
         )

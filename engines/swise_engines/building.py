@@ -15,18 +15,14 @@ from swise_engines.builder_config import CompileOptions
 from swise_engines.candidates import ENGINE_SUFFIXES
 from swise_engines.compiling import Compiled, compile_engine
 from swise_engines.cuda import Device, GpuAtHand
-from swise_engines.engine_manifest import (
-    SCHEMA_VERSION,
-    EngineManifest,
-    sidecar_of,
-    write_manifest,
-)
+from swise_engines.engine_manifest import SCHEMA_VERSION, EngineManifest, write_manifest
 from swise_engines.planning import BuildOptions, choose_backend, plan_build, target_slug
 from swise_engines.precision_table import PrecisionTable, check_precision
 from swise_engines.progress import BuildProgress, Report
 from swise_engines.read_back import read_back
 from swise_engines.source_onnx import SourceOnnx, read_source
 from swise_engines.tensorrt_api import load_tensorrt, version_of
+from swise_export.manifest import manifest_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ def build_engine(
         raise InputError(
             f"--output {out}: expected the name of a file ending in {', '.join(ENGINE_SUFFIXES)}"
         )
-    if sidecar_of(out) == sidecar_of(onnx):
+    if manifest_path(out) == manifest_path(onnx):
         raise InputError(
             f"{out} would put its manifest over that of {onnx}. Give another name with --output"
         )

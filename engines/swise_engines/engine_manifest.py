@@ -11,6 +11,7 @@ from swise_deploy.runner import PictureIO
 from swise_engines.precision_table import Origin, PrecisionRow, PrecisionTable
 from swise_engines.profiles import Extent, Profile
 from swise_engines.targets import Backend
+from swise_export.manifest import manifest_path
 
 SCHEMA_VERSION = 1
 KIND = "engine"
@@ -105,14 +106,9 @@ class EngineManifest:
         return replace(self, drift=drift, drift_note=note)
 
 
-def sidecar_of(engine: Path) -> Path:
-    """Where an engine's manifest lies: NAME.json beside NAME.engine."""
-    return engine.with_suffix(".json")
-
-
 def write_manifest(engine: Path, manifest: EngineManifest) -> None:
     """Write the manifest beside its engine."""
-    write_json(sidecar_of(engine), manifest.to_dict())
+    write_json(manifest_path(engine), manifest.to_dict())
 
 
 def read_manifest(engine: Path) -> EngineManifest | None:
@@ -121,7 +117,7 @@ def read_manifest(engine: Path) -> EngineManifest | None:
     Raises:
         InputError: It is there, but it is no engine manifest of this version.
     """
-    path = sidecar_of(engine)
+    path = manifest_path(engine)
     if not path.exists():
         return None
     return manifest_from_dict(read_json(path, what="the manifest", advice=_BUILD_AGAIN), path)

@@ -22,6 +22,7 @@ from swise_engines.pictures import format_of
 from swise_engines.pipeline import Outcome
 from swise_engines.stills import upscale_bytes
 from swise_engines.upscaler import Upscaler
+from swise_export.manifest import manifest_path
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class _Cluster:
 
 
 def _files_of(artefact: Path) -> dict[str, bytes]:
-    sidecar = artefact.with_suffix(".json")
+    sidecar = manifest_path(artefact)
     paths = [artefact, sidecar] if sidecar.is_file() else [artefact]
     return {path.name: read_file(path) for path in paths}
 

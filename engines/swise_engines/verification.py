@@ -19,10 +19,11 @@ from swise_deploy.runner import Runner
 from swise_engines.admission import admit_device
 from swise_engines.building import Built
 from swise_engines.cuda import GpuAtHand
-from swise_engines.engine_manifest import EngineManifest, sidecar_of, write_manifest
+from swise_engines.engine_manifest import EngineManifest, write_manifest
 from swise_engines.engine_runner import EngineRunner
 from swise_engines.profiles import Profile
 from swise_export.drift import check_gate, measure_drift
+from swise_export.manifest import manifest_path
 from swise_export.onnx_runner import OnnxRunner
 
 
@@ -96,7 +97,7 @@ def judge(
         check_gate(drift, max_drift_db)
     except QualityGateError:
         built.path.unlink(missing_ok=True)
-        sidecar_of(built.path).unlink(missing_ok=True)
+        manifest_path(built.path).unlink(missing_ok=True)
         raise
     document = {"reference": reference.name, **asdict(drift)}
     return _with_drift(built, built.manifest.with_drift(document))

@@ -9,11 +9,12 @@ import pytest
 from swise_deploy.errors import BackendMissingError, BuildError, InputError
 from swise_engines.admission import accepts_version, admit_device, admit_file, admit_version
 from swise_engines.cuda import Device
-from swise_engines.engine_manifest import read_manifest, sidecar_of
+from swise_engines.engine_manifest import read_manifest
 from swise_engines.engine_runner import EngineRunner
 from swise_engines.loaded_engine import LoadedEngine
 from swise_engines.read_back import check_validity
 from swise_engines.tensorrt_api import Messages, load_tensorrt
+from swise_export.manifest import manifest_path
 
 
 def device(sm: str) -> Device:
@@ -51,7 +52,7 @@ def test_a_longer_engine_is_refused(engine):
 
 
 def test_without_manifest_only_trust_admits(engine):
-    sidecar_of(engine).unlink()
+    manifest_path(engine).unlink()
     with pytest.raises(InputError, match=r"has no manifest.*trust=True"):
         admit_file(engine)
     assert admit_file(engine, trust=True) is None
@@ -69,14 +70,14 @@ def test_no_engine_at_all_names_the_command(tmp_path):
 
 
 def test_a_manifest_of_something_else_is_refused(engine):
-    sidecar_of(engine).write_text('{"kind": "onnx", "schema_version": 1}')
+    manifest_path(engine).write_text('{"kind": "onnx", "schema_version": 1}')
     with pytest.raises(InputError, match="no engine manifest"):
         admit_file(engine)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"text"'])
 def test_a_manifest_that_is_no_object_is_refused(engine, text):
-    sidecar_of(engine).write_text(text)
+    manifest_path(engine).write_text(text)
     with pytest.raises(InputError, match="manifest"):
         admit_file(engine)
 
@@ -86,14 +87,14 @@ def test_a_manifest_that_is_no_object_is_refused(engine, text):
     [{"schema_version": 99}, {"surprise": 1}, {"profiles": [[1, 2]]}, {"profiles": []}],
 )
 def test_a_manifest_with_other_contents_is_refused(engine, change):
-    path = sidecar_of(engine)
+    path = manifest_path(engine)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=r"schema_version|surprise|damaged|profiles"):
         admit_file(engine)
 
 
 def test_a_manifest_lacking_a_key_is_refused(engine):
-    path = sidecar_of(engine)
+    path = manifest_path(engine)
     document = json.loads(path.read_text())
     del document["sms"]
     path.write_text(json.dumps(document))

@@ -15,13 +15,13 @@ from swise_engines.build_cache import BuildCache, cache_key
 from swise_engines.builder_config import CompileOptions, create_config
 from swise_engines.building import build_engine
 from swise_engines.cuda import Device, GpuAtHand
-from swise_engines.engine_manifest import sidecar_of
 from swise_engines.planning import BuildOptions, choose_backend, plan_build
 from swise_engines.profiles import Extent, Profile
 from swise_engines.progress import BuildProgress
 from swise_engines.source_onnx import read_source
 from swise_engines.targets import find_target
 from swise_engines.tensorrt_api import Messages, create_builder, load_tensorrt
+from swise_export.manifest import manifest_path
 
 NO_GPU = GpuAtHand(None, "this test runs without one")
 SMALL = Profile(Extent(1, 8, 8), Extent(1, 16, 12), Extent(2, 32, 24))
@@ -195,7 +195,7 @@ def test_ctrl_c_stops_a_build_and_leaves_the_old_engine(rtx, make_onnx, tmp_path
     )
     assert done.returncode == 130, done.stderr
     assert out.read_bytes() == b"the old one"
-    assert not sidecar_of(out).exists()
+    assert not manifest_path(out).exists()
     assert not list((tmp_path / "cache").rglob("*.engine"))
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from swise_engines import build_run, cli_build
 from swise_engines.cuda import GpuAtHand
-from swise_engines.engine_manifest import sidecar_of
 from swise_engines.targets import load_targets
+from swise_export.manifest import manifest_path
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,7 @@ def test_the_report_says_what_was_built_for_what(make_onnx, options, capsys, tmp
     assert "100.0%" in printed.out
     assert "building out.engine" in printed.err
     assert (tmp_path / "out.engine").exists()
-    assert sidecar_of(tmp_path / "out.engine").exists()
+    assert manifest_path(tmp_path / "out.engine").exists()
 
 
 def test_json_is_the_manifest_and_nothing_else_on_stdout(make_onnx, options, capsys):
@@ -136,7 +136,7 @@ def test_two_at_once_build_once(rtx, make_onnx, tmp_path):
     assert said.count("the cache has this engine") == 1
     first, second = (tmp_path / f"{name}.engine" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
-    assert sidecar_of(first).read_bytes() == sidecar_of(second).read_bytes()
+    assert manifest_path(first).read_bytes() == manifest_path(second).read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])

@@ -4,12 +4,8 @@ from pathlib import Path
 import pytest
 
 from swise_deploy.errors import InputError
-from swise_engines.engine_manifest import (
-    manifest_from_dict,
-    read_manifest,
-    sidecar_of,
-    write_manifest,
-)
+from swise_engines.engine_manifest import manifest_from_dict, read_manifest, write_manifest
+from swise_export.manifest import manifest_path
 
 
 def test_a_manifest_survives_json(engine):
@@ -45,4 +41,4 @@ def test_drift_is_added_without_touching_the_rest(engine):
 def test_an_engine_without_profiles_or_scale_is_none(engine):
     document = read_manifest(engine).to_dict()
     with pytest.raises(InputError, match="scale 0"):
-        manifest_from_dict({**document, "scale": 0}, sidecar_of(engine))
+        manifest_from_dict({**document, "scale": 0}, manifest_path(engine))

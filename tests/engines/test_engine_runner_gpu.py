@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from swise_deploy.errors import InputError
-from swise_engines.engine_manifest import read_manifest, sidecar_of
+from swise_engines.engine_manifest import read_manifest
 from swise_engines.engine_runner import EngineRunner
 from swise_engines.profiles import Extent, Profile
+from swise_export.manifest import manifest_path
 
 pytestmark = pytest.mark.gpu
 
@@ -150,7 +151,7 @@ def test_opening_and_closing_leaks_nothing(built, cuda):
 def test_a_trusted_engine_without_manifest_tells_its_own_facts(built, tmp_path):
     path = tmp_path / "bare.engine"
     path.write_bytes(built.read_bytes())
-    assert not sidecar_of(path).exists()
+    assert not manifest_path(path).exists()
     with EngineRunner(path, trust=True, backend=read_manifest(built).backend) as active:
         assert (active.scale, active.io) == (2, "float")
         lr = picture(16, 16)

@@ -8,9 +8,10 @@ import pytest
 
 from swise_deploy.errors import BackendMissingError, InputError, QualityGateError
 from swise_engines.cuda import Device, GpuAtHand
-from swise_engines.engine_manifest import read_manifest, sidecar_of
+from swise_engines.engine_manifest import read_manifest
 from swise_engines.profiles import Extent, Profile, profile_from_sizes
 from swise_engines.verification import judge, pairs_that_fit, reason_not_to_run, verify_built
+from swise_export.manifest import manifest_path
 from swise_export.onnx_runner import OnnxRunner
 
 RANGE = Profile(Extent(1, 8, 8), Extent(1, 16, 12), Extent(1, 32, 24))
@@ -64,7 +65,7 @@ def test_an_engine_that_loses_too_much_is_not_left_behind(built, make_onnx):
     ):
         judge(built, coarse, full, pairs, max_drift_db=-5.0)
     assert not built.path.exists()
-    assert not sidecar_of(built.path).exists()
+    assert not manifest_path(built.path).exists()
 
 
 @pytest.mark.parametrize(("artefact", "reference"), [("uint8",) * 2, ("float", "uint8")])
