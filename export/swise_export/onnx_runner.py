@@ -36,7 +36,8 @@ class OnnxRunner(RunnerContext):
 
     Args:
         path: The file; one that this project did not make works if it takes and gives (N, 3, H, W)
-        float32. provider: A key of PROVIDERS. Nothing else is fallen back to silently.
+            float32.
+        provider: A key of PROVIDERS. Nothing else is fallen back to silently.
         threads: Threads within one operation; None leaves it to ONNX Runtime.
         as_device: Compute as an edge device does, for measuring quality: round to half precision
             wherever the file says fp16, where ONNX Runtime's CPU would compute in fp32, and add
