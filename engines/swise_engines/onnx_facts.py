@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 
 from swise_export.counting import picture_input, picture_layout, read_onnx
-from swise_export.manifest import facts_of_onnx
+from swise_export.manifest import facts_of_onnx, scale_from_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ def read_facts(path: Path) -> OnnxFacts:
     """Read the facts of an ONNX file.
 
     Raises:
-        InputError: The file is missing or is no whole ONNX file with one picture input.
+        InputError: The file is missing, is no whole ONNX file with one picture input, or states a
+            scale that is none.
     """
     model = read_onnx(path)
     facts = facts_of_onnx(model)
@@ -38,12 +39,7 @@ def read_facts(path: Path) -> OnnxFacts:
     batch, *sides = _fixed_dims(picture)
     height, width = sides[:2] if picture_layout(picture) == "nhwc" else sides[1:]
     size = (width, height) if width and height else None
-    return OnnxFacts(
-        facts.get("model", ""),
-        int(facts.get("scale", "0")),
-        size,
-        batch or None,
-    )
+    return OnnxFacts(facts.get("model", ""), scale_from_facts(facts, path), size, batch or None)
 
 
 def _fixed_dims(picture: onnx.ValueInfoProto) -> list[int]:

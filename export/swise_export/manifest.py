@@ -186,11 +186,31 @@ def read_manifest(artifact: Path) -> Manifest:
 
 def facts_of_onnx(model: "onnx.ModelProto") -> dict[str, str]:
     """What an ONNX file of this project says of itself, by key; of another, what little it has."""
+    return facts_of_metadata({entry.key: entry.value for entry in model.metadata_props})
+
+
+def facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The part of an ONNX file's metadata that this project wrote, by key."""
     return {
-        entry.key.removeprefix(METADATA_PREFIX): entry.value
-        for entry in model.metadata_props
-        if entry.key.startswith(METADATA_PREFIX)
+        key.removeprefix(METADATA_PREFIX): value
+        for key, value in metadata.items()
+        if key.startswith(METADATA_PREFIX)
     }
+
+
+def scale_from_facts(facts: Mapping[str, str], path: Path) -> int:
+    """Output size over input size that an ONNX file states; 0 where it states none.
+
+    Raises:
+        InputError: What it states is no whole number.
+    """
+    stated = facts.get("scale", "0")
+    if not stated.isdecimal():
+        raise InputError(
+            f"{path} says that its scale is {stated!r}; expected a whole number from 1 up in its "
+            f"metadata {METADATA_PREFIX}scale"
+        )
+    return int(stated)
 
 
 def metadata_from_manifest(manifest: Manifest) -> dict[str, str]:

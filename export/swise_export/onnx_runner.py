@@ -12,10 +12,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from swise_deploy.console import choose
-from swise_deploy.errors import BackendMissingError, InputError
+from swise_deploy.errors import BackendMissingError, InputError, first_line
 from swise_deploy.runner import PictureIO, RunnerContext
 from swise_export.half_rounding import with_half_rounding
-from swise_export.manifest import METADATA_PREFIX
+from swise_export.manifest import facts_of_metadata, scale_from_facts
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +68,12 @@ class OnnxRunner(RunnerContext):
         if not path.is_file():
             raise InputError(f"no ONNX file at {path}. Check the path")
         self._session: ort.InferenceSession | None = self._open()
-        facts = self._session.get_modelmeta().custom_metadata_map
+        facts = facts_of_metadata(self._session.get_modelmeta().custom_metadata_map)
         self.io: PictureIO = self._picture_io()
         self.name = f"onnxruntime {ort.__version__} {self.provider}"
         if as_device:
             self.name += ", computing as a device"
-        scale = facts.get(f"{METADATA_PREFIX}scale")
-        self.scale = int(scale) if scale else self._measured_scale()
+        self.scale = scale_from_facts(facts, path) or self._measured_scale()
 
     def activate(self) -> None:
         """Load the file and let ONNX Runtime optimise it."""
@@ -90,7 +89,7 @@ class OnnxRunner(RunnerContext):
             expected = self._session.get_inputs()[0]
             raise InputError(
                 f"{self.path.name} cannot take a batch of shape {lr.shape}, {lr.dtype}; it expects "
-                f"{expected.shape}, {expected.type}: {str(error).splitlines()[0]}"
+                f"{expected.shape}, {expected.type}: {first_line(error)}"
             ) from error
         return cast("NDArray[np.generic]", sr)
 
@@ -114,7 +113,7 @@ class OnnxRunner(RunnerContext):
             session = ort.InferenceSession(source, options, providers=[provider])
         except Exception as error:  # ONNX Runtime has no base class of its own
             raise InputError(
-                f"ONNX Runtime cannot load {self.path}: {str(error).splitlines()[0]}. "
+                f"ONNX Runtime cannot load {self.path}: {first_line(error)}. "
                 "Expected a whole ONNX model"
             ) from error
         if self.provider not in session.get_providers():

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import NodeProto, TensorProto, helper, numpy_helper, save
+from onnx import NodeProto, TensorProto, helper, load, numpy_helper, save
 
 from swise_deploy.errors import BackendMissingError, InputError, SwiseError
+from swise_engines.onnx_facts import read_facts
 from swise_export.onnx_runner import OnnxRunner
 
 
@@ -47,6 +48,15 @@ def test_a_provider_that_does_not_start_is_no_silent_cpu(
         pytest.raises(BackendMissingError, match=r"could not start .* would run on CPU"),
     ):
         OnnxRunner(doubling, provider="cuda")
+
+
+def test_a_file_that_states_no_sensible_scale(doubling: Path) -> None:
+    model = load(doubling)
+    helper.set_model_props(model, {"swise.scale": "two"})
+    save(model, doubling)
+    for read in (OnnxRunner, read_facts):
+        with pytest.raises(InputError, match="says that its scale is 'two'; expected a whole"):
+            read(doubling)
 
 
 def _saved(path: Path, nodes: list[NodeProto], outputs: dict[str, list[str]]) -> Path:
