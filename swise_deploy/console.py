@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import errno
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from swise_deploy import __version__
 from swise_deploy.errors import InputError, SwiseError
@@ -20,6 +22,7 @@ from swise_deploy.errors import InputError, SwiseError
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _TERMINATED = 143  # 128 + SIGTERM
 _MANY_NAMES = 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -30,16 +33,20 @@ def run_command(command: Callable[[], int]) -> int:
     """Run a command; turn what the user can fix into one message and an exit code.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 the drift gate refused, 130
-    Ctrl-C, 143 SIGTERM.
+    Ctrl-C, 143 SIGTERM. Commands report nothing to anybody: ONNX Runtime's telemetry is off unless
+    the user's environment says otherwise.
     """
     if sys.stdout is None:  # closed by the shell: >&-
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
+        sys.stdout = _nowhere()
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime is loaded
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
     try:
         with _sigterm_as_interrupt():
-            return command()
+            code = command()
+            sys.stdout.flush()
+            return code
     except SwiseError as error:
         print_error(str(error))
         logging.getLogger(__name__).debug("%s", traceback.format_exc())
@@ -53,6 +60,16 @@ def run_command(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        sys.stdout = _nowhere()  # or Python would try once more at its end
+        print_error(f"cannot write the result to stdout: {error.strerror}")
+        return SwiseError.exit_code
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
@@ -63,20 +64,57 @@ def test_a_picture_too_large_for_the_memory_is_one_message(capsys):
     assert stderr.startswith("error: not enough memory: Unable to allocate 27.9 GiB")
 
 
+def _in_shell(code: str, redirection: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    rest = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    shell = f'{shlex.quote(sys.executable)} -c "$CODE" {redirection}'
+    return subprocess.run(
+        ["/bin/sh", "-c", shell],
+        capture_output=True,
+        text=True,
+        env={**rest, "CODE": code},
+        check=False,
+        timeout=60,
+    )
+
+
+WRITING = """
+import sys
+from swise_deploy.console import run_command
+sys.exit(run_command(lambda: sys.stdout.write('result') and 0))
+"""
+
+
 def test_a_command_runs_where_stdout_is_closed():
-    code = (
-        "import sys\n"
-        "from swise_deploy.console import run_command\n"
-        "sys.exit(run_command(lambda: sys.stdout.write('result') and 0))"
-    )
-    shell = f'{sys.executable} -c "{code}" >&-'
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    started = time.monotonic()
-    done = subprocess.run(
-        ["/bin/sh", "-c", shell], capture_output=True, text=True, env=env, check=False
-    )
+    done = _in_shell(WRITING, ">&-")
     assert (done.returncode, done.stderr) == (0, "")
-    assert time.monotonic() - started < 20
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_result_without_room_on_stdout_is_one_message():
+    done = _in_shell(WRITING, ">/dev/full")
+    message = "error: cannot write the result to stdout: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, message)
+
+
+TELEMETRY = """
+import sys
+from swise_deploy.console import run_command
+
+def command():
+    import onnxruntime, os
+    print(os.environ["ORT_DISABLE_TELEMETRY"])
+    return 0
+
+sys.exit(run_command(command))
+"""
+
+
+@pytest.mark.parametrize(("asked", "kept"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
+def test_onnxruntime_reports_to_nobody_unless_the_user_wants_it(asked, kept, tmp_path):
+    done = _in_shell(TELEMETRY, "", XDG_CACHE_HOME=str(tmp_path), **asked)
+    assert (done.returncode, done.stdout) == (0, f"{kept}\n"), done.stderr
+    if not asked:
+        assert list(tmp_path.iterdir()) == []  # it keeps an identity of the device there
 
 
 def test_numbers_below_the_least_are_refused_with_it():
