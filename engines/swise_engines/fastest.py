@@ -83,7 +83,8 @@ def choose_fastest(
     choice = _kept_choice(kept, candidates)
     if choice is None:
         logger.info(
-            "measuring once, for up to a minute, which is fastest here (--runner decides without): %s",
+            "measuring once, for up to a minute, which is fastest here "
+            "(--runner decides without): %s",
             ", ".join(candidate.label for candidate in candidates),
         )
         choice = measure_fastest(candidates)
