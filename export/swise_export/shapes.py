@@ -5,6 +5,7 @@ ONNX's own inference stops at some of that arithmetic, so here it is computed: n
 follow from the operator's schema, and what is small and known is evaluated.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ from onnx import helper, numpy_helper, shape_inference
 from onnx.inliner import inline_local_functions
 
 from swise_deploy.errors import first_line
+
+logger = logging.getLogger(__name__)
 
 # Larger constants are weights: their shape matters here, their values do not.
 MAX_EVALUATED_ELEMENTS = 4096
@@ -196,8 +199,12 @@ def _is_evaluable(node: onnx.NodeProto, used: Sequence[str], state: _State) -> b
 def _evaluate(node: onnx.NodeProto, used: Sequence[str], state: _State) -> None:
     from onnx.reference import ReferenceEvaluator
 
-    evaluator = ReferenceEvaluator(node, opsets=state.opsets)
-    outputs = evaluator.run(None, {name: state.data[name] for name in used})
+    try:
+        evaluator = ReferenceEvaluator(node, opsets=state.opsets)
+        outputs = evaluator.run(None, {name: state.data[name] for name in used})
+    except Exception as error:  # noqa: BLE001  # its operators have no error of their own
+        logger.debug("%s is not evaluated: %s", _label(node), first_line(error))
+        return
     for name, output in zip(node.output, outputs, strict=False):
         _store_value(name, np.asarray(output), state)
 

@@ -109,3 +109,18 @@ def test_bytes_follow_from_the_element_type(
     dtype: int, shape: tuple[int, ...], size_bytes: int
 ) -> None:
     assert ValueType(dtype, shape).size_bytes == size_bytes
+
+
+def test_what_cannot_be_evaluated_keeps_its_shape() -> None:
+    """Six elements do not go into four; ONNX's rule for the shape does not look."""
+    model = _model(
+        [
+            helper.make_node("Reshape", ["six", "four"], ["sizes"]),
+            helper.make_node("Resize", ["x", "", "", "sizes"], ["y"]),
+        ],
+        {"six": np.ones(6, np.int64), "four": np.array([4], np.int64)},
+    )
+    shaped = shape_graph(model, {"x": (1, 3, 4, 4)})
+    assert shaped.types["sizes"].shape == (4,)
+    assert "y" not in shaped.types
+    assert any("depends on data" in reason for reason in shaped.unknown.values())
