@@ -12,7 +12,7 @@ from rich.console import Console
 
 from swise_bench.automatic import resolve_auto
 from swise_bench.benchmark import Settings, run_benchmark
-from swise_bench.gate import compare_documents, describe_changes
+from swise_bench.gate import compare_documents, describe_changes, differing_conditions
 from swise_bench.input_sizes import choose_lr_sizes
 from swise_bench.peaks import measure_peaks
 from swise_bench.prediction import (
@@ -107,6 +107,11 @@ def run_subjects(options: argparse.Namespace) -> int:
     _print(document, tables, as_json=options.json)
     if baseline is not None:
         max_regress = _MAX_REGRESS if options.max_regress is None else options.max_regress
+        for name, (before, now) in differing_conditions(baseline, document).items():
+            progress(
+                f"warning: {options.baseline} was measured with {name} {before!r}, this run with "
+                f"{now!r}: a change may come from that"
+            )
         changes = compare_documents(baseline, document, max_regress=max_regress)
         progress(describe_changes(changes, max_regress=max_regress))
         slower = [change.what for change in changes if change.is_regression]

@@ -12,6 +12,8 @@ from typing import Any
 
 from swise_deploy.errors import InputError
 
+_CONDITIONS = ("device", "cpu", "num_cpus", "power_mode", "threads")
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -91,6 +93,17 @@ def _change(
         least,
         least > max_regress,
     )
+
+
+def differing_conditions(
+    baseline: Mapping[str, Any], current: Mapping[str, Any]
+) -> dict[str, tuple[object, object]]:
+    """What differs in the machine or its setting, then and now, by name.
+
+    Between such runs even ratios change without a change of the code.
+    """
+    before, now = ({**document["host"], **document} for document in (baseline, current))
+    return {name: (before[name], now[name]) for name in _CONDITIONS if before[name] != now[name]}
 
 
 def describe_changes(changes: Sequence[Change], *, max_regress: float) -> str:

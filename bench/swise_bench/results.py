@@ -310,7 +310,7 @@ def read_document(path: Path) -> dict[str, object]:
     """
     advice = "Give a file that `swise-bench --output` wrote"
     document = read_json(path, what="the results", advice=advice)
-    if not {"subjects", "ratios"} <= document.keys():
+    if not {"subjects", "ratios", "host", "threads"} <= document.keys():
         raise InputError(f"{path} is no result of swise-bench. {advice}")
     found = document.get("schema_version")
     if found != SCHEMA_VERSION:

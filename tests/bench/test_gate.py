@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from swise_bench.gate import compare_documents
+from swise_bench.gate import compare_documents, differing_conditions
 from swise_bench.results import read_document
 from swise_deploy.errors import InputError
 
@@ -79,3 +79,11 @@ def test_a_baseline_of_another_kind_is_refused(text: str, tmp_path: Path) -> Non
     path.write_text(text)
     with pytest.raises(InputError, match=r"old\.json"):
         read_document(path)
+
+
+def test_another_machine_or_setting_is_named() -> None:
+    host = {"device": "", "cpu": "EPYC", "num_cpus": 2, "power_mode": "", "python": "3.11"}
+    baseline = {"host": host, "threads": 2}
+    current = {"host": {**host, "cpu": "Xeon", "python": "3.12"}, "threads": 4}
+    assert differing_conditions(baseline, baseline) == {}
+    assert differing_conditions(baseline, current) == {"cpu": ("EPYC", "Xeon"), "threads": (2, 4)}
