@@ -96,6 +96,30 @@ class StepResult:
     gradient_norm: Tensor
 
 
+class _FromLevels(nn.Module):
+    """A network that takes 8-bit pictures, (N, H, W, 3) uint8.
+
+    Fabric rounds what comes in as float to the format it trains in; bf16 moves a picture by up to
+    half a level of 255.
+    """
+
+    def __init__(self, network: nn.Module, *, channels_last: bool) -> None:
+        super().__init__()
+        self.network = network
+        self._channels_last = channels_last
+
+    def forward(self, levels: Tensor) -> Tensor:
+        sr: Tensor = self.network(_pictures(levels, channels_last=self._channels_last))
+        return sr
+
+
+def _pictures(levels: Tensor, *, channels_last: bool) -> Tensor:
+    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in [0, 1]."""
+    nchw = (levels.to(torch.float32) / 255).permute(0, 3, 1, 2)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return nchw.contiguous(memory_format=layout)
+
+
 class Trainer:
     """A network, its optimiser and its average, set up on this process's device.
 
@@ -114,6 +138,7 @@ class Trainer:
         whole: nn.Module = network
         if config.compile:
             whole = cast("nn.Module", torch.compile(network))
+        whole = _FromLevels(whole, channels_last=config.channels_last)
         self._model, self._stepper = fabric.setup(whole, self._optimizer)
         self.average = WeightAverage(network, config.ema_decay)
 
@@ -123,7 +148,7 @@ class Trainer:
         torch.manual_seed((self._config.seed << 32) + step * 1009 + self._fabric.global_rank)
         rate = learning_rate_at(self._config, step)
         set_learning_rate(self._optimizer, rate)
-        lr = self._tensor(batch.lr)
+        lr = self._levels(batch.lr)
         loss = F.l1_loss(self._model(lr), self._target(batch, lr))
         self._stepper.zero_grad(set_to_none=True)
         self._fabric.backward(loss)
@@ -138,18 +163,15 @@ class Trainer:
         return StepResult(loss.detach(), norm.detach())
 
     def _target(self, batch: Batch, lr: Tensor) -> Tensor:
+        channels_last = self._config.channels_last
         if self._teacher is None:
-            return self._tensor(batch.hr)
+            return _pictures(self._levels(batch.hr), channels_last=channels_last)
         with torch.no_grad():
-            target: Tensor = self._teacher(lr)
+            target: Tensor = self._teacher(_pictures(lr, channels_last=channels_last))
         return target
 
-    def _tensor(self, pictures: NDArray[np.uint8]) -> Tensor:
-        levels = torch.from_numpy(pictures).to(self._fabric.device, non_blocking=True)
-        nhwc = levels.to(torch.float32) / 255
-        nchw = nhwc.permute(0, 3, 1, 2)
-        layout = torch.channels_last if self._config.channels_last else torch.contiguous_format
-        return nchw.contiguous(memory_format=layout)
+    def _levels(self, pictures: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(pictures).to(self._fabric.device, non_blocking=True)
 
     def snapshot(
         self, *, step: int, data_key: str, best_psnr_y_db: float | None, trained_s: float

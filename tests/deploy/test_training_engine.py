@@ -1,0 +1,57 @@
+"""What a step gives to the network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("lightning_fabric")
+
+from swise_deploy.training.batches import Batch
+from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.engine import Trainer, launch_fabric
+from swise_deploy.training.form import TrainedForm
+
+
+class Watched(nn.Module):
+    """Doubles pictures, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+        self.lr = torch.empty(0)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        self.lr = lr.detach()
+        return self.gain * nn.functional.interpolate(lr, scale_factor=2)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_half_precision_leaves_the_pictures_as_they_are(
+    tmp_path: Path, channels_last: bool
+) -> None:
+    config = TrainConfig(
+        data=tmp_path,
+        out=tmp_path,
+        batch_size=2,
+        optimizer="adam",
+        accelerator="cpu",
+        channels_last=channels_last,
+    )
+    network = Watched()
+    trainer = Trainer(
+        launch_fabric(config, "bf16"), config, TrainedForm(network, plain=lambda trained: trained)
+    )
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    lr = np.concatenate([levels, 255 - levels]).repeat(3, axis=3)
+    hr = lr.repeat(2, axis=1).repeat(2, axis=2)
+    result = trainer.train_step(Batch(lr, hr), 0)
+    expected = torch.from_numpy(lr).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(network.lr, expected, rtol=0, atol=0, check_stride=False)
+    assert network.lr.is_contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
+    # Doubled as HR is: nothing to learn.
+    assert float(result.loss) == 0
