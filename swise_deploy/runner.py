@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from swise_deploy.errors import SwiseError
 from swise_deploy.images import RgbImage
 
 PictureIO = Literal["float", "uint8"]
@@ -82,10 +83,30 @@ class RunnerContext(ABC):
 
 
 def upscale(runner: Runner, image: RgbImage) -> RgbImage:
-    """Upscale one picture: (H, W, 3) uint8 to (H*scale, W*scale, 3) uint8."""
+    """Upscale one picture: (H, W, 3) uint8 to (H*scale, W*scale, 3) uint8.
+
+    Raises:
+        SwiseError: The network gives pixels that are no finite numbers.
+    """
     if runner.io == "uint8":
         return np.asarray(runner.infer(image[None])[0], np.uint8)
-    return image_from_float(runner.infer(float_from_image(image)))
+    sr = runner.infer(float_from_image(image))
+    refuse_no_numbers(sr, runner.name)
+    return image_from_float(sr)
+
+
+def refuse_no_numbers(sr: NDArray[np.generic], name: str) -> None:
+    """Refuse what would be written as a black picture.
+
+    Raises:
+        SwiseError: There are NaN or infinities; the message names what ran.
+    """
+    if not np.isfinite(sr).all():
+        raise SwiseError(
+            f"the network gives pixels that are no finite numbers, in {name}: its weights are "
+            "broken, or something overflows in half precision. Export it with swise-export, which "
+            "checks both"
+        )
 
 
 def float_from_image(image: RgbImage) -> NDArray[np.float32]:

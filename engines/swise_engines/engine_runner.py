@@ -16,6 +16,7 @@ from swise_engines.loaded_engine import LoadedEngine
 from swise_engines.profiles import Extent, choose_profile, extent_of_shape
 from swise_engines.targets import Backend
 from swise_engines.tensorrt_api import Api
+from swise_export.manifest import manifest_path
 
 
 class EngineRunner(RunnerContext):
@@ -72,9 +73,7 @@ class EngineRunner(RunnerContext):
             return self._loaded.facts.scale
         manifest = read_manifest(self.path)
         if manifest is None:
-            raise InputError(
-                f"{self.path} has no manifest, so its scale is known once it is active"
-            )
+            raise _no_manifest(self.path, "scale")
         return manifest.scale
 
     @property
@@ -88,7 +87,7 @@ class EngineRunner(RunnerContext):
             return self._loaded.facts.io
         manifest = read_manifest(self.path)
         if manifest is None:
-            raise InputError(f"{self.path} has no manifest, so its io is known once it is active")
+            raise _no_manifest(self.path, "io")
         return manifest.io
 
     @property
@@ -223,3 +222,11 @@ class _Run:
             self._timer.release()
             self._context = None
             self._stream.release()
+
+
+def _no_manifest(engine: Path, fact: str) -> InputError:
+    return InputError(
+        f"{engine} has no manifest ({manifest_path(engine).name} beside it), which states its "
+        f"{fact}. Copy that file too, build it again with swise-build, or, to trust it all the "
+        "same, activate EngineRunner(path, trust=True) first"
+    )

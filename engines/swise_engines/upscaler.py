@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from swise_deploy.closing import Closing
 from swise_deploy.errors import InputError
-from swise_deploy.runner import Runner
+from swise_deploy.runner import Runner, refuse_no_numbers
 from swise_engines.candidates import RunnerName
 from swise_engines.sources import FindOverlap, open_source
 from swise_engines.tiling import (
@@ -229,6 +229,7 @@ class Upscaler(Closing):
         start = time.perf_counter()
         if self._runner.io == "float":
             sr = np.asarray(self._runner.infer(np.ascontiguousarray(batch)), np.float32)
+            refuse_no_numbers(sr, self.name)
         else:
             levels = np.rint(batch.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8)
             upscaled = np.asarray(self._runner.infer(np.ascontiguousarray(levels)))

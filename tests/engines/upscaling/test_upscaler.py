@@ -5,12 +5,14 @@ import numpy as np
 import onnx
 import pytest
 
-from swise_deploy.errors import InputError
+from swise_deploy.errors import InputError, SwiseError
+from swise_deploy.runner import upscale as runner_upscale
 from swise_engines.engine_runner import EngineRunner
 from swise_engines.profiles import Extent, Profile
 from swise_engines.sources import _probe_sizes, limits_of_profiles, open_source
 from swise_engines.tiling import TileLimits
 from swise_engines.upscaler import Upscaler
+from swise_export.onnx_runner import OnnxRunner
 
 
 def noise(shape, dtype=np.uint8, seed=0):
@@ -104,6 +106,25 @@ def test_what_is_no_picture_is_refused(small_network, image, message):
         upscaler(image)
 
 
+def test_pixels_that_are_no_numbers_are_an_error_and_no_black_picture(small_network):
+    """The square root of x - 1: a number for white alone."""
+    path = small_network(radius=0)
+    model = onnx.load(path)
+    model.graph.node[-1].output[0] = "picture"
+    model.graph.node.append(onnx.helper.make_node("Sub", ["picture", "one"], ["below"]))
+    model.graph.node.append(onnx.helper.make_node("Sqrt", ["below"], ["sr"]))
+    onnx.save(model, path)
+    white = np.full((8, 6, 3), 255, np.uint8)
+    with Upscaler.open(path, runner="onnxruntime") as upscale:
+        assert (upscale(white) == 0).all()
+        with pytest.raises(
+            SwiseError, match=r"gives pixels that are no finite numbers.*swise-export"
+        ):
+            upscale(white - 1)
+    with OnnxRunner(path) as runner, pytest.raises(SwiseError, match="no finite numbers"):
+        runner_upscale(runner, white - 1)
+
+
 def test_calls_from_many_threads_give_what_one_thread_gives(small_network):
     images = [noise((30 + i, 40, 3), seed=i) for i in range(8)]
     with Upscaler.open(small_network(), tile=32) as upscaler:
@@ -189,5 +210,5 @@ def test_an_engine_in_tiles_repeats_every_pixel(build_here, make_onnx):
 
 def test_an_engine_without_its_manifest_is_refused(engine):
     engine.with_suffix(".json").unlink()
-    with pytest.raises(InputError, match="manifest"):
+    with pytest.raises(InputError, match=r"no manifest .*\.json.*build it again with swise-build"):
         open_source(engine)
