@@ -42,6 +42,8 @@ _KEPT_VALUES = 1 << 16
 _MOMENT_POSITIONS = 4096
 _HISTOGRAM_BINS = 256
 _CANDIDATES = 40
+# What kept results depend on besides the content; the last number is raised with the code.
+_CHOICES = (_PERCENTILE, _KEPT_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,8 @@ def calibrate(
         say: Takes lines of progress.
     """
     sha256 = hash_of_pictures(pairs)
-    digest = hashlib.sha256(f"{sha256} {rounding} 1".encode())
+    names = [layer.name for layer in layers]
+    digest = hashlib.sha256(f"{sha256} {rounding} {names} {_CHOICES}".encode())
     digest.update(model.SerializeToString(deterministic=True))
     kept = cache / f"{digest.hexdigest()}.npz" if cache is not None else None
     if kept is not None and kept.exists():

@@ -246,8 +246,11 @@ def calibrate_for_plan(
     crops, _ = split_pictures(pairs, scale)
     if hash_of_pictures(crops) != plan.pictures_sha256:
         say("the plan was made with other pictures: its weights are rounded on these")
+    # All layers, as the search does, whose calibration is then known.
+    known = find_layers(model)[0]
+    everything = (*known, *(layer for layer in layers if layer not in known))
     found: Calibration = calibrate(
-        model, find_layers(model)[0], crops, rounding=plan.rounding, cache=cache, say=say
+        model, everything, crops, rounding=plan.rounding, cache=cache, say=say
     )
     return found.weights
 

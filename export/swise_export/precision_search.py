@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from swise_deploy.errors import OutputError
 from swise_deploy.files import append_json_line, read_json_lines
 from swise_export.gating import Effect, GatedNetwork
 from swise_export.quantization import Layer
@@ -118,16 +117,8 @@ class Journal:
         return self._known[key]
 
     def _append(self, key: str, effect: Effect) -> None:
-        if self._path is None:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path is not None:
             append_json_line(self._path, [key, *astuple(effect)])
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self._path}: {error.strerror or error}. "
-                "Set XDG_CACHE_HOME to a folder that is writable and has room"
-            ) from error
 
 
 def _key(lowered: Collection[str]) -> str:

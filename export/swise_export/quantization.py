@@ -93,9 +93,11 @@ def scale_from_range(largest: float) -> float:
     """The step between two levels for values up to `largest`; a number that fp16 holds exactly.
 
     fp16 graphs store their scales in fp16. A scale chosen there loses nothing when it is stored.
+    Values beyond fp16's largest scale are clipped.
     """
-    smallest = float(np.finfo(np.float16).smallest_subnormal)
-    return max(float(np.float16(largest / LEVELS)), smallest)
+    half = np.finfo(np.float16)
+    step = min(largest / LEVELS, float(half.max))
+    return max(float(np.float16(step)), float(half.smallest_subnormal))
 
 
 def scales_of_weights(weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -40,9 +40,10 @@ def input_rows(
     top, left, bottom, right = settings.get("pads", [0, 0, 0, 0])
     padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
     down, across = settings.get("strides", [1, 1])
-    windows = np.lib.stride_tricks.sliding_window_view(
-        padded, tuple(settings["kernel_shape"]), axis=(2, 3)
-    )[:, :, ::down, ::across]
+    spread = settings.get("dilations", [1, 1])
+    reach = tuple((k - 1) * d + 1 for k, d in zip(settings["kernel_shape"], spread, strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
+    windows = windows[:, :, ::down, ::across, :: spread[0], :: spread[1]]
     batch, _, height, width = windows.shape[:4]
     chosen = _drawn(draw, batch * height * width, most)
     n, y, x = np.unravel_index(chosen, (batch, height, width))

@@ -12,7 +12,8 @@ from swise_deploy.models.checkpoint import LoadedNetwork
 from swise_deploy.protocol import Pair, pair_from_hr
 from swise_export.calibration import _ranges, calibrate, hash_of_pictures, textured_crops
 from swise_export.exporting import traced_form
-from swise_export.int8 import Int8Config, Int8Search, split_pictures
+from swise_export.int8 import Int8Config, Int8Search, calibrate_for_plan, split_pictures
+from swise_export.precision_plan import PlannedLayer, PrecisionPlan
 from swise_export.quantization import find_layers
 
 from .test_quantization import picture
@@ -128,6 +129,31 @@ def test_range_that_clips_what_the_other_half_shows_is_not_taken() -> None:
     }
     # Calibrated at night, everything brighter than 40 is lost from the bright picture.
     assert worst["percentile"] < -1 < worst["minmax"]
+
+
+def test_a_plan_may_hold_a_layer_too_small_for_the_search(network_x2: LoadedNetwork) -> None:
+    model = traced_form(network_x2)
+    searched = find_layers(model)[0]
+    small = next(layer for layer in find_layers(model, least_share=0)[0] if layer not in searched)
+    plan = PrecisionPlan(
+        model="swisenet",
+        scale=2,
+        form="deploy",
+        weights_sha256="0" * 64,
+        rest="fp16",
+        layers=(PlannedLayer(small.name, "int8", 1.0, small.mult_adds, 0.0, 0.0),),
+        mult_adds=1,
+        method="minmax",
+        rounding="moments",
+        num_pictures=1,
+        pictures_sha256="",
+        max_drift_db=0.1,
+        held_out_drift_db=0.0,
+        drift_by_step=(),
+    )
+    pairs = [picture(0), picture(1)]
+    weights = calibrate_for_plan(model, plan, pairs, scale=2, cache=None)
+    assert small.name in weights
 
 
 def test_one_picture_is_not_enough(network_x2: LoadedNetwork) -> None:

@@ -234,3 +234,9 @@ def test_fp16_switch_rounds_one_operation() -> None:
     rounded = run(gated, lr, **{"swise.switches": np.array([True, False])})
     expected = np.float32(np.float16(np.float32(1 + 2.0**-12) + np.float32(0.123)))
     np.testing.assert_array_equal(rounded, np.full_like(lr, expected))
+
+
+def test_scales_are_numbers_that_fp16_holds() -> None:
+    assert scale_from_range(127.0) == 1.0
+    assert scale_from_range(1e9) == 65504.0  # fp16's largest, not infinity
+    assert scale_from_range(0.0) == 2.0**-24

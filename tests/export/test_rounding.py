@@ -54,16 +54,24 @@ def test_outputs_change_less_than_with_nearest(groups: int) -> None:
     assert better < 0.9 * error(rounded_to_nearest(weights, 0).dequantised(0))
 
 
-def test_rows_are_what_a_convolution_multiplies() -> None:
+@pytest.mark.parametrize("dilations", [(1, 1), (2, 3)])
+def test_rows_are_what_a_convolution_multiplies(dilations: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 4, 7, 6)).astype(np.float32)
     weights = rng.standard_normal((6, 2, 3, 2)).astype(np.float32)
     node = helper.make_node(
-        "Conv", ["x", "w"], ["y"], kernel_shape=[3, 2], pads=[1, 0, 2, 1], strides=[2, 1], group=2
+        "Conv",
+        ["x", "w"],
+        ["y"],
+        kernel_shape=[3, 2],
+        pads=[1, 0, 2, 1],
+        strides=[2, 1],
+        dilations=dilations,
+        group=2,
     )
     padded = torch.nn.functional.pad(torch.from_numpy(x), (0, 1, 1, 2))
     expected = torch.nn.functional.conv2d(
-        padded, torch.from_numpy(weights), stride=(2, 1), groups=2
+        padded, torch.from_numpy(weights), stride=(2, 1), dilation=dilations, groups=2
     )
     by_group = weights.reshape(2, 3, -1)
     rows = input_rows(node, x, most=10_000)
