@@ -69,6 +69,20 @@ def test_what_costs_much_and_wins_nothing_is_left_out_of_any_budget() -> None:
     assert max(step.mult_adds_share for step in found.steps) == pytest.approx(0.87)
 
 
+class LuckyNetwork(AdditiveNetwork):
+    """What rounding costs, it wins by chance on these pictures."""
+
+    def effect(self, lowered: Collection[str]) -> Effect:
+        loss = super().effect(lowered).noise_db
+        return Effect(0.01, loss, loss)
+
+
+def test_what_chance_wins_pays_for_nothing() -> None:
+    found = placement(0.012, Journal(LuckyNetwork()))
+    assert {unit.name for unit in found.units} == {"big", "small"}
+    assert found.drift_db == 0.01
+
+
 def test_every_step_says_its_share_and_drift() -> None:
     steps = placement(0.012).steps
     assert steps == tuple(sorted(steps, key=lambda s: (s.mult_adds_share, s.drift_db)))
