@@ -14,6 +14,7 @@ import argparse
 import copy
 import dataclasses
 import itertools
+import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -44,6 +45,8 @@ WITH_SUM = "sum"
 # What SUM replaces, by any of the networks' names: `upsampler`, CARN's `upsample` and `exit`.
 HEAD = ("upsample*", "exit.*")
 HR_SIZE = (1280, 720)
+# A variant so far below the median would press the others onto a line.
+_OFF_THE_PICTURE_DB = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -250,15 +253,22 @@ def _draw(rows: list[Row], path: Path) -> None:
     figures = require("matplotlib.figure", extra="train", purpose="drawing the ablation")
     figure = figures.Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    for row in rows:
+    middle = statistics.median(row.val_psnr_y_db for row in rows)
+    shown = [row for row in rows if row.val_psnr_y_db > middle - _OFF_THE_PICTURE_DB]
+    for i, row in enumerate(sorted(shown, key=lambda row: row.mult_adds_g)):
         axes.scatter(row.mult_adds_g, row.val_psnr_y_db, color="tab:blue")
         axes.annotate(
             row.variant,
             (row.mult_adds_g, row.val_psnr_y_db),
             textcoords="offset points",
-            xytext=(5, 4),
+            xytext=(0, -12 if i % 2 else 6),
+            ha="center",
             fontsize=8,
         )
+    axes.margins(0.15)
+    below = [f"{r.variant}: {r.val_psnr_y_db:.2f} dB" for r in rows if r not in shown]
+    if below:
+        axes.set_title(f"below the picture: {', '.join(below)}", fontsize=8, loc="left")
     axes.set_xlabel("Mult-Adds at a 1280x720 output (G)")
     axes.set_ylabel("validation PSNR-Y (dB)")
     axes.grid(alpha=0.3)
