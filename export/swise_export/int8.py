@@ -118,25 +118,31 @@ class Int8Search:
             model, self.layers, crops, rounding=config.rounding, cache=config.cache, say=say
         )
         self.units = units_from_layers(self.layers)
-        self.method: RangeMethod = config.method or self._best_method(pairs)
-        ranges = self.calibration.ranges[self.method]
-        self._held_out = self._journal(ranges, held_out)
+        methods = RANGE_METHODS if config.method is None else (config.method,)
+        graphs = {method: self._gated(self.calibration.ranges[method]) for method in methods}
+        journals = {method: self._journal(graphs[method], held_out) for method in methods}
+        self.method: RangeMethod = config.method or self._best_method(pairs, journals)
+        self._held_out = journals[self.method]
         small = textured_crops(crops, size=_SENSITIVITY_CROP, per_picture=1, scale=scale)
-        sensitivity = self._journal(ranges, _spread(small, _SENSITIVITY_CROPS))
+        sensitivity = self._journal(graphs[self.method], _spread(small, _SENSITIVITY_CROPS))
         self._effects = measure_sensitivity(sensitivity, self.units, say=say)
 
-    def _journal(self, ranges: Mapping[str, float], pictures: Sequence[Pair]) -> Journal:
+    def _gated(self, ranges: Mapping[str, float]) -> onnx.ModelProto:
         quantised = int8_from_fp32(
             self._model, self.layers, ranges=ranges, weights=self.calibration.weights
         )
-        gated = gated_int8(self._model, quantised, self.layers)
+        return gated_int8(self._model, quantised, self.layers)
+
+    def _journal(self, gated: onnx.ModelProto, pictures: Sequence[Pair]) -> Journal:
         names = [layer.name for layer in self.layers]
         network = GatedNetwork(
             gated, names, pictures, scale=self._scale, threads=self._config.threads
         )
         return Journal(network, _journal_path(self._config.cache, gated, pictures))
 
-    def _best_method(self, pairs: Sequence[Pair]) -> RangeMethod:
+    def _best_method(
+        self, pairs: Sequence[Pair], journals: Mapping[RangeMethod, Journal]
+    ) -> RangeMethod:
         """The one that loses least on the picture that loses most, of either half of the pictures.
 
         Each half is calibrated on and the other one scored. A range that clips wins a little on
@@ -144,8 +150,7 @@ class Int8Search:
         of that the mean over a few pictures, scored one way around, tells nothing.
         """
         everything = [layer.name for layer in self.layers]
-        _, scored = split_pictures(pairs, self._scale)
-        crops, scored_by_other = split_pictures(pairs, self._scale, swapped=True)
+        crops, scored = split_pictures(pairs, self._scale, swapped=True)
         other = calibrate(
             self._model,
             self.layers,
@@ -156,12 +161,9 @@ class Int8Search:
         )
         worst = {}
         for method in RANGE_METHODS:
+            swapped = self._journal(self._gated(other.ranges[method]), scored)
             worst[method] = min(
-                self._journal(ranges[method], pictures).effect(everything).worst_db
-                for ranges, pictures in (
-                    (self.calibration.ranges, scored),
-                    (other.ranges, scored_by_other),
-                )
+                journal.effect(everything).worst_db for journal in (journals[method], swapped)
             )
             self._say(f"everything in INT8, ranges by {method}: {worst[method]:+.3f} dB at worst")
         return max(RANGE_METHODS, key=lambda method: worst[method])

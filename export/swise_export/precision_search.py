@@ -113,12 +113,9 @@ class Journal:
         if key not in self._known:
             effect = self._network.effect(lowered)
             self._known[key] = effect
-            self._append(key, effect)
+            if self._path is not None:
+                append_json_line(self._path, [key, *astuple(effect)])
         return self._known[key]
-
-    def _append(self, key: str, effect: Effect) -> None:
-        if self._path is not None:
-            append_json_line(self._path, [key, *astuple(effect)])
 
 
 def _key(lowered: Collection[str]) -> str:
