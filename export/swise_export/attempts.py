@@ -54,7 +54,7 @@ def find_attempts(
         network: What is exported.
         config: What is asked for.
         pairs: Pictures that the export is verified on.
-        calibration: Pictures for INT8; None for the shipped samples.
+        calibration: Pictures for INT8; None for those shipped for it.
         say: Takes lines of progress.
     """
     if config.precision == "int8":

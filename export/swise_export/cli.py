@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--calib",
         type=Path,
         metavar="DIR",
-        help="pictures to calibrate and place INT8 on (default: the shipped samples)",
+        help="pictures to calibrate and place INT8 on (default: the pictures shipped for it)",
     )
     int8.add_argument(
         "--calib-method",

@@ -83,7 +83,7 @@ def export_verified(
         path: NAME.onnx; NAME.json is written beside it.
         config: What to make.
         images: Ground-truth pictures; None for the shipped samples.
-        calibration: With INT8, pictures to calibrate and place it on; None for the shipped samples.
+        calibration: With INT8, pictures to calibrate and place it on; None for those shipped.
         say: Takes a line about each step as it begins.
 
     Raises:
