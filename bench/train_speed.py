@@ -16,18 +16,28 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from swise_deploy.console import progress, run_command
 from swise_deploy.timing import ratio, time_calls
-from swise_deploy.training.batches import BatchStream, CropSource, crop_source, draw_batch
+from swise_deploy.training.batches import (
+    Batch,
+    BatchStream,
+    CropSource,
+    crop_source,
+    cut_crops,
+    draw_crops,
+)
 from swise_deploy.training.config import (
     TrainConfig,
     config_from_layers,
     recipe_text,
     settings_from_toml,
 )
+from swise_deploy.training.device_pictures import DevicePictures, fits
 from swise_deploy.training.engine import Trainer, build_network, launch_fabric
 from swise_deploy.training.form import as_it_is
 from swise_deploy.training.picture_cache import open_pairs
@@ -67,6 +77,8 @@ def _run(options: argparse.Namespace) -> int:
         variants["swise-train --no-channels-last"] = dataclasses.replace(
             config, channels_last=False
         )
+    if config.cuda_graph:
+        variants["swise-train --no-cuda-graph"] = dataclasses.replace(config, cuda_graph=False)
     if options.compile:
         variants["swise-train --compile"] = dataclasses.replace(config, compile=True)
     calls = {PLAIN: _plain_step(config, source)}
@@ -132,7 +144,7 @@ def _plain_step(config: TrainConfig, source: CropSource) -> Callable[[], object]
     steps = iter(range(2**62))
 
     def step() -> float:
-        batch = draw_batch(source, seed=config.seed, step=next(steps), batch_size=config.batch_size)
+        batch = cut_crops(source, _crops(config, source, next(steps)))
         lr, hr = (
             torch.from_numpy(picture).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
             for picture in (batch.lr, batch.hr)
@@ -146,17 +158,23 @@ def _plain_step(config: TrainConfig, source: CropSource) -> Callable[[], object]
     return step
 
 
+def _crops(config: TrainConfig, source: CropSource, step: int) -> NDArray[np.int64]:
+    return draw_crops(source, seed=config.seed, step=step, batch_size=config.batch_size)
+
+
 def _swise_step(config: TrainConfig, source: CropSource) -> Callable[[], object]:
     precision, _ = resolve_precision(config.precision, config.accelerator)
     fabric = launch_fabric(config, precision)
-    trainer = Trainer(fabric, config, as_it_is(build_network(config)[0], config))
-    stream = BatchStream(
-        source,
-        seed=config.seed,
-        first_step=0,
-        batch_size=config.batch_size,
-        workers=config.workers,
-    )
+    pictures = None
+    if fits(source.pairs, fabric.device):
+        pictures = DevicePictures(source.pairs, config.patch_size, fabric.device)
+    trainer = Trainer(fabric, config, as_it_is(build_network(config)[0], config), pictures)
+
+    def prepare(step: int) -> Batch | NDArray[np.int64]:
+        crops = _crops(config, source, step)
+        return crops if pictures is not None else cut_crops(source, crops)
+
+    stream = BatchStream(prepare, first_step=0, workers=config.workers)
     steps = iter(range(2**62))
 
     def step() -> float:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from swise_deploy.console import choose
 from swise_deploy.models.registry import Recognised, Upsampler
+from swise_deploy.models.resizing import bicubic_to
 
 Branch = Literal["magnify", "equal", "reduce"]
 BRANCHES: tuple[Branch, ...] = get_args(Branch)
@@ -245,7 +246,10 @@ class ReduceBranch(_SumBranch):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, c, H, W) to (N, out, H*scale, W*scale); odd H or W is padded, then cropped."""
         height, width = x.shape[2:]
-        y = F.pad(F.relu(self.conv(x)), (0, width % 2, 0, height % 2), mode="replicate")
+        y = F.relu(self.conv(x))
+        # The last row and column again if they are odd. torch.compile cannot train F.pad's own way.
+        y = torch.cat([y, y[:, :, height - height % 2 :]], dim=2)
+        y = torch.cat([y, y[..., width - width % 2 :]], dim=3)
         down = F.pixel_unshuffle(y, 2)
         up = bicubic_resize(down, 2 * self.scale)
         sr: Tensor = self.tail(up[:, :, : height * self.scale, : width * self.scale])
@@ -279,11 +283,6 @@ def global_average(x: Tensor) -> Tensor:
 def bicubic_resize(x: Tensor, scale: int) -> Tensor:
     """Upscale (N, C, H, W) by an integer, bicubic as in torch: a = -0.75, no antialiasing."""
     return bicubic_to(x, x.shape[2] * scale, x.shape[3] * scale)
-
-
-def bicubic_to(x: Tensor, height: int, width: int) -> Tensor:
-    """Resize (N, C, H, W) to (N, C, height, width), bicubic as in torch."""
-    return F.interpolate(x, size=(height, width), mode="bicubic", align_corners=False)
 
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:

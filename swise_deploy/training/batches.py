@@ -6,16 +6,19 @@ a restart, and with two processes, each of which takes its part of the batch, as
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError
-from swise_deploy.images import RgbImage
 from swise_deploy.training.picture_cache import PicturePairs
+
+BatchData = TypeVar("BatchData")
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,53 +79,55 @@ def crop_source(pairs: PicturePairs, patch_size: int, *, without: Sequence[int] 
     return CropSource(pairs, indices, weights / weights.sum(), patch_size, too_small)
 
 
-def draw_batch(
+def draw_crops(
     source: CropSource, *, seed: int, step: int, batch_size: int, part: int = 0, num_parts: int = 1
-) -> Batch:
-    """Cut the crops of one step, flipped and rotated at random.
+) -> NDArray[np.int64]:
+    """Choose the crops of one step.
 
     Args:
         source: Where crops come from.
         seed: Of the run.
         step: From 0.
         batch_size: Crops over all parts together.
-        part: Which part of the batch to cut; the process number.
+        part: Which part of the batch to choose; the process number.
         num_parts: How many parts there are; they divide `batch_size`.
+
+    Returns:
+        (N, 4), one row a crop: index of the picture; top and left in LR pixels; orientation.
     """
     rng = np.random.default_rng((seed, step))
     positions = rng.choice(len(source.indices), size=batch_size, p=source.chances)
     fractions = rng.random((batch_size, 2))
     orientations = rng.integers(8, size=batch_size)
     size = batch_size // num_parts
-    mine = range(part * size, (part + 1) * size)
-    crops = [
-        _crop(source, source.indices[positions[i]], fractions[i], int(orientations[i]))
-        for i in mine
-    ]
-    return Batch(np.stack([lr for lr, _ in crops]), np.stack([hr for _, hr in crops]))
+    mine = slice(part * size, (part + 1) * size)
+    indices = np.asarray(source.indices)[positions[mine]]
+    entries = source.pairs.lr.entries
+    sides = np.array([(entries[i].height, entries[i].width) for i in indices])
+    corners = (fractions[mine] * (sides - source.patch_size + 1)).astype(np.int64)
+    return np.column_stack([indices, corners, orientations[mine]]).astype(np.int64)
 
 
-def _crop(
-    source: CropSource, index: int, fractions: NDArray[np.float64], orientation: int
-) -> tuple[RgbImage, RgbImage]:
-    lr, hr = source.pairs.lr.picture(index), source.pairs.hr.picture(index)
+def cut_crops(source: CropSource, crops: NDArray[np.int64]) -> Batch:
+    """Cut the crops that `draw_crops` chose, flipped and rotated."""
     patch, scale = source.patch_size, source.pairs.scale
-    top, left = (
-        int(fraction * (side - patch + 1))
-        for fraction, side in zip(fractions, lr.shape[:2], strict=True)
-    )
-    lr_crop = lr[top : top + patch, left : left + patch]
-    hr_crop = hr[top * scale : (top + patch) * scale, left * scale : (left + patch) * scale]
-    return turn(lr_crop, orientation), turn(hr_crop, orientation)
+    lr_crops, hr_crops = [], []
+    for index, top, left, orientation in crops.tolist():
+        lr, hr = source.pairs.lr.picture(index), source.pairs.hr.picture(index)
+        lr_crop = lr[top : top + patch, left : left + patch]
+        hr_crop = hr[top * scale : (top + patch) * scale, left * scale : (left + patch) * scale]
+        lr_crops.append(turn(lr_crop, orientation))
+        hr_crops.append(turn(hr_crop, orientation))
+    return Batch(np.stack(lr_crops), np.stack(hr_crops))
 
 
-def turn(picture: RgbImage, orientation: int) -> RgbImage:
+def turn(picture: NDArray[Number], orientation: int) -> NDArray[Number]:
     """One of the 8 symmetries of the square: 0 to 3 quarter turns, from 4 on mirrored first."""
     mirrored = picture[:, ::-1] if orientation >= 4 else picture
     return np.rot90(mirrored, orientation % 4)
 
 
-class BatchStream:
+class BatchStream(Generic[BatchData]):
     """Batches in step order, some prepared ahead by threads; the same ones without any thread.
 
     Attributes:
@@ -130,42 +135,30 @@ class BatchStream:
     """
 
     def __init__(
-        self,
-        source: CropSource,
-        *,
-        seed: int,
-        first_step: int,
-        batch_size: int,
-        part: int = 0,
-        num_parts: int = 1,
-        workers: int = 0,
+        self, prepare: Callable[[int], BatchData], *, first_step: int, workers: int = 0
     ) -> None:
+        """Begin.
+
+        Args:
+            prepare: Gives the batch of a step.
+            first_step: From 0.
+            workers: Threads.
+        """
         self.waited_s = 0.0
+        self._prepare = prepare
         self._steps = iter(range(first_step, 2**62))
         self._ahead = 2 * workers
         self._pool = ThreadPoolExecutor(workers) if workers else None
-        self._waiting: deque[Future[Batch]] = deque()
+        self._waiting: deque[Future[BatchData]] = deque()
 
-        def draw(step: int) -> Batch:
-            return draw_batch(
-                source,
-                seed=seed,
-                step=step,
-                batch_size=batch_size,
-                part=part,
-                num_parts=num_parts,
-            )
-
-        self._draw = draw
-
-    def next_batch(self) -> Batch:
+    def next_batch(self) -> BatchData:
         """The batch of the next step."""
         start = time.perf_counter()
         if self._pool is None:
-            batch = self._draw(next(self._steps))
+            batch = self._prepare(next(self._steps))
         else:
             while len(self._waiting) <= self._ahead:
-                self._waiting.append(self._pool.submit(self._draw, next(self._steps)))
+                self._waiting.append(self._pool.submit(self._prepare, next(self._steps)))
             batch = self._waiting.popleft().result()
         self.waited_s += time.perf_counter() - start
         return batch
@@ -175,6 +168,6 @@ class BatchStream:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[BatchData]:
         while True:
             yield self.next_batch()

@@ -53,6 +53,7 @@ _HELP: dict[str, dict[str, str]] = {
         "learning_rate": "after the warm-up",
         "schedule": "constant, step or cosine",
         "warmup_steps": "steps of linear growth",
+        "loss": "l1, or mse to finish with",
         "optimizer": "adamp, adam or adamw",
         "clip_norm": "largest norm of the gradients; 0 does not clip",
         "ema_decay": "of the averaged weights; 0 averages nothing",
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
             convert = types[name] if types[name] in (int, float) else str
             group.add_argument(_flag(name), dest=name, type=convert, metavar="X", help=text)
     switches = parser.add_argument_group("switches")
-    for name in ("channels_last", "compile", "tensorboard"):
+    for name in ("channels_last", "compile", "cuda_graph", "tensorboard"):
         switches.add_argument(
             _flag(name), dest=name, action=argparse.BooleanOptionalAction, default=None
         )

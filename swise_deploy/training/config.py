@@ -23,6 +23,7 @@ else:
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "step", "cosine"]
 OptimizerName = Literal["adamp", "adam", "adamw"]
+Loss = Literal["l1", "mse"]
 
 # What a resumed run may change: it is told, and does not make the steps already done another run's.
 CHANGEABLE = frozenset(
@@ -53,6 +54,7 @@ class TrainConfig:
         batch_size: Crops per step over all processes together.
         patch_size: Side of a crop in LR pixels.
         seed: Decides fresh weights, data order and crops.
+        loss: "l1", or "mse", which is what PSNR measures: to finish with.
         optimizer: "adamp" (Heo et al., 2021), "adam" or "adamw".
         learning_rate: After the warm-up.
         final_learning_rate: Where "cosine" ends.
@@ -67,6 +69,7 @@ class TrainConfig:
         precision: "auto" measures what is faster here; see precision.py.
         channels_last: Feed batches in NHWC memory order.
         compile: Run the network through torch.compile.
+        cuda_graph: Replay the passes of a step as a CUDA graph; on one GPU, else nothing.
         accelerator: As Lightning Fabric names them: "auto", "cpu", "cuda", "mps".
         devices: Processes per node; under torchrun what it was started with.
         num_nodes: Machines.
@@ -94,6 +97,7 @@ class TrainConfig:
     batch_size: int = 16
     patch_size: int = 48
     seed: int = 0
+    loss: Loss = "l1"
     optimizer: OptimizerName = "adamp"
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
@@ -108,6 +112,7 @@ class TrainConfig:
     precision: Precision = "auto"
     channels_last: bool = True
     compile: bool = False
+    cuda_graph: bool = False
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +18,8 @@ from swise_deploy.errors import InputError
 from swise_deploy.models.registry import NETWORKS, network_module
 from swise_deploy.training.averaging import WeightAverage
 from swise_deploy.training.batches import Batch
-from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.config import Loss, TrainConfig
+from swise_deploy.training.device_pictures import DevicePictures
 from swise_deploy.training.form import TrainedForm
 from swise_deploy.training.optimization import (
     learning_rate_at,
@@ -25,6 +27,7 @@ from swise_deploy.training.optimization import (
     set_learning_rate,
 )
 from swise_deploy.training.precision import FABRIC_NAMES, Resolved
+from swise_deploy.training.recorded_step import Passes, RecordedStep
 from swise_deploy.training.run_files import RunState
 from swise_deploy.training.warm_start import WarmStart, warm_start_from_file
 from swise_deploy.training.weight_norm import normalise_weights
@@ -88,6 +91,14 @@ def build_network(config: TrainConfig) -> tuple[nn.Module, WarmStart | None]:
     return network, start
 
 
+def can_record(fabric: Fabric) -> bool:
+    """Whether a step can be a CUDA graph: on one GPU; several talk to each other within it."""
+    return fabric.device.type == "cuda" and fabric.world_size == 1
+
+
+LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "mse": F.mse_loss}
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """Scalars of one step, still on the device: reading them waits for it."""
@@ -127,11 +138,19 @@ class Trainer:
         fabric: Launched.
         config: The run.
         form: What is trained, in place; moved to the device with its teacher.
+        pictures: Where crops are cut on the device; None where steps get whole batches.
     """
 
-    def __init__(self, fabric: Fabric, config: TrainConfig, form: TrainedForm) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: TrainConfig,
+        form: TrainedForm,
+        pictures: DevicePictures | None = None,
+    ) -> None:
         self._fabric = fabric
         self._config = config
+        self._pictures = pictures
         self._network = network = form.module.train()
         self._teacher = None if form.teacher is None else form.teacher.eval().to(fabric.device)
         self._optimizer: Optimizer = make_optimizer(config, network)
@@ -141,17 +160,25 @@ class Trainer:
         whole = _FromLevels(whole, channels_last=config.channels_last)
         self._model, self._stepper = fabric.setup(whole, self._optimizer)
         self.average = WeightAverage(network, config.ema_decay)
+        self._differentiate: Passes = self._pass_plainly
+        if config.cuda_graph and can_record(fabric):
+            self._differentiate = RecordedStep(self._pass, self._forget_gradients)
 
-    def train_step(self, batch: Batch, step: int) -> StepResult:
-        """One optimiser step on a batch; `step` counts from 0."""
+    def train_step(self, batch: Batch | NDArray[np.int64], step: int) -> StepResult:
+        """One optimiser step.
+
+        Args:
+            batch: Crops; where to cut them if the pictures are on the device.
+            step: From 0.
+        """
         # Networks with random layers draw the same numbers after a restart.
         torch.manual_seed((self._config.seed << 32) + step * 1009 + self._fabric.global_rank)
         rate = learning_rate_at(self._config, step)
         set_learning_rate(self._optimizer, rate)
-        lr = self._levels(batch.lr)
-        loss = F.l1_loss(self._model(lr), self._target(batch, lr))
-        self._stepper.zero_grad(set_to_none=True)
-        self._fabric.backward(loss)
+        arrays = (batch.lr, batch.hr) if isinstance(batch, Batch) else (batch,)
+        inputs = (torch.from_numpy(array) for array in arrays)
+        device = self._fabric.device
+        loss = self._differentiate(*(given.to(device, non_blocking=True) for given in inputs))
         norm: Tensor = self._fabric.strategy.clip_gradients_norm(
             self._network,
             self._optimizer,
@@ -160,18 +187,29 @@ class Trainer:
         )
         self._stepper.step()
         self.average.update(step + 1)
-        return StepResult(loss.detach(), norm.detach())
+        return StepResult(loss, norm.detach())
 
-    def _target(self, batch: Batch, lr: Tensor) -> Tensor:
+    def _pass_plainly(self, *inputs: Tensor) -> Tensor:
+        self._forget_gradients()
+        return self._pass(*inputs)
+
+    def _forget_gradients(self) -> None:
+        self._stepper.zero_grad(set_to_none=True)
+
+    def _pass(self, *inputs: Tensor) -> Tensor:
+        """Forward and backward."""
+        lr, hr = inputs if self._pictures is None else self._pictures.cut(*inputs)
+        loss = LOSSES[self._config.loss](self._model(lr), self._target(lr, hr))
+        self._fabric.backward(loss)
+        return loss.detach()
+
+    def _target(self, lr: Tensor, hr: Tensor) -> Tensor:
         channels_last = self._config.channels_last
         if self._teacher is None:
-            return _pictures(self._levels(batch.hr), channels_last=channels_last)
+            return _pictures(hr, channels_last=channels_last)
         with torch.no_grad():
             target: Tensor = self._teacher(_pictures(lr, channels_last=channels_last))
         return target
-
-    def _levels(self, pictures: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(pictures).to(self._fabric.device, non_blocking=True)
 
     def snapshot(
         self, *, step: int, data_key: str, best_psnr_y_db: float | None, trained_s: float

@@ -7,16 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.files import writing
 from swise_deploy.metrics import Quality
 from swise_deploy.protocol import Pair, mean_quality
-from swise_deploy.training.batches import BatchStream, crop_source
+from swise_deploy.training.batches import Batch, BatchStream, crop_source, cut_crops, draw_crops
 from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.device_pictures import DevicePictures, fits
 from swise_deploy.training.display import Display
-from swise_deploy.training.engine import Trainer, build_network, launch_fabric
+from swise_deploy.training.engine import Trainer, build_network, can_record, launch_fabric
 from swise_deploy.training.form import FormOf, TrainedForm, as_it_is
 from swise_deploy.training.logbook import Logbook
 from swise_deploy.training.optimization import learning_rate_at
@@ -38,6 +41,9 @@ from swise_deploy.training.validation import (
     score_network,
 )
 from swise_deploy.training.window import Summary, Window
+
+Steps = BatchStream[Batch | NDArray[np.int64]]
+"""Of a run: what the trainer takes, in the order of the steps."""
 
 
 class DivergedError(SwiseError):
@@ -167,7 +173,13 @@ class _Run:
         self._form: TrainedForm = form_of(network, config)
         if self._form.note:
             display.note(self._form.note)
-        self._trainer = Trainer(fabric, config, self._form)
+        self._on_device = None
+        if fits(pictures, fabric.device):
+            self._on_device = DevicePictures(pictures, config.patch_size, fabric.device)
+            display.note("the training pictures are kept in the GPU's memory")
+        if config.cuda_graph and not can_record(fabric):
+            display.note("cuda_graph is for one GPU: steps are made without it")
+        self._trainer = Trainer(fabric, config, self._form, self._on_device)
         self._step = 0
         self._best_psnr_y_db: float | None = None
         self._teacher_psnr_y_db: float | None = None
@@ -197,15 +209,7 @@ class _Run:
             write_config(config)
             rewind_log(config.out, self._step)
             self._score_teacher()
-        stream = BatchStream(
-            self._source,
-            seed=config.seed,
-            first_step=self._step,
-            batch_size=config.batch_size,
-            part=fabric.global_rank,
-            num_parts=fabric.world_size,
-            workers=config.workers,
-        )
+        stream = BatchStream(self._prepare, first_step=self._step, workers=config.workers)
         fabric.barrier()
         with Logbook(
             config.out,
@@ -217,6 +221,18 @@ class _Run:
                 self._make_steps(stream, logbook)
             finally:
                 stream.close()
+
+    def _prepare(self, step: int) -> Batch | NDArray[np.int64]:
+        """What the trainer needs of a step: the crops, or where the device has to cut them."""
+        crops = draw_crops(
+            self._source,
+            seed=self._config.seed,
+            step=step,
+            batch_size=self._config.batch_size,
+            part=self._fabric.global_rank,
+            num_parts=self._fabric.world_size,
+        )
+        return crops if self._on_device is not None else cut_crops(self._source, crops)
 
     def _score_teacher(self) -> None:
         if self._form.teacher is None or not self._val_pairs:
@@ -235,7 +251,7 @@ class _Run:
             "it learns from"
         )
 
-    def _make_steps(self, stream: BatchStream, logbook: Logbook) -> None:
+    def _make_steps(self, stream: Steps, logbook: Logbook) -> None:
         config = self._config
         window = Window(stream)
         stopping = False

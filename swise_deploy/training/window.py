@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from swise_deploy.training.batches import BatchStream
+from swise_deploy.training.batches import BatchData, BatchStream
 from swise_deploy.training.engine import StepResult
 
 
@@ -34,7 +34,7 @@ class Summary:
 class Window:
     """Sums over the steps since the last look, kept on the device: no step waits for them."""
 
-    def __init__(self, stream: BatchStream) -> None:
+    def __init__(self, stream: BatchStream[BatchData]) -> None:
         self._stream = stream
         self.restart()
 

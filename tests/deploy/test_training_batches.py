@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from swise_deploy.training.batches import BatchStream, crop_source, draw_batch, turn
+from swise_deploy.training.batches import BatchStream, crop_source, cut_crops, draw_crops, turn
 from swise_deploy.training.picture_cache import Entry, PicturePairs, PictureStore
 
 SCALE = 3
@@ -25,6 +25,10 @@ def source():
         np.pad(low.repeat(SCALE, 0).repeat(SCALE, 1), ((0, 2), (0, 1), (0, 0))) for low in lows
     ]
     return crop_source(PicturePairs(store(highs), store(lows), SCALE, "key", {}), 6)
+
+
+def draw_batch(source, **chosen):
+    return cut_crops(source, draw_crops(source, **chosen))
 
 
 def test_hr_crops_lie_over_their_lr_crops_in_every_orientation(source):
@@ -53,7 +57,11 @@ def test_the_parts_of_a_batch_are_the_batch(source):
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_stream_gives_the_batches_of_its_steps_with_and_without_threads(source, workers):
-    stream = BatchStream(source, seed=7, first_step=40, batch_size=2, workers=workers)
+    stream = BatchStream(
+        lambda step: draw_batch(source, seed=7, step=step, batch_size=2),
+        first_step=40,
+        workers=workers,
+    )
     try:
         for step in range(40, 60):
             expected = draw_batch(source, seed=7, step=step, batch_size=2)
@@ -89,3 +97,16 @@ def test_pictures_that_are_held_out_are_not_drawn(source):
         for o in range(8)
     }
     assert {crop.tobytes() for crop in crops} <= windows
+
+
+def test_a_device_cuts_the_crops_that_the_host_cuts(source):
+    torch = pytest.importorskip("torch")
+    from swise_deploy.training.device_pictures import DevicePictures
+
+    pictures = DevicePictures(source.pairs, source.patch_size, torch.device("cpu"))
+    for step in range(20):
+        crops = draw_crops(source, seed=5, step=step, batch_size=8)
+        lr, hr = pictures.cut(torch.from_numpy(crops))
+        expected = cut_crops(source, crops)
+        np.testing.assert_array_equal(lr.numpy(), expected.lr)
+        np.testing.assert_array_equal(hr.numpy(), expected.hr)

@@ -323,3 +323,24 @@ def test_a_gpu_learns_in_every_number_format_and_goes_on_where_it_stopped(
     losses = [record["loss"] for record in read_log(out) if record["kind"] == "train"]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_recorded_steps_end_with_the_weights_of_plain_ones(pictures, tmp_path, precision):
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU that torch can use")
+    weights = {}
+    for recorded in (False, True):
+        out = tmp_path / f"{recorded}"
+        gpu = config(pictures, out, steps=12, precision=precision, accelerator="cuda")
+        train(dataclasses.replace(gpu, cuda_graph=recorded, ema_decay=0.0))
+        weights[recorded] = load_file(out / "last.safetensors")
+    # Gradients are summed in any order; 12 steps of Adam at 1e-3 move weights by up to 1e-2.
+    for name, plain in weights[False].items():
+        torch.testing.assert_close(weights[True][name], plain, rtol=0, atol=1e-4)
+
+
+def test_a_cuda_graph_without_a_gpu_is_left_out_with_a_word(pictures, tmp_path, capsys):
+    train(config(pictures, tmp_path / "run", steps=5, cuda_graph=True, loss="mse"))
+    assert "cuda_graph is for one GPU" in capsys.readouterr().err

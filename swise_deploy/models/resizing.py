@@ -1,0 +1,45 @@
+"""Bicubic resizing as torch has it (a = -0.75, no antialiasing), also where it is trained."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def bicubic_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Resize (N, C, H, W) to (N, C, height, width).
+
+    On a GPU the gradient of torch's own resizing is summed with atomic additions, slow where many
+    pixels come from one and, under bf16, rounded at each; matrix products do the same without.
+    """
+    if x.is_cuda and x.requires_grad and torch.is_grad_enabled():
+        return matrix_bicubic_to(x, height, width)
+    return F.interpolate(x, size=(height, width), mode="bicubic", align_corners=False)
+
+
+def matrix_bicubic_to(x: Tensor, height: int, width: int) -> Tensor:
+    """The same by two matrix products, (height, H) from the left and (width, W) from the right.
+
+    They are made in float32 (or wider) whatever autocast says: coefficients rounded to bf16 would
+    train a network for another resizing than it is deployed with.
+    """
+    num, channels, in_height, in_width = x.shape
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):
+        rows = _coefficients(in_height, height, dtype, x.device)
+        columns = _coefficients(in_width, width, dtype, x.device)
+        # (N, H, W*C), then (N*height, W, C): in channels_last order neither needs a copy.
+        pixels = x.to(dtype).permute(0, 2, 3, 1).reshape(num, in_height, in_width * channels)
+        tall = (rows @ pixels).reshape(num * height, in_width, channels)
+        resized = (columns @ tall).reshape(num, height, width, channels)
+    return resized.permute(0, 3, 1, 2).to(x.dtype)
+
+
+def _coefficients(length: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Row t: what each of `length` pixels gives to pixel t of `target`; torch's own resizing says.
+
+    A picture of one column and `length` channels, in each of which one other pixel is bright.
+    """
+    with torch.no_grad():
+        bright = torch.eye(length, dtype=dtype, device=device)[None, :, :, None]
+        response = F.interpolate(bright, size=(target, 1), mode="bicubic", align_corners=False)
+    return response[0, :, :, 0].T.contiguous()

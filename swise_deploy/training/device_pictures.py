@@ -1,0 +1,71 @@
+"""Training pictures in the memory of a GPU, and crops cut there."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swise_deploy.training.batches import turn
+from swise_deploy.training.picture_cache import PicturePairs, PictureStore
+
+LARGEST_SHARE = 0.25
+"""Of the free memory of a GPU that pictures may take; the rest is for training."""
+
+
+class DevicePictures:
+    """Pictures on a device; `cut` gives there what `batches.cut_crops` gives on the host.
+
+    Args:
+        pairs: HR and LR pictures.
+        patch_size: Side of a crop in LR pixels.
+        device: Where they are kept.
+    """
+
+    def __init__(self, pairs: PicturePairs, patch_size: int, device: torch.device) -> None:
+        self._lr = _Pictures(pairs.lr, patch_size, device)
+        self._hr = _Pictures(pairs.hr, patch_size * pairs.scale, device)
+        self._scale = pairs.scale
+
+    def cut(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut crops, flipped and rotated.
+
+        Args:
+            crops: (N, 4), int64, as `batches.draw_crops` gives them, on the device.
+
+        Returns:
+            LR (N, patch, patch, 3) and HR (N, patch*scale, patch*scale, 3), uint8.
+        """
+        index, top, left, orientation = crops.unbind(1)
+        return (
+            self._lr.cut(index, top, left, orientation),
+            self._hr.cut(index, top * self._scale, left * self._scale, orientation),
+        )
+
+
+class _Pictures:
+    """One store on the device."""
+
+    def __init__(self, store: PictureStore, patch: int, device: torch.device) -> None:
+        # A copy: torch does not take the read-only memory of the file.
+        self._pixels = torch.from_numpy(np.array(store.pixels)).to(device)
+        self._offsets = torch.tensor([entry.offset for entry in store.entries], device=device)
+        self._widths = torch.tensor([entry.width for entry in store.entries], device=device)
+        # Where each pixel of a turned crop comes from: `turn` itself says so.
+        grid = np.moveaxis(np.indices((patch, patch)), 0, -1)
+        turned = np.stack([turn(grid, orientation) for orientation in range(8)])
+        self._rows, self._columns = torch.from_numpy(turned).to(device).unbind(-1)
+        self._channels = torch.arange(3, device=device)
+
+    def cut(self, index: Tensor, top: Tensor, left: Tensor, orientation: Tensor) -> Tensor:
+        rows = self._rows[orientation] + top[:, None, None]
+        columns = self._columns[orientation] + left[:, None, None]
+        pixels = rows * self._widths[index][:, None, None] + columns
+        first = self._offsets[index][:, None, None] + 3 * pixels
+        return self._pixels[first[..., None] + self._channels]
+
+
+def fits(pairs: PicturePairs, device: torch.device) -> bool:
+    """Whether the pictures leave enough of a GPU's memory to training."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return pairs.lr.pixels.nbytes + pairs.hr.pixels.nbytes <= LARGEST_SHARE * free
