@@ -11,7 +11,6 @@ as Markdown.
 
 import argparse
 import dataclasses
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from swise_deploy.images import calibration_paths, find_images, sample_paths
 from swise_deploy.metrics import quality
 from swise_deploy.models.checkpoint import LoadedNetwork, open_network
 from swise_deploy.models.torch_runner import TorchRunner
+from swise_deploy.processors import num_usable_cpus
 from swise_deploy.protocol import Pair, read_pairs
 from swise_deploy.runner import upscale
 from swise_deploy.timing import Interval, picture_call, ratio, time_calls
@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--max-drift", type=float, action="append", metavar="DB")
     parser.add_argument("--calib", type=Path, help="folder of pictures to calibrate on")
     parser.add_argument("--calib-method", choices=RANGE_METHODS)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=num_usable_cpus())
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     return run_command(lambda: _run(options))

@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.images import RgbImage, calibration_paths
 from swise_deploy.models.checkpoint import LoadedNetwork
-from swise_deploy.protocol import Pair, read_pairs
+from swise_deploy.protocol import Pair, centre_crop, read_pairs
 from swise_export.export_config import ExportConfig
 from swise_export.exporting import traced_form
 from swise_export.fp16 import fp16_from_fp32
@@ -80,10 +78,7 @@ def find_attempts(
 
 def range_crop(lr: RgbImage, size: tuple[int, int] | None) -> RgbImage:
     """The middle of a picture, small enough to keep every layer's output; all of a fixed size."""
-    if size is not None:
-        return lr
-    top, left = (max(0, (side - _RANGE_CROP) // 2) for side in lr.shape[:2])
-    return np.ascontiguousarray(lr[top : top + _RANGE_CROP, left : left + _RANGE_CROP])
+    return lr if size is not None else centre_crop(lr, _RANGE_CROP)
 
 
 def _int8_attempts(

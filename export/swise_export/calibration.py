@@ -87,7 +87,7 @@ def textured_crops(pairs: Sequence[Pair], *, size: int, per_picture: int, scale:
             free = all(abs(top - t) >= size or abs(left - c) >= size for t, c in taken)
             if free and len(taken) < per_picture:
                 taken.append((top, left))
-                crops.append(_crop(pair, top, left, size, scale))
+                crops.append(crop_pair(pair, top, left, size, scale))
     return crops
 
 
@@ -96,7 +96,8 @@ def _texture(lr: NDArray[np.uint8]) -> float:
     return float(sum(np.abs(np.diff(grey, axis=a)).mean() for a in (0, 1) if grey.shape[a] > 1))
 
 
-def _crop(pair: Pair, top: int, left: int, size: int, scale: int) -> Pair:
+def crop_pair(pair: Pair, top: int, left: int, size: int, scale: int) -> Pair:
+    """Cut (top, left) and `size` LR pixels from there out of a pair, and say so in its name."""
     lr = pair.lr[top : top + size, left : left + size]
     height, width = lr.shape[:2]
     rows = slice(top * scale, (top + height) * scale)

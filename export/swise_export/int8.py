@@ -20,6 +20,7 @@ from swise_export.calibration import (
     RangeMethod,
     Rounding,
     calibrate,
+    crop_pair,
     hash_of_pictures,
     textured_crops,
 )
@@ -307,12 +308,8 @@ def _spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
 
 
 def _middle(pair: Pair, scale: int) -> Pair:
-    height, width = pair.lr.shape[:2]
-    top, left = (max(0, (side - _HELD_OUT_CROP) // 2) for side in (height, width))
-    rows, columns = (slice(start, start + _HELD_OUT_CROP) for start in (top, left))
-    hr_rows, hr_columns = (slice(s.start * scale, s.stop * scale) for s in (rows, columns))
-    lr, hr = pair.lr[rows, columns], pair.hr[hr_rows, hr_columns]
-    return dataclasses.replace(pair, lr=np.ascontiguousarray(lr), hr=np.ascontiguousarray(hr))
+    top, left = (max(0, (side - _HELD_OUT_CROP) // 2) for side in pair.lr.shape[:2])
+    return dataclasses.replace(crop_pair(pair, top, left, _HELD_OUT_CROP, scale), name=pair.name)
 
 
 def _journal_path(
