@@ -66,6 +66,11 @@ def build_engine(
     backend = choose_backend(options, gpu.device)
     version = version_of(load_tensorrt(backend))
     settings = plan_build(source, options, backend, version, gpu.device)
+    if settings.compatibility != options.compatibility:
+        say(
+            f"{backend} {version} names no SM {settings.sm}: building a portable engine, as with "
+            "--compatibility ampere_plus; whether it runs here is seen when it is loaded"
+        )
     out = out or onnx.with_name(f"{onnx.stem}.{target_slug(options, settings)}.engine")
     if out.suffix.lower() not in ENGINE_SUFFIXES or out.is_dir():
         raise InputError(

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from swise_deploy.errors import BackendMissingError, InputError
-from swise_engines.builder_config import CompileOptions
+from swise_engines.admission import FIRST_PORTABLE_SM
+from swise_engines.builder_config import CompileOptions, rtx_capabilities
 from swise_engines.cuda import Device
 from swise_engines.engine_manifest import Compatibility
 from swise_engines.profiles import Profile, default_profile
 from swise_engines.source_onnx import SourceOnnx
 from swise_engines.targets import Backend, Target
-from swise_engines.tensorrt_api import is_installed, load_tensorrt
+from swise_engines.tensorrt_api import is_installed, load_tensorrt, release_of
 
 _MOST_DLA_CORES = 2  # of any Jetson; the builder refuses one that is not there
 
@@ -121,9 +122,22 @@ def plan_build(
         workspace_mib=options.workspace_mib,
         optimization_level=options.optimization_level,
         dla_core=options.dla_core,
-        compatibility=options.compatibility,
+        compatibility=_compatibility(options, backend, sm),
         version_compatible=options.version_compatible,
     )
+
+
+def _compatibility(options: BuildOptions, backend: Backend, sm: str | None) -> Compatibility:
+    """What was asked for; portable where the GPU at hand is one that RTX has no name for.
+
+    TensorRT for RTX lists the cards that it is made for, and builds for no other by name, such as
+    an H100 (SM 9.0): a portable engine is all that can be tried there.
+    """
+    is_free = options.target is None and options.compatibility == "none"
+    if backend != "tensorrt_rtx" or not is_free or sm is None:
+        return options.compatibility
+    is_listed = sm in rtx_capabilities(load_tensorrt(backend))
+    return "none" if is_listed or release_of(sm) < FIRST_PORTABLE_SM else "ampere_plus"
 
 
 def _check_on_device(options: BuildOptions, version: str, device: Device | None) -> None:

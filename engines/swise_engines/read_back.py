@@ -31,7 +31,7 @@ def deserialize(
         runtime.DLA_core = dla_core
     if hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # version-compatible engines carry their runtime
-    check_validity(trt, runtime, plan)
+    check_validity(trt, runtime, plan, messages)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BuildError(
@@ -41,7 +41,7 @@ def deserialize(
     return runtime, engine
 
 
-def check_validity(trt: ModuleType, runtime: Api, plan: bytes) -> None:
+def check_validity(trt: ModuleType, runtime: Api, plan: bytes, messages: Messages) -> None:
     """Let TensorRT look at an engine's header, where its release can, before anything is loaded.
 
     Raises:
@@ -53,10 +53,21 @@ def check_validity(trt: ModuleType, runtime: Api, plan: bytes) -> None:
     if validity == trt.EngineValidity.INVALID:
         known = trt.EngineInvalidityDiagnostics.__members__.items()
         reasons = [name.lower() for name, flag in known if int(flag) & int(diagnostics)]
+        said = f" ({messages.explain()})" * bool(messages.errors)
         raise BuildError(
-            f"TensorRT {trt.__version__} refuses the engine: {', '.join(reasons) or 'no reason'}. "
-            "Build it again on this device with swise-build --target current"
+            f"TensorRT {trt.__version__} refuses the engine: "
+            f"{', '.join(reasons) or 'no reason'}{said}. {_advise(reasons)}"
         )
+
+
+def _advise(reasons: list[str]) -> str:
+    if "unsupported_cc" in reasons:
+        return (
+            "Build it again on this device with swise-build --target current; where that is refused "
+            "too, TensorRT for RTX does not serve this GPU, but TensorRT may: pip install "
+            "'tensorrt<12', and swise-build --backend tensorrt"
+        )
+    return "Build it again on this device with swise-build --target current"
 
 
 def read_back(

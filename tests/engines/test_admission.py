@@ -177,7 +177,7 @@ def test_tensorrt_itself_refuses_what_is_no_engine(plan):
     messages = Messages(trt)
     runtime = trt.Runtime(messages.sink)
     with pytest.raises(BuildError, match="malformed_engine"):
-        check_validity(trt, runtime, plan)
+        check_validity(trt, runtime, plan, messages)
 
 
 def test_a_whole_engine_gets_as_far_as_the_missing_gpu(engine):

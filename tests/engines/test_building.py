@@ -148,6 +148,28 @@ def test_a_jetson_s_engine_is_built_on_the_jetson(make_onnx):
         plan_build(source, options, "tensorrt", "9.1.0", orin)
 
 
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize(
+    ("sm", "compatibility"), [("8.9", "none"), ("9.0", "ampere_plus"), ("10.0", "ampere_plus")]
+)
+def test_rtx_builds_a_portable_engine_for_a_gpu_that_it_has_no_name_for(
+    make_onnx, sm, compatibility
+):
+    gpu = Device("some GPU", sm, 80 << 30, is_integrated=False, driver_cuda="13.0")
+    source = read_source(make_onnx("fp32"))
+    settings = plan_build(source, BuildOptions(None), "tensorrt_rtx", "1.7.1", gpu)
+    assert (settings.sm, settings.compatibility) == (sm, compatibility)
+
+
+@pytest.mark.usefixtures("rtx")
+def test_an_older_gpu_that_rtx_has_no_name_for_is_not_promised_a_portable_engine(make_onnx):
+    gpu = Device("V100", "7.0", 16 << 30, is_integrated=False, driver_cuda="12.6")
+    settings = plan_build(
+        read_source(make_onnx("fp32")), BuildOptions(None), "tensorrt_rtx", "1.7.1", gpu
+    )
+    assert settings.compatibility == "none"
+
+
 def test_current_needs_a_gpu():
     with pytest.raises(BackendMissingError, match="--target current needs a GPU"):
         choose_backend(BuildOptions(None), None)
