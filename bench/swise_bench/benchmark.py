@@ -63,6 +63,7 @@ class Settings:
         images: Folders of ground truth; none leaves quality out.
         with_memory: Whether memory is measured, in a process of its own.
         with_energy: Whether energy is measured.
+        energy_seconds: How long each rests, and then works, for it.
         with_layers: Whether layers are timed.
         cache: Folder for scores and exported files.
     """
@@ -76,6 +77,7 @@ class Settings:
     images: tuple[Path, ...] = ()
     with_memory: bool = False
     with_energy: bool = False
+    energy_seconds: float = 5.0
     with_layers: bool = False
     cache: Path = field(default_factory=partial(cache_folder, "bench"))
 
@@ -145,7 +147,7 @@ def _examine(
         runner=runner.name,
         model=subject.network or facts.get("model", ""),
         scale=runner.scale,
-        precision=facts.get("precision") or _found_precision(path),
+        precision=facts.get("precision") or _found_precision(path, subject.runner),
         io=runner.io,
         path=path.name if path else "",
         sha256=sha256_of(path) if path else "",
@@ -160,10 +162,10 @@ def _examine(
     )
 
 
-def _found_precision(path: Path | None) -> str:
+def _found_precision(path: Path | None, runner: str) -> str:
     """What the convolutions and matrix products compute in, for a file that does not say."""
     if path is None:
-        return "fp32"
+        return "fp16" if runner.endswith("-fp16") else "fp32"
     if path.suffix != ".onnx":
         return "unknown"
     layers = count_onnx(path, lr_size=(64, 64)).layers
@@ -250,7 +252,8 @@ def _measure_memory(subject: Subject, settings: Settings) -> Memory | NotMeasure
 def _measure_energy(runner: Runner, settings: Settings) -> Energy | NotMeasured:
     if not settings.with_energy:
         return NotMeasured("not asked for: --energy")
-    return measure_energy(runner, lr_size=settings.lr_sizes[0])
+    progress(f"energy of {runner.name}")
+    return measure_energy(runner, lr_size=settings.lr_sizes[0], seconds=settings.energy_seconds)
 
 
 def _score(

@@ -23,9 +23,9 @@ examples:
   swise-bench --suite table1 --data benchmark --weights weights
   swise-bench new.onnx --baseline old.json --max-regress 5%
 
-A subject is ARTEFACT[@RUNNER]: FILE.onnx[@cuda, @openvino, @ncnn, @auto], FILE.engine, or
-NETWORK:SCALE or WEIGHTS with @torch, @compile, @plain, @deploy (-openvino, -cuda, -ncnn), @ncnn, or
-@auto, the fastest of what is installed.
+A subject is ARTEFACT[@RUNNER]: FILE.onnx[@cuda, @openvino, @ncnn, @auto], FILE.engine[@no-graphs,
+@pycuda, @trtexec], or NETWORK:SCALE or WEIGHTS with @torch, @compile (-cuda, -cuda-fp16), @plain,
+@deploy (-openvino, -cuda, -ncnn), @ncnn, or @auto, the fastest of what is installed.
 exit codes: 0 done, 1 failed, 2 usage, 3 a runtime is missing, 4 slower than the baseline allows
 """
 
@@ -76,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--runs", type=at_least(1), default=20, metavar="N", help="at least (20)")
     how.add_argument(
         "--seconds", type=_seconds, default=10.0, metavar="S", help="per subject and size (10)"
+    )
+    how.add_argument(
+        "--energy-seconds",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="of rest, and then of work, per subject (5)",
     )
     how.add_argument(
         "--cache-dir",

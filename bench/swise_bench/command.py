@@ -81,6 +81,7 @@ def run_subjects(options: argparse.Namespace) -> int:
         images=tuple(options.images),
         with_memory=options.memory or options.full,
         with_energy=options.energy or options.full,
+        energy_seconds=options.energy_seconds,
         with_layers=options.layers or options.full,
         cache=cache,
     )

@@ -7,9 +7,13 @@ A subject is written ARTEFACT[@RUNNER]:
     model.onnx@ncnn             the same file in ncnn, converted by pnnx
     model.onnx@auto             whichever of what is installed is fastest here
     model.engine                a TensorRT engine
+    model.engine@no-graphs      the same without CUDA graphs
+    model.engine@pycuda         the same through pycuda, where cuda-python would serve
     model.engine@trtexec        the same in NVIDIA's trtexec, a program of its own
     swisenet:2@torch            a network of the registry at a scale, eager torch
     swisenet:2@compile          the same through torch.compile
+    swisenet:2@torch-cuda       eager torch on a GPU; also torch-cuda-fp16
+    swisenet:2@compile-cuda     torch.compile on a GPU; also compile-cuda-fp16
     swisenet:2@plain            plain torch.onnx.export of it, in ONNX Runtime
     swisenet:2@plain-openvino   the same in OpenVINO; also -cuda, -ncnn
     swisenet:2@deploy           this project's export of it, in ONNX Runtime
@@ -31,6 +35,7 @@ from swise_deploy.errors import InputError
 from swise_deploy.models.registry import NETWORKS
 from swise_deploy.models.shipped import WEIGHTS_SUFFIXES
 from swise_deploy.runner import Runner
+from swise_engines.cuda import Binding, open_cuda
 from swise_export.kept_exports import export_once
 from swise_export.manifest import Form
 
@@ -39,12 +44,19 @@ if TYPE_CHECKING:
 
 FILE_RUNNERS = {
     ".onnx": ("onnxruntime", "cuda", "openvino", "ncnn", "auto"),
-    ".engine": ("tensorrt", "trtexec"),
+    ".engine": ("tensorrt", "no-graphs", "pycuda", "trtexec"),
 }
-FORMS: tuple[Form, ...] = ("plain", "deploy")
-NETWORK_RUNNERS = (
+TORCH_RUNNERS = (
     "torch",
     "compile",
+    "torch-cuda",
+    "compile-cuda",
+    "torch-cuda-fp16",
+    "compile-cuda-fp16",
+)
+FORMS: tuple[Form, ...] = ("plain", "deploy")
+NETWORK_RUNNERS = (
+    *TORCH_RUNNERS,
     *FORMS,
     *(f"{form}-{runtime}" for form in FORMS for runtime in ("openvino", "cuda", "ncnn")),
     "ncnn",
@@ -114,8 +126,7 @@ def open_subject(subject: Subject, *, threads: int, folder: Path) -> Runner:
         return _FILE_OPENERS[subject.runner](subject.path, threads)
     path = onnx_path(subject, folder)
     if path is None:
-        compiled = subject.runner == "compile"
-        return _torch_runner(load_network(subject), threads, compiled=compiled)
+        return _torch_runner(load_network(subject), threads, subject.runner)
     engine = subject.runner.partition("-")[2]
     return _FILE_OPENERS[engine or "onnxruntime"](path, threads)
 
@@ -124,7 +135,7 @@ def onnx_path(subject: Subject, folder: Path) -> Path | None:
     """The ONNX file behind a subject, exported where it has to be; None where there is none."""
     if subject.path is not None:
         return subject.path if subject.path.suffix == ".onnx" else None
-    if subject.runner in ("torch", "compile"):
+    if subject.runner in TORCH_RUNNERS:
         return None
     form = cast("Form", subject.runner.partition("-")[0])
     return export_once(load_network(subject), folder, form=form, say=progress)
@@ -149,17 +160,22 @@ def file_subject(subject: Subject, folder: Path) -> str:
     return f"{path}@{runner or 'onnxruntime'}"
 
 
-def _torch_runner(network: "LoadedNetwork", threads: int, *, compiled: bool) -> Runner:
+def _torch_runner(network: "LoadedNetwork", threads: int, runner: str) -> Runner:
     import torch  # optional
 
+    torch.set_num_threads(threads)
+    kind, *options = runner.split("-")
+    if "cuda" in options:
+        from swise_deploy.models.torch_gpu_runner import TorchGpuRunner
+
+        return TorchGpuRunner(network, half="fp16" in options, compiled=kind == "compile")
     from swise_deploy.models.torch_runner import TorchRunner
 
-    torch.set_num_threads(threads)
-    runner = TorchRunner(network)
-    if compiled:
+    on_cpu = TorchRunner(network)
+    if kind == "compile":
         network.module.compile(dynamic=False)
-        runner.name = runner.name.replace("eager", "compile")
-    return runner
+        on_cpu.name = on_cpu.name.replace("eager", "compile")
+    return on_cpu
 
 
 def _onnxruntime_runner(path: Path, threads: int, *, provider: str = "cpu") -> Runner:
@@ -180,11 +196,14 @@ def _ncnn_runner(path: Path, threads: int) -> Runner:
     return NcnnRunner(path, threads=threads)
 
 
-def _engine_runner(path: Path, threads: int) -> Runner:
+def _engine_runner(
+    path: Path, threads: int, *, binding: Binding | None = None, use_graphs: bool = True
+) -> Runner:
     from swise_engines.engine_runner import EngineRunner
 
     del threads
-    return EngineRunner(path)
+    cuda = None if binding is None else open_cuda(binding)
+    return EngineRunner(path, cuda=cuda, use_graphs=use_graphs)
 
 
 RUNNER_MODULES = {
@@ -193,8 +212,10 @@ RUNNER_MODULES = {
     "openvino": "openvino",
     "ncnn": "ncnn",
     "tensorrt": "swise_engines.engine_runner",
-    "torch": "swise_deploy.models.torch_runner",
-    "compile": "swise_deploy.models.torch_runner",
+    "no-graphs": "swise_engines.engine_runner",
+    "pycuda": "swise_engines.engine_runner",
+    **dict.fromkeys(TORCH_RUNNERS[:2], "swise_deploy.models.torch_runner"),
+    **dict.fromkeys(TORCH_RUNNERS[2:], "swise_deploy.models.torch_gpu_runner"),
 }
 """What has to be imported before a subject can be loaded."""
 
@@ -204,4 +225,6 @@ _FILE_OPENERS: dict[str, Callable[[Path, int], Runner]] = {
     "openvino": _openvino_runner,
     "ncnn": _ncnn_runner,
     "tensorrt": _engine_runner,
+    "no-graphs": functools.partial(_engine_runner, use_graphs=False),
+    "pycuda": functools.partial(_engine_runner, binding="pycuda"),
 }

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from swise_bench.latency import compare_latencies, measure_latency
+from swise_bench.latency import DeviceClock, compare_latencies, measure_latency
 from swise_bench.results import NotMeasured
 from swise_bench.subjects import file_subject, open_subject, parse_subject
-from swise_deploy.errors import InputError
+from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.runner import Runner
 
 
@@ -40,6 +40,45 @@ def test_what_cannot_be_measured_is_refused_with_a_hint(text: str, message: str)
 def test_a_file_of_another_runtime_is_refused(nearest: Path) -> None:
     with pytest.raises(InputError, match="unknown runner 'torch'"):
         parse_subject(f"{nearest}@torch")
+
+
+TORCH_ON_GPU = ("torch-cuda", "compile-cuda", "torch-cuda-fp16", "compile-cuda-fp16")
+
+
+@pytest.mark.parametrize("runner", TORCH_ON_GPU)
+def test_torch_on_a_gpu_says_so_where_it_sees_none(runner: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="the optional runtime")
+    if torch.cuda.is_available():
+        pytest.skip("torch sees a GPU here")
+    subject = parse_subject(f"swisenet:2@{runner}")
+    with pytest.raises(BackendMissingError, match="sees no NVIDIA GPU: it was built"):
+        open_subject(subject, threads=1, folder=tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("runner", TORCH_ON_GPU)
+def test_torch_on_a_gpu_gives_the_pictures_of_the_cpu(runner: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="the optional runtime")
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU that torch can use")
+    lr = np.random.default_rng(0).random((1, 3, 24, 32), np.float32)
+    with open_subject(parse_subject("swisenet:2@torch"), threads=1, folder=tmp_path) as cpu:
+        expected = cpu.infer(lr)
+    with open_subject(parse_subject(f"swisenet:2@{runner}"), threads=1, folder=tmp_path) as gpu:
+        found = [gpu.infer(lr) for _ in range(4)]  # compiled ones are recorded, then replayed
+        assert isinstance(gpu, DeviceClock)
+        assert gpu.gpu_ms > 0
+    # fp32 sums in another order; fp16 has 11 bits of mantissa.
+    tolerance = 2e-2 if runner.endswith("fp16") else 1e-4
+    for sr in found:
+        np.testing.assert_allclose(sr, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("runner", ["no-graphs", "pycuda", "trtexec"])
+def test_an_engine_has_several_ways_to_run(runner: str, tmp_path: Path) -> None:
+    engine = tmp_path / "a.engine"
+    engine.touch()
+    assert parse_subject(f"{engine}@{runner}").runner == runner
 
 
 @pytest.mark.parametrize("size", [(5, 3), (16, 12)])
