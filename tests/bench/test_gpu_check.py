@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from swise_bench.subjects import parse_subject
 from swise_engines.cuda import find_gpu
 
 SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "gpu_check.py"
@@ -82,8 +83,11 @@ def test_every_command_of_the_check_is_one_that_the_programs_take(
     for scale in gpu_check.SIZES:
         for precision in ("fp16", "int8"):
             (tmp_path / f"swisenet_x{scale}_{precision}.onnx").touch()
-    steps = gpu_check.engine_steps(tmp_path, tmp_path, tmp_path, builders, ("fp16", "int8"))
-    assert [step.name for step in steps[:9]] == [
+    peers = gpu_check.Peers(("torch-cuda", "compile-cuda-fp16"), ("onnxruntime",), ("no-graphs",))
+    steps = gpu_check.engine_steps(
+        tmp_path, tmp_path, tmp_path, builders, ("fp16", "int8"), peers=peers
+    )
+    assert [step.name for step in steps[:12]] == [
         "build swisenet_x2_fp16 tensorrt",
         "upscale swisenet_x2_fp16 tensorrt",
         "build swisenet_x2_fp16 tensorrt_rtx",
@@ -92,15 +96,22 @@ def test_every_command_of_the_check_is_one_that_the_programs_take(
         "upscale swisenet_x2_int8 tensorrt",
         "build swisenet_x2_int8 tensorrt_rtx",
         "upscale swisenet_x2_int8 tensorrt_rtx",
+        "compile x2 compile-cuda-fp16",
+        "memory x2",
         "bench x2",
+        "energy x2",
     ]
-    assert [Path(subject).name for subject in steps[8].subjects] == [
+    assert [Path(subject).name for subject in steps[10].subjects] == [
         "swisenet_x2_fp16.tensorrt.engine",
-        "swisenet_x2_fp16.tensorrt.engine@trtexec",
         "swisenet_x2_fp16.tensorrt_rtx.engine",
         "swisenet_x2_int8.tensorrt.engine",
-        "swisenet_x2_int8.tensorrt.engine@trtexec",
         "swisenet_x2_int8.tensorrt_rtx.engine",
+        "swisenet:2@torch-cuda",
+        "swisenet:2@compile-cuda-fp16",
+        "swisenet_x2_fp16.tensorrt.engine@trtexec",
+        "swisenet_x2_fp16.tensorrt.engine@no-graphs",
+        "swisenet_x2_fp16.tensorrt_rtx.engine@no-graphs",
+        "swisenet_x2_int8.tensorrt.engine@trtexec",
     ]
     every = [*steps, *gpu_check.training_steps(tmp_path, 2), *gpu_check.first_steps(tmp_path)]
     for step in every:
@@ -110,3 +121,46 @@ def test_every_command_of_the_check_is_one_that_the_programs_take(
             continue
         parser = importlib.import_module(module.replace("export.cli_train", "deploy.training.cli"))
         parser._parser().parse_args([*arguments, *step.subjects])
+        for subject in step.subjects:
+            if subject.startswith("/"):
+                Path(subject.partition("@")[0]).touch()
+            assert parse_subject(subject).runner
+
+
+def test_several_run_at_a_time_but_chains_in_order_and_timing_alone_at_the_end(
+    gpu_check: ModuleType, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+
+    def step(name: str, turn: int, chain: str) -> object:
+        code = (
+            f"import time; log = open({str(log)!r}, 'a', buffering=1); print('+{name}', file=log); "
+            f"time.sleep(0.3); print('-{name}', file=log)"
+        )
+        return gpu_check.Step(name, (sys.executable, "-c", code), (), turn, chain)
+
+    steps = [
+        step("t1", gpu_check.TIMES, "a"),
+        step("t2", gpu_check.TIMES, "b"),
+        step("a1", gpu_check.MAKES, "a"),
+        step("a2", gpu_check.MAKES, "a"),
+        step("b1", gpu_check.MAKES, "b"),
+        step("u", gpu_check.USES, ""),
+    ]
+    outcomes = gpu_check.run_steps(steps, tmp_path, {}, timeout_s=30.0, jobs=3)
+    assert {outcome.exit_code for outcome in outcomes} == {0}
+    seen = log.read_text().split()
+    assert seen.index("-a1") < seen.index("+a2")
+    assert seen.index("+b1") < seen.index("+a2")
+    assert seen[-6:] == ["+u", "-u", "+t1", "-t1", "+t2", "-t2"]
+
+
+def test_later_pieces_add_up_in_the_folder(gpu_check: ModuleType, tmp_path: Path) -> None:
+    def step(name: str, code: int) -> object:
+        return gpu_check.Step(name, (sys.executable, "-c", f"raise SystemExit({code})"))
+
+    gpu_check.run_steps([step("one", 1), step("two", 0)], tmp_path, {}, timeout_s=30.0)
+    gpu_check.run_steps([step("three", 0), step("one", 0)], tmp_path, {}, timeout_s=30.0)
+    kept = json.loads((tmp_path / "steps.json").read_text())["steps"]
+    assert [(s["name"], s["exit_code"]) for s in kept] == [("two", 0), ("three", 0), ("one", 0)]
+    assert "3 of 3 steps run, 0 failed." in (tmp_path / "summary.md").read_text()
