@@ -63,9 +63,9 @@ def check_validity(trt: ModuleType, runtime: Api, plan: bytes, messages: Message
 def _advise(reasons: list[str]) -> str:
     if "unsupported_cc" in reasons:
         return (
-            "Build it again on this device with swise-build --target current; where that is refused "
-            "too, TensorRT for RTX does not serve this GPU, but TensorRT may: pip install "
-            "'tensorrt<12', and swise-build --backend tensorrt"
+            "Build it again on this device with swise-build --target current; where that one is "
+            "refused too, TensorRT for RTX does not serve this GPU, but TensorRT may: "
+            "pip install 'tensorrt<12', then swise-build --backend tensorrt"
         )
     return "Build it again on this device with swise-build --target current"
 
