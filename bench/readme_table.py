@@ -73,15 +73,20 @@ def _table1_lines(document: dict[str, Any]) -> list[str]:
         printed, params_k = "-", "-"
         if published:
             score = published["scores"].get(row["image_set"])
-            printed = f"{score['psnr_y_db']:.2f} / {score['ssim_y']:.4f}" if score else "-"
+            printed = _score_text(score) if score else "-"
             params_k = f"{published['params_k']:g}" if published["params_k"] else "-"
         counted = f"{row['params'] / 1e3:.1f} ({params_k})" if row["params"] else "-"
-        measured = f"{row['measured']['psnr_y_db']:.2f} / {row['measured']['ssim_y']:.4f}"
+        score = row["measured"]
+        measured = "no weights" if "not_measured" in score else _score_text(score)
         lines.append(
             f"| {row['network']} x{row['scale']} | {row['image_set']} | {counted} | {measured} | "
             f"{printed} |"
         )
     return lines
+
+
+def _score_text(score: dict[str, float]) -> str:
+    return f"{score['psnr_y_db']:.2f} / {score['ssim_y']:.4f}"
 
 
 if __name__ == "__main__":

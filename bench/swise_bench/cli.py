@@ -98,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     suite.add_argument("--weights", type=Path, metavar="DIR", help="published weights of others")
     suite.add_argument("--network", action="append", default=[], metavar="NAME", help="only these")
     suite.add_argument("--set", action="append", default=[], metavar="NAME", help="only these")
+    suite.add_argument(
+        "--scale", action="append", type=int, choices=(2, 3, 4), default=[], help="only these"
+    )
     output = parser.add_argument_group("results")
     output.add_argument("--json", action="store_true", help="a JSON document on stdout")
     output.add_argument("-o", "--output", type=Path, metavar="FILE", help="the JSON document")

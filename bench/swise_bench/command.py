@@ -221,11 +221,12 @@ def run_table1(options: argparse.Namespace) -> int:
             find_sets(options.data, options.set),
             weights=options.weights,
             networks=options.network,
+            scales=options.scale or (2, 3, 4),
             threads=options.threads,
             cache=options.cache or cache_folder("bench"),
         )
     )
-    if not rows:
+    if all(isinstance(row.measured, NotMeasured) for row in rows):
         raise InputError(
             f"no weights of {', '.join(options.network)} ship with this version. Give a folder of "
             "them with --weights DIR"

@@ -4,7 +4,7 @@ import functools
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swise_bench.quality import Upscale, score_pictures
+from swise_bench.results import NotMeasured
 from swise_bench.text_tables import MISSING, TextTable
 from swise_deploy.console import progress
 from swise_deploy.errors import InputError
@@ -22,6 +23,7 @@ from swise_deploy.files import sha256_of
 from swise_deploy.images import RgbImage, find_images
 from swise_deploy.imresize import imresize
 from swise_deploy.metrics import Quality
+from swise_deploy.models.registry import NETWORKS, build_network
 from swise_deploy.models.shipped import WEIGHTS_SUFFIXES, shipped_weights
 from swise_deploy.protocol import mean_quality
 from swise_deploy.runner import upscale
@@ -53,7 +55,7 @@ class TableRow:
         network: Name in the registry, or "bicubic".
         scale: Output size over input size.
         image_set: One of SETS, or another that was asked for.
-        measured: Mean scores here.
+        measured: Mean scores here, or why there are none.
         published: What is printed; None for a network without a published table.
         params: Counted parameters; None for bicubic.
         mult_adds: Counted MACs at a 1280x720 output.
@@ -65,13 +67,13 @@ class TableRow:
     network: str
     scale: int
     image_set: str
-    measured: Quality
+    measured: Quality | NotMeasured
     published: Published | None
     params: int | None
     mult_adds: int | None
-    source: str
-    num_known: int
-    num_pictures: int
+    source: str = ""
+    num_known: int = 0
+    num_pictures: int = 0
 
 
 @functools.cache
@@ -118,8 +120,11 @@ def measure_table(
     networks: Sequence[str],
     threads: int,
     cache: Path,
+    scales: Sequence[int] = (2, 3, 4),
 ) -> Iterator[TableRow]:
     """Measure row by row: bicubic, the shipped networks, and every network among the weights.
+
+    Networks of the paper's table and figure of which no weights are at hand have their row, too.
 
     Args:
         sets: Ground truths by set.
@@ -127,18 +132,34 @@ def measure_table(
         networks: Only these; empty for all.
         threads: Threads of torch.
         cache: Folder that remembers every picture's score.
+        scales: Only these.
     """
-    for scale in (2, 3, 4):
+    for scale in sorted(set(scales)):
         if not networks or BICUBIC in networks:
             run = partial(_bicubic, scale=scale)
             identity = "bicubic, MATLAB imresize"
             yield from _rows(
                 BICUBIC, scale, run, identity=identity, sets=sets, cache=cache, counted=None
             )
+        seen = {BICUBIC}
         for network in _networks(weights, scale):
             if networks and network.name not in networks:
                 continue
+            seen.add(network.name)
             yield from _network_rows(network, sets, threads, cache)
+        for name in [n for n, s in published_table() if s == scale and n in NETWORKS]:
+            if name not in seen and (not networks or name in networks):
+                yield from _rows_without_weights(name, scale, sets)
+
+
+def _rows_without_weights(name: str, scale: int, sets: Iterable[str]) -> Iterator[TableRow]:
+    from swise_bench.torch_counting import count_torch
+
+    counts = count_torch(build_network(name, scale), lr_size=lr_size_for_hr(scale))
+    reason = NotMeasured("no weights: give a folder of them with --weights")
+    for image_set in sets:
+        published = published_table()[name, scale]
+        yield TableRow(name, scale, image_set, reason, published, counts.params, counts.mult_adds)
 
 
 def _bicubic(lr: RgbImage, *, scale: int) -> RgbImage:
@@ -147,7 +168,6 @@ def _bicubic(lr: RgbImage, *, scale: int) -> RgbImage:
 
 def _networks(weights: Path | None, scale: int) -> "Iterator[LoadedNetwork]":
     from swise_deploy.models.checkpoint import open_network
-    from swise_deploy.models.registry import NETWORKS
 
     for name in NETWORKS:
         if shipped_weights(name, scale) is not None:
@@ -244,25 +264,29 @@ def text_from_rows(rows: Sequence[TableRow]) -> TextTable:
     cells = []
     for row in rows:
         printed = row.published.scores.get(row.image_set) if row.published else None
+        params_k = row.published.params_k if row.published else None
+        mult_adds_g = row.published.mult_adds_g if row.published else None
         cells.append(
             (
                 f"{row.network} x{row.scale}",
                 row.image_set,
-                _measured_printed(
-                    row.params, row.published.params_k if row.published else None, 1e3, "K"
-                ),
-                _measured_printed(
-                    row.mult_adds, row.published.mult_adds_g if row.published else None, 1e9, "G"
-                ),
-                f"{row.measured.psnr_y_db:.2f}",
-                f"{printed.psnr_y_db:.2f}" if printed else MISSING,
-                f"{row.measured.psnr_y_db - printed.psnr_y_db:+.2f}" if printed else MISSING,
-                f"{row.measured.ssim_y:.4f}",
-                f"{printed.ssim_y:.4f}" if printed else MISSING,
-                f"{row.measured.ssim_y - printed.ssim_y:+.4f}" if printed else MISSING,
+                _measured_printed(row.params, params_k, 1e3, "K"),
+                _measured_printed(row.mult_adds, mult_adds_g, 1e9, "G"),
+                *_score_cells(row.measured, printed),
                 row.source or MISSING,
             )
         )
+    networks = list(dict.fromkeys(row.network for row in rows))
+    reasons = [
+        f"{name}: {NETWORKS[name].note}"
+        for name in networks
+        if name in NETWORKS and NETWORKS[name].note
+    ]
+    missing = dict.fromkeys(
+        f"{row.network} x{row.scale}: not measured, {row.measured.not_measured}"
+        for row in rows
+        if isinstance(row.measured, NotMeasured)
+    )
     return TextTable(
         "Table 1 of the paper: measured here, published, difference",
         (
@@ -284,8 +308,23 @@ def text_from_rows(rows: Sequence[TableRow]) -> TextTable:
                 "Y of BT.601, border of `scale` pixels left out, LR by MATLAB's bicubic; "
                 "Mult-Adds at a 1280x720 output (x3: LR 426x240)"
             ),
+            *reasons,
+            *missing,
         ),
     )
+
+
+def _score_cells(measured: Quality | NotMeasured, printed: Quality | None) -> Iterator[str]:
+    """Measured, printed and their difference: first PSNR-Y, then SSIM-Y."""
+    for name, digits in (("psnr_y_db", 2), ("ssim_y", 4)):
+        here, there = (
+            None if score is None or isinstance(score, NotMeasured) else float(getattr(score, name))
+            for score in (measured, printed)
+        )
+        difference = None if here is None or there is None else here - there
+        yield MISSING if here is None else f"{here:.{digits}f}"
+        yield MISSING if there is None else f"{there:.{digits}f}"
+        yield MISSING if difference is None else f"{difference:+.{digits}f}"
 
 
 def _measured_printed(counted: int | None, printed: float | None, unit: float, suffix: str) -> str:

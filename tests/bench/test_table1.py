@@ -153,3 +153,38 @@ def test_swisenet_scores_above_bicubic_and_its_counts_stand_beside_the_printed_o
     cells = text_from_rows([x2]).rows[0]
     assert cells[2] == "924.8K (1077K)"
     assert cells[3] == "178.4G (236.5G)"
+
+
+def test_networks_without_weights_have_their_row_its_counts_and_its_reason(
+    data: Path, tmp_path: Path
+) -> None:
+    rows = list(
+        measure_table(
+            find_sets(data, ["Set5"]),
+            weights=None,
+            networks=["srcnn", "bicubic"],
+            threads=1,
+            cache=tmp_path / "cache",
+            scales=[4],
+        )
+    )
+    assert [(row.network, row.scale) for row in rows] == [("bicubic", 4), ("srcnn", 4)]
+    table = text_from_rows(rows)
+    name, image_set, params, mult_adds, score, printed, *_ = table.rows[1]
+    assert (name, image_set, score, printed) == ("srcnn x4", "Set5", "-", "30.48")
+    assert (params, mult_adds) == ("57.3K (57K)", "52.8G (52.7G)")
+    assert "srcnn x4: not measured, no weights: give a folder of them with --weights" in table.notes
+
+
+def test_the_reason_why_a_count_differs_stands_below_the_table(data: Path, tmp_path: Path) -> None:
+    rows = list(
+        measure_table(
+            find_sets(data, ["Set5"]),
+            weights=None,
+            networks=["vdsr"],
+            threads=1,
+            cache=tmp_path / "cache",
+            scales=[2],
+        )
+    )
+    assert "vdsr: the printed parameters leave the biases out" in text_from_rows(rows).notes
