@@ -50,6 +50,9 @@ def launch_fabric(config: TrainConfig, precision: Resolved) -> Fabric:
             f"batch_size is {config.batch_size}, which {devices * num_nodes} processes cannot "
             "share evenly. Use a multiple of their number"
         )
+    if precision != "fp32":
+        # What autocast leaves in float32 may be multiplied in TF32: the rest is rounded more.
+        torch.set_float32_matmul_precision("high")
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
