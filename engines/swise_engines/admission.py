@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
-from swise_deploy.errors import InputError
+from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.files import sha256_of
 from swise_engines.cuda import Device
 from swise_engines.engine_manifest import EngineManifest, read_manifest
-from swise_engines.tensorrt_api import release_of
+from swise_engines.rtx_gpus import reason_unserved, rtx_capabilities
+from swise_engines.tensorrt_api import (
+    is_installed,
+    load_tensorrt,
+    release_of,
+    version_of,
+    wheel_for,
+)
 from swise_export.manifest import manifest_path
 
 FIRST_PORTABLE_SM = (8, 0)
@@ -96,10 +103,12 @@ def admit_device(path: Path, manifest: EngineManifest, device: Device) -> None:
 
     Raises:
         InputError: Built for another compute capability.
+        BackendMissingError: TensorRT for RTX, which built it, runs nothing on this GPU.
     """
     here = release_of(device.sm)
     if not manifest.sms or manifest.compatibility == "ampere_plus":
         if here >= FIRST_PORTABLE_SM:
+            _admit_portable(path, manifest, device)
             return
         built_for = "SM 8.0 and later"
     elif device.sm in manifest.sms:
@@ -110,6 +119,19 @@ def admit_device(path: Path, manifest: EngineManifest, device: Device) -> None:
         f"{path} was built for {built_for}, but this is a {device.name} of SM {device.sm}. "
         f"{_how_to_build(manifest)}"
     )
+
+
+def _admit_portable(path: Path, manifest: EngineManifest, device: Device) -> None:
+    if manifest.backend != "tensorrt_rtx" or not is_installed("tensorrt_rtx"):
+        return
+    trt = load_tensorrt("tensorrt_rtx")
+    reason = reason_unserved(version_of(trt), rtx_capabilities(trt), device.sm)
+    if reason:
+        raise BackendMissingError(
+            f"{path} cannot run on this {device.name}: {reason}. TensorRT may serve it: "
+            f"pip install '{wheel_for(device.driver_cuda)}' 'swise-deploy[tensorrt]', then "
+            f"swise-build {manifest.onnx_name} --backend tensorrt"
+        )
 
 
 def _how_to_build(manifest: EngineManifest) -> str:

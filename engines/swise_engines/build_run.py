@@ -116,7 +116,9 @@ def show_built(built: Built, console: Console) -> None:
 
 def describe(manifest: EngineManifest) -> Sequence[str]:
     """What a reader of the report should know, a line each."""
-    built_for = "SM " + ", ".join(manifest.sms) if manifest.sms else "SM 8.0 and later"
+    served = " that TensorRT for RTX serves" * (manifest.backend == "tensorrt_rtx")
+    portable = f"SM 8.0 and later{served}"
+    built_for = "SM " + ", ".join(manifest.sms) if manifest.sms else portable
     lines = [
         f"for {built_for}, {manifest.backend} {manifest.backend_version} alone",
         *(f"takes {profile}" for profile in manifest.profiles),

@@ -12,6 +12,7 @@ from swise_deploy.errors import InputError
 from swise_engines.engine_manifest import Compatibility
 from swise_engines.profiles import Profile
 from swise_engines.progress import BuildProgress, monitor_from_progress
+from swise_engines.rtx_gpus import rtx_capabilities
 from swise_engines.source_onnx import SourceOnnx
 from swise_engines.targets import Backend
 from swise_engines.tensorrt_api import EXTRAS, Api, release_of, version_of
@@ -134,12 +135,6 @@ def _rtx_settings(trt: ModuleType, options: CompileOptions) -> Mapping[str, obje
         )
     major, minor = options.sm.split(".")
     return {"compute_capabilities": [(int(major), int(minor))]}
-
-
-def rtx_capabilities(trt: ModuleType) -> tuple[str, ...]:
-    """Compute capabilities that a TensorRT for RTX builds for, such as "8.6"."""
-    names = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
-    return tuple(f"{name[2:-1]}.{name[-1]}" for name in names)
 
 
 def _load_polygraphy(backend: Backend) -> tuple[Api, Api]:

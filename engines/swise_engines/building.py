@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swise_deploy import __version__
 from swise_deploy.dependencies import installed_version
-from swise_deploy.errors import InputError, SwiseError
+from swise_deploy.errors import BackendMissingError, InputError, SwiseError
 from swise_deploy.files import sha256_of, writing
 from swise_engines.admission import admit_device
 from swise_engines.build_cache import BuildCache, cache_key
@@ -57,7 +57,8 @@ def build_engine(
 
     Raises:
         InputError: The file, the target and the options do not go together.
-        BackendMissingError: A package or GPU that the build needs is not here.
+        BackendMissingError: A package or GPU that the build needs is not here, or the GPU at hand
+            was asked for and is none that TensorRT runs engines on; nothing was written.
         BuildError: TensorRT cannot build it, or the precision is not what was asked for.
         OutputError: The engine cannot be written.
         KeyboardInterrupt: Ctrl-C; nothing was written.
@@ -68,8 +69,8 @@ def build_engine(
     settings = plan_build(source, options, backend, version, gpu.device)
     if settings.compatibility != options.compatibility:
         say(
-            f"{backend} {version} names no SM {settings.sm}: building a portable engine, as with "
-            "--compatibility ampere_plus; whether it runs here is seen when it is loaded"
+            f"{backend} {version} is older than SM {settings.sm} and has no name for it: building "
+            "a portable engine, as with --compatibility ampere_plus"
         )
     out = out or onnx.with_name(f"{onnx.stem}.{target_slug(options, settings)}.engine")
     if out.suffix.lower() not in ENGINE_SUFFIXES or out.is_dir():
@@ -80,9 +81,10 @@ def build_engine(
         raise InputError(
             f"{out} would put its manifest over that of {onnx}. Give another name with --output"
         )
+    must_load = options.target is None
     if cache is None:
         say(f"building {out.name} with {backend} {version}")
-        plan, manifest = _compile(source, settings, gpu, report)
+        plan, manifest = _compile(source, settings, gpu, report, must_load=must_load)
         return Built(out, _write(out, plan, manifest), was_cached=False)
     key = cache_key(_facts(source, settings, version, gpu))
     with cache.locked(key, on_wait=lambda: say("another process builds the same; waiting for it")):
@@ -92,7 +94,7 @@ def build_engine(
             if backend == "tensorrt" and gpu.device is not None:
                 timings = cache.timing_path(backend, version, gpu.device.name)
                 settings = replace(settings, timing_cache=timings)
-            plan, manifest = _compile(source, settings, gpu, report)
+            plan, manifest = _compile(source, settings, gpu, report, must_load=must_load)
             _write(cache.engine_path(key), plan, manifest)
         else:
             say("the cache has this engine; nothing to build")
@@ -118,19 +120,34 @@ def _facts(
 
 
 def _compile(
-    source: SourceOnnx, settings: CompileOptions, gpu: GpuAtHand, report: Report
+    source: SourceOnnx,
+    settings: CompileOptions,
+    gpu: GpuAtHand,
+    report: Report,
+    *,
+    must_load: bool,
 ) -> tuple[bytes, EngineManifest]:
     compiled = compile_engine(source, settings, BuildProgress(report))
     manifest = _describe(source, settings, compiled, gpu.device)
-    table, note = _try_read_back(source, compiled, manifest, gpu)
+    table, note = _try_read_back(source, compiled, manifest, gpu, must_load=must_load)
     if table is not None:
         check_precision(settings.precision, table)
     return compiled.plan, replace(manifest, precision_read_back=table, read_back_note=note)
 
 
 def _try_read_back(
-    source: SourceOnnx, compiled: Compiled, manifest: EngineManifest, gpu: GpuAtHand
+    source: SourceOnnx,
+    compiled: Compiled,
+    manifest: EngineManifest,
+    gpu: GpuAtHand,
+    *,
+    must_load: bool,
 ) -> tuple[PrecisionTable | None, str]:
+    """Read it back where that works; an engine for this GPU that TensorRT will not run is no use.
+
+    Raises:
+        BackendMissingError: It has to run on the GPU at hand, and TensorRT serves no such GPU.
+    """
     if gpu.cuda is None:
         return None, f"not read back: {gpu.reason}"
     try:
@@ -143,6 +160,10 @@ def _try_read_back(
             gpu.cuda,
             dla_core=manifest.dla_core,
         )
+    except BackendMissingError as error:
+        if must_load:
+            raise
+        return None, f"not read back: {error}"
     except SwiseError as error:
         return None, f"not read back: {error}"
     return table, ""

@@ -1,11 +1,15 @@
 """What a machine can do, what it cannot, and the exact command that mends it."""
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import cast
 
 from swise_engines import jetson
 from swise_engines.examination import Examination
+from swise_engines.rtx_gpus import reason_unserved
 from swise_engines.targets import Target, find_target
+from swise_engines.tensorrt_api import wheel_for
 
 CURRENT = "current"
 """The name that stands for the GPU of this machine."""
@@ -145,13 +149,20 @@ def _build_tensorrt(seen: Examination) -> Ability:
     return Ability(name, works=True, why=f"TensorRT {trt.version} for SM {seen.gpu.sm}")
 
 
-def _run_engines(seen: Examination) -> Ability:
+def _run_engines(
+    seen: Examination, backends: Collection[str] = ("tensorrt", "tensorrt_rtx")
+) -> Ability:
     name = "run engines"
     if seen.gpu is None:
         return Ability(name, works=False, why=f"no GPU: {seen.no_gpu}")
-    runtimes = [key for key in ("tensorrt", "tensorrt_rtx") if seen.backends[key].works]
+    unserved = _why_rtx_does_not_run(seen) if "tensorrt_rtx" in backends else ""
+    usable = [key for key in ("tensorrt", "tensorrt_rtx") if key in backends]
+    runtimes = [key for key in usable if seen.backends[key].works]
+    if unserved and "tensorrt_rtx" in runtimes:
+        runtimes.remove("tensorrt_rtx")
     if not runtimes:
-        why = f"tensorrt: {seen.backends['tensorrt'].error}"
+        whys = [unserved, f"tensorrt: {seen.backends['tensorrt'].error}"]
+        why = "; ".join(why for why in whys if why)
         return Ability(name, works=False, why=why, mend=_mend_tensorrt(seen))
     # In the order in which they are tried.
     drivers = [key for key in ("cuda_bindings", "pycuda") if seen.backends[key].works]
@@ -159,6 +170,18 @@ def _run_engines(seen: Examination) -> Ability:
         why = f"neither pycuda ({seen.backends['pycuda'].error}) nor cuda-bindings imports"
         return Ability(name, works=False, why=why, mend=_mend_pycuda(seen))
     return Ability(name, works=True, why=f"{' and '.join(runtimes)} through {drivers[0]}")
+
+
+def _why_rtx_does_not_run(seen: Examination) -> str:
+    """Why TensorRT for RTX, where it is installed, runs nothing on this GPU; "" where it does."""
+    rtx = seen.backends["tensorrt_rtx"]
+    if seen.gpu is None or rtx.version is None:
+        return ""
+    return reason_unserved(rtx.version, _rtx_capabilities(seen), seen.gpu.sm)
+
+
+def _rtx_capabilities(seen: Examination) -> list[str]:
+    return cast("list[str]", seen.backends["tensorrt_rtx"].details.get("capabilities", []))
 
 
 def _from_checkpoints(seen: Examination) -> Ability:
@@ -187,13 +210,24 @@ def _judge_current(seen: Examination) -> TargetVerdict:
         return TargetVerdict(CURRENT, missing, Ability("run", works=False, why=missing.why))
     if seen.gpu.target:
         return _judge(seen, find_target(seen.gpu.target))
+    run = _run_engines(seen)
+    unserved = _why_rtx_does_not_run(seen)
+    if unserved and not _build_tensorrt(seen).works:
+        return TargetVerdict(
+            CURRENT, Ability("build", works=False, why=run.why, mend=run.mend), run
+        )
     ways = [ability for ability in (_build_tensorrt(seen), _build_rtx(seen)) if ability.works]
-    return TargetVerdict(CURRENT, (ways or [_build_tensorrt(seen)])[0], _run_engines(seen))
+    return TargetVerdict(CURRENT, (ways or [_build_tensorrt(seen)])[0], run)
 
 
 def _can_build(seen: Examination, target: Target, backend: str) -> Ability:
     if backend == "tensorrt_rtx":
         ability = _build_rtx(seen)
+        known = _rtx_capabilities(seen)
+        if ability.works and known and target.sm not in known:
+            version = seen.backends["tensorrt_rtx"].version
+            why = f"TensorRT for RTX {version} builds for SM {', '.join(known)}, not {target.sm}"
+            return Ability("build", works=False, why=why, mend=(_update_rtx(seen),))
         return Ability("build", works=ability.works, why=ability.why, mend=ability.mend)
     if seen.gpu is None or seen.gpu.sm != target.sm:
         here = f"a GPU of {seen.gpu.sm}" if seen.gpu else "no GPU"
@@ -214,7 +248,7 @@ def _can_build(seen: Examination, target: Target, backend: str) -> Ability:
 
 
 def _can_run(seen: Examination, target: Target) -> Ability:
-    ability = _run_engines(seen)
+    ability = _run_engines(seen, target.backends)
     if seen.gpu and seen.gpu.sm != target.sm:
         why = f"{target.title} is SM {target.sm}, here is {seen.gpu.name}, SM {seen.gpu.sm}"
         return Ability("run", works=False, why=why)
@@ -238,16 +272,10 @@ def _mend_tensorrt(seen: Examination) -> tuple[str, ...]:
         return ("sudo apt-get update", "sudo apt-get install nvidia-jetpack")
     if seen.gpu:
         return (
-            f"{_pip(seen)} install '{_tensorrt_wheel(seen)}<12'",
+            f"{_pip(seen)} install '{wheel_for(str(seen.fact('gpu', 'cuda').value or ''))}'",
             _install_extra(seen, "tensorrt"),
         )
     return ()
-
-
-def _tensorrt_wheel(seen: Examination) -> str:
-    """The wheels for CUDA 13, where the driver serves it; else those for CUDA 12."""
-    cuda = str(seen.fact("gpu", "cuda").value or "")
-    return "tensorrt-cu12" if cuda.startswith("12.") else "tensorrt"
 
 
 def _show_system_packages(seen: Examination) -> tuple[str, ...]:
@@ -279,6 +307,10 @@ def _free_memory(seen: Examination) -> tuple[str, ...]:
             "sudo systemctl isolate multi-user.target   # until the next boot, without desktop",
         )
     return ()
+
+
+def _update_rtx(seen: Examination) -> str:
+    return f"{_pip(seen)} install --upgrade tensorrt-rtx-cu13"
 
 
 def _install_extra(seen: Examination, extra: str) -> str:

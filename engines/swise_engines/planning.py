@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from swise_deploy.errors import BackendMissingError, InputError
-from swise_engines.admission import FIRST_PORTABLE_SM
-from swise_engines.builder_config import CompileOptions, rtx_capabilities
+from swise_engines.builder_config import CompileOptions
 from swise_engines.cuda import Device
 from swise_engines.engine_manifest import Compatibility
 from swise_engines.profiles import Profile, default_profile
+from swise_engines.rtx_gpus import is_newer, reason_unserved, rtx_capabilities
 from swise_engines.source_onnx import SourceOnnx
 from swise_engines.targets import Backend, Target
-from swise_engines.tensorrt_api import is_installed, load_tensorrt, release_of
+from swise_engines.tensorrt_api import is_installed, load_tensorrt, wheel_for
 
 _MOST_DLA_CORES = 2  # of any Jetson; the builder refuses one that is not there
 
@@ -92,11 +92,14 @@ def plan_build(
 
     Raises:
         InputError: They do not.
-        BackendMissingError: The target's engines are built on the target, which is not here.
+        BackendMissingError: The target's engines are built on the target, which is not here, or
+            the GPU at hand is the target, and this TensorRT does not serve it.
     """
     target = options.target
     if backend == "tensorrt":
         _check_on_device(options, version, device)
+    elif target is None and device is not None:
+        _check_served(version, device)
     num_dla_cores = _MOST_DLA_CORES if target is None else target.dla_cores
     if options.dla_core is not None and options.dla_core >= num_dla_cores:
         raise InputError(
@@ -128,16 +131,23 @@ def plan_build(
 
 
 def _compatibility(options: BuildOptions, backend: Backend, sm: str | None) -> Compatibility:
-    """What was asked for; portable where the GPU at hand is one that RTX has no name for.
-
-    TensorRT for RTX lists the cards that it is made for, and builds for no other by name, such as
-    an H100 (SM 9.0): a portable engine is all that can be tried there.
-    """
+    """What was asked for; portable where the GPU at hand is newer than all that RTX names."""
     is_free = options.target is None and options.compatibility == "none"
     if backend != "tensorrt_rtx" or not is_free or sm is None:
         return options.compatibility
-    is_listed = sm in rtx_capabilities(load_tensorrt(backend))
-    return "none" if is_listed or release_of(sm) < FIRST_PORTABLE_SM else "ampere_plus"
+    return "ampere_plus" if is_newer(rtx_capabilities(load_tensorrt(backend)), sm) else "none"
+
+
+def _check_served(version: str, device: Device) -> None:
+    """TensorRT for RTX builds for such a GPU without complaint, and then loads nothing on it."""
+    capabilities = rtx_capabilities(load_tensorrt("tensorrt_rtx"))
+    reason = reason_unserved(version, capabilities, device.sm)
+    if reason:
+        raise BackendMissingError(
+            f"{reason}, and this is a {device.name}. TensorRT may serve it: pip install "
+            f"'{wheel_for(device.driver_cuda)}' 'swise-deploy[tensorrt]', then swise-build "
+            "--backend tensorrt. To build for another device, name it, such as --target sm86"
+        )
 
 
 def _check_on_device(options: BuildOptions, version: str, device: Device | None) -> None:

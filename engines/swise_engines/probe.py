@@ -17,6 +17,14 @@ def probe_module(name: str) -> dict[str, object]:
     return {"version": str(getattr(module, "__version__", "unknown"))}
 
 
+def probe_rtx() -> dict[str, object]:
+    """Version of TensorRT for RTX and the compute capabilities that it names."""
+    from swise_engines.rtx_gpus import rtx_capabilities  # the other probes need not wait for it
+
+    module = importlib.import_module("tensorrt_rtx")
+    return {"version": module.__version__, "capabilities": rtx_capabilities(module)}
+
+
 def probe_onnxruntime() -> dict[str, object]:
     """Version of ONNX Runtime and the execution providers that its wheel contains."""
     runtime = importlib.import_module("onnxruntime")
@@ -76,7 +84,7 @@ def _check(driver: Any, status: int) -> None:
 PROBES: dict[str, Callable[[], dict[str, object]]] = {
     "cuda": probe_cuda,
     "tensorrt": lambda: probe_module("tensorrt"),
-    "tensorrt_rtx": lambda: probe_module("tensorrt_rtx"),
+    "tensorrt_rtx": probe_rtx,
     "polygraphy": lambda: probe_module("polygraphy"),
     "pycuda": probe_pycuda,
     "cuda_bindings": lambda: probe_module("cuda.bindings"),

@@ -2,13 +2,16 @@
 
 from types import ModuleType
 
-from swise_deploy.errors import BuildError
+from swise_deploy.errors import BackendMissingError, BuildError
 from swise_engines.cuda import Cuda
 from swise_engines.layer_types import layers_from_inspector
 from swise_engines.precision_table import PrecisionTable, table_from_layers
 from swise_engines.profiles import Profile
 from swise_engines.source_onnx import SourceOnnx
 from swise_engines.tensorrt_api import Api, Messages, create_runtime
+
+# A name in EngineInvalidityDiagnostics; why is said in a note, not an error.
+_UNSUPPORTED_GPU = "unsupported_cc"
 
 
 def deserialize(
@@ -23,7 +26,8 @@ def deserialize(
         dla_core: The deep-learning accelerator that it was built for, if any.
 
     Raises:
-        BackendMissingError: TensorRT does not start on this machine.
+        BackendMissingError: TensorRT does not start on this machine, or the GPU is not one that
+            the engine is for.
         BuildError: TensorRT refuses it, with its reasons.
     """
     runtime = create_runtime(trt, messages)
@@ -45,7 +49,8 @@ def check_validity(trt: ModuleType, runtime: Api, plan: bytes, messages: Message
     """Let TensorRT look at an engine's header, where its release can, before anything is loaded.
 
     Raises:
-        BuildError: No engine, or one for another version, device or driver.
+        BackendMissingError: An engine for other GPUs.
+        BuildError: No engine, or one for another version or driver.
     """
     if not hasattr(runtime, "get_engine_validity"):
         return
@@ -53,15 +58,16 @@ def check_validity(trt: ModuleType, runtime: Api, plan: bytes, messages: Message
     if validity == trt.EngineValidity.INVALID:
         known = trt.EngineInvalidityDiagnostics.__members__.items()
         reasons = [name.lower() for name, flag in known if int(flag) & int(diagnostics)]
-        said = f" ({messages.explain()})" * bool(messages.errors)
-        raise BuildError(
+        said = f" ({messages.explain()})" * bool(messages.errors or messages.notes)
+        kind = BackendMissingError if _UNSUPPORTED_GPU in reasons else BuildError
+        raise kind(
             f"TensorRT {trt.__version__} refuses the engine: "
             f"{', '.join(reasons) or 'no reason'}{said}. {_advise(reasons)}"
         )
 
 
 def _advise(reasons: list[str]) -> str:
-    if "unsupported_cc" in reasons:
+    if _UNSUPPORTED_GPU in reasons:
         return (
             "Build it again on this device with swise-build --target current; where that one is "
             "refused too, TensorRT for RTX does not serve this GPU, but TensorRT may: "

@@ -8,6 +8,7 @@ read and tested on machines that have none of these versions.
 import functools
 import importlib
 import logging
+from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from types import ModuleType
@@ -112,6 +113,15 @@ def load_tensorrt(backend: Backend) -> ModuleType:
         ) from error
 
 
+def wheel_for(driver_cuda: str) -> str:
+    """What pip installs as `tensorrt`: wheels for CUDA 13, or 12 where the driver serves no more.
+
+    Args:
+        driver_cuda: The newest CUDA that the driver serves, such as "12.6"; "" if not known.
+    """
+    return "tensorrt-cu12<12" if driver_cuda.startswith("12.") else "tensorrt<12"
+
+
 def is_installed(backend: Backend) -> bool:
     """Whether a TensorRT can be imported here."""
     try:
@@ -155,16 +165,23 @@ def _start(kind: Api, trt: ModuleType, messages: "Messages") -> Api:
 
 
 class Messages:
-    """What TensorRT said during one build or load: errors are kept, the rest is logged."""
+    """What TensorRT said during one build or load: errors are kept, the rest is logged.
+
+    Attributes:
+        errors: All of them.
+        notes: The last few of what was no error.
+        sink: What TensorRT speaks to.
+    """
 
     def __init__(self, trt: ModuleType) -> None:
         self.errors: list[str] = []
-        self.sink: Api = _sink_class(trt)(self.errors)
+        self.notes: deque[str] = deque(maxlen=3)
+        self.sink: Api = _sink_class(trt)(self.errors, self.notes)
         _SINKS.append(self.sink)
 
     def explain(self) -> str:
-        """The errors as one line, in order, each once."""
-        return "; ".join(dict.fromkeys(self.errors)) or "TensorRT gave no reason"
+        """The errors as one line, in order, each once; the last notes where there is none."""
+        return "; ".join(dict.fromkeys(self.errors or self.notes)) or "TensorRT gave no reason"
 
 
 # TensorRT holds on to the first logger that it was given, beside those of its objects, and does not
@@ -183,15 +200,17 @@ def _sink_class(trt: ModuleType) -> Api:
     base: Any = trt.ILogger
 
     class Sink(base):  # type: ignore[misc]  # a class that exists only once TensorRT is imported
-        def __init__(self, errors: list[str]) -> None:
+        def __init__(self, errors: list[str], notes: deque[str]) -> None:
             base.__init__(self)
             self._errors = errors
+            self._notes = notes
 
         def log(self, severity: Api, message: str) -> None:
             level = levels.get(severity)
             if level == logging.ERROR:
                 self._errors.append(" ".join(message.split()))
             elif level is not None:
+                self._notes.append(" ".join(message.split()))
                 logger.log(level, "%s", message)
 
     return Sink

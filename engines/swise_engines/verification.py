@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swise_deploy.errors import BackendMissingError, InputError, QualityGateError
+from swise_deploy.errors import BackendMissingError, InputError, QualityGateError, SwiseError
 from swise_deploy.images import (
     RgbImage,
     find_images,
@@ -33,7 +33,7 @@ def reason_not_to_run(manifest: EngineManifest, gpu: GpuAtHand) -> str:
         return gpu.reason
     try:
         admit_device(Path(manifest.onnx_name), manifest, gpu.device)
-    except InputError as error:
+    except SwiseError as error:
         return str(error)
     return ""
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from swise_engines.builder_config import rtx_capabilities
 from swise_engines.building import Built, build_engine
 from swise_engines.cuda import (
     Cuda,
@@ -33,7 +33,7 @@ from swise_engines.planning import BuildOptions, choose_backend
 from swise_engines.profiles import Extent, Profile
 from swise_engines.progress import Report
 from swise_engines.targets import find_target
-from swise_engines.tensorrt_api import load_tensorrt
+from swise_engines.tensorrt_api import Messages, create_runtime, load_tensorrt
 
 Kind = Literal["fp32", "fp16", "int8", "mixed"]
 MakeOnnx = Callable[..., Path]
@@ -269,8 +269,52 @@ def cuda() -> Cuda:
     return gpu.cuda
 
 
+def refusal_of(trt: ModuleType, plan: bytes) -> str:
+    """TensorRT's words where it refuses an engine for this GPU's compute capability alone.
+
+    "" where it takes the engine, and where it has another reason: that is for the tests to meet.
+    """
+    messages = Messages(trt)
+    runtime = create_runtime(trt, messages)
+    if not hasattr(runtime, "get_engine_validity"):
+        return ""
+    validity, reasons = runtime.get_engine_validity(plan)
+    unsupported = trt.EngineInvalidityDiagnostics.UNSUPPORTED_CC
+    is_that = validity == trt.EngineValidity.INVALID and int(reasons) == int(unsupported)
+    return messages.explain() if is_that else ""
+
+
+@pytest.fixture
+def ask_refusal() -> Callable[[ModuleType, bytes], str]:
+    return refusal_of
+
+
 @pytest.fixture(scope="session")
-def build_here(cuda: Cuda, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def served(
+    cuda: Cuda, make_onnx: MakeOnnx, tmp_path_factory: pytest.TempPathFactory
+) -> Literal["tensorrt", "tensorrt_rtx"]:
+    """The TensorRT for this GPU; tests are skipped where it runs no engine on it, and says so."""
+    backend = choose_backend(BuildOptions(None), cuda.device)
+    if backend == "tensorrt_rtx":
+        portable = build_engine(
+            make_onnx("fp32"),
+            tmp_path_factory.mktemp("portable") / "portable.engine",
+            BuildOptions(find_target("sm86"), profiles=(SMALL,), compatibility="ampere_plus"),
+            gpu=NO_GPU,
+            cache=None,
+            report=quiet,
+            say=str,
+        )
+        trt = load_tensorrt(backend)
+        with cuda.use():
+            refusal = refusal_of(trt, portable.path.read_bytes())
+        if refusal:
+            pytest.skip(f"TensorRT for RTX {trt.__version__}: {refusal}")
+    return backend
+
+
+@pytest.fixture(scope="session")
+def build_here(served: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Builds an engine for the GPU of this machine, with the TensorRT that is installed.
 
     In a process of its own: polygraphy serves one TensorRT in a process, and other tests build with
@@ -280,13 +324,11 @@ def build_here(cuda: Cuda, tmp_path_factory: pytest.TempPathFactory) -> Callable
     def build(onnx_path: Path, *profiles: Profile) -> Path:
         out = tmp_path_factory.mktemp("here") / "here.engine"
         batch = max(profile.max.batch for profile in profiles)
-        options = ["-o", str(out), "--no-cache", "--no-verify", "--batch", str(batch)]
+        options = ["-o", str(out), "--no-cache", "--no-verify", "--backend", served]
+        options += ["--batch", str(batch)]
         for profile in profiles:
             extents = (profile.min, profile.opt, profile.max)
             options += ["--size", ":".join(f"{e.width}x{e.height}" for e in extents)]
-        if choose_backend(BuildOptions(None), cuda.device) == "tensorrt_rtx":
-            known = rtx_capabilities(load_tensorrt("tensorrt_rtx"))
-            options += [] if cuda.device.sm in known else ["--compatibility", "ampere_plus"]
         done = subprocess.run(
             [sys.executable, "-m", "swise_engines.cli_build", str(onnx_path), *options],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

@@ -109,7 +109,9 @@ def test_another_sm_is_refused_with_the_command_that_builds_for_it(engine, sm):
         admit_device(engine, manifest, device(sm))
 
 
-@pytest.mark.parametrize(("sm", "runs"), [("8.0", True), ("12.0", True), ("7.5", False)])
+@pytest.mark.parametrize(
+    ("sm", "runs"), [("8.0", True), ("12.0", True), ("99.0", True), ("7.5", False)]
+)
 def test_a_portable_engine_runs_from_8_0_on(engine, sm, runs):
     manifest = dataclasses.replace(read_manifest(engine), sms=(), compatibility="ampere_plus")
     if runs:
@@ -117,6 +119,14 @@ def test_a_portable_engine_runs_from_8_0_on(engine, sm, runs):
     else:
         with pytest.raises(InputError, match=r"SM 8\.0 and later"):
             admit_device(engine, manifest, device(sm))
+
+
+def test_a_portable_engine_of_rtx_does_not_run_between_its_gpus(engine):
+    manifest = dataclasses.replace(read_manifest(engine), sms=(), compatibility="ampere_plus")
+    hopper = device("9.0")
+    with pytest.raises(BackendMissingError, match=r"runs no engine on SM 9\.0.*--backend tensorrt"):
+        admit_device(engine, manifest, hopper)
+    admit_device(engine, dataclasses.replace(manifest, backend="tensorrt"), hopper)
 
 
 def test_another_tensorrt_is_refused(engine):
@@ -180,6 +190,30 @@ def test_tensorrt_itself_refuses_what_is_no_engine(plan):
         check_validity(trt, runtime, plan, messages)
 
 
+# What 1.7.1.116 says of a portable engine on an H100, in its own words.
+ON_AN_H100 = (
+    "The engine cannot run on this GPU, which has compute capability 9.0. Supported compute "
+    "capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0. TensorRT-RTX does not support this compute "
+    "capability, so the engine cannot be rebuilt for it."
+)
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_gpu_that_tensorrt_does_not_serve_is_told_in_its_words():
+    trt = load_tensorrt("tensorrt_rtx")
+    messages = Messages(trt)
+
+    class Runtime:
+        def get_engine_validity(self, _):
+            messages.sink.log(trt.ILogger.INFO, ON_AN_H100)
+            return trt.EngineValidity.INVALID, trt.EngineInvalidityDiagnostics.UNSUPPORTED_CC
+
+    with pytest.raises(BackendMissingError) as caught:
+        check_validity(trt, Runtime(), b"plan", messages)
+    assert f"refuses the engine: unsupported_cc ({ON_AN_H100})" in str(caught.value)
+    assert "pip install 'tensorrt<12'" in str(caught.value)
+
+
 def test_a_whole_engine_gets_as_far_as_the_missing_gpu(engine):
     from swise_engines.cuda import find_gpu
 
@@ -187,3 +221,31 @@ def test_a_whole_engine_gets_as_far_as_the_missing_gpu(engine):
         pytest.skip("this machine has a GPU")
     with pytest.raises(BackendMissingError, match=r"GPU|not installed"):
         EngineRunner(engine).activate()
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize(
+    ("validity", "reasons", "is_skipped"),
+    [
+        ("INVALID", ("UNSUPPORTED_CC",), True),
+        ("INVALID", ("UNSUPPORTED_CC", "CUDA_ERROR"), False),
+        ("INVALID", ("MALFORMED_ENGINE",), False),
+        ("VALID", (), False),
+    ],
+)
+def test_gpu_tests_are_skipped_for_nothing_but_an_unserved_gpu(
+    ask_refusal, monkeypatch, validity, reasons, is_skipped
+):
+    trt = load_tensorrt("tensorrt_rtx")
+    flags = trt.EngineInvalidityDiagnostics
+
+    class Runtime:
+        def __init__(self, sink):
+            sink.log(trt.ILogger.INFO, ON_AN_H100)
+
+        def get_engine_validity(self, _):
+            diagnostics = sum(int(getattr(flags, reason)) for reason in reasons)
+            return getattr(trt.EngineValidity, validity), diagnostics
+
+    monkeypatch.setattr(trt, "Runtime", Runtime)
+    assert ask_refusal(trt, b"plan") == (ON_AN_H100 if is_skipped else "")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -21,6 +22,7 @@ from swise_engines.progress import BuildProgress
 from swise_engines.source_onnx import read_source
 from swise_engines.targets import find_target
 from swise_engines.tensorrt_api import Messages, create_builder, load_tensorrt
+from swise_engines.verification import reason_not_to_run
 from swise_export.manifest import manifest_path
 
 NO_GPU = GpuAtHand(None, "this test runs without one")
@@ -148,26 +150,93 @@ def test_a_jetson_s_engine_is_built_on_the_jetson(make_onnx):
         plan_build(source, options, "tensorrt", "9.1.0", orin)
 
 
+def gpu_of(sm, name="some GPU"):
+    device = Device(name, sm, 80 << 30, is_integrated=False, driver_cuda="12.8")
+    return GpuAtHand(SimpleNamespace(device=device))  # nothing else of it is used
+
+
 @pytest.mark.usefixtures("rtx")
-@pytest.mark.parametrize(
-    ("sm", "compatibility"), [("8.9", "none"), ("9.0", "ampere_plus"), ("10.0", "ampere_plus")]
-)
-def test_rtx_builds_a_portable_engine_for_a_gpu_that_it_has_no_name_for(
+@pytest.mark.parametrize(("sm", "compatibility"), [("8.9", "none"), ("99.0", "ampere_plus")])
+def test_rtx_builds_a_portable_engine_for_a_gpu_that_is_newer_than_itself(
     make_onnx, sm, compatibility
 ):
-    gpu = Device("some GPU", sm, 80 << 30, is_integrated=False, driver_cuda="13.0")
     source = read_source(make_onnx("fp32"))
-    settings = plan_build(source, BuildOptions(None), "tensorrt_rtx", "1.7.1", gpu)
+    settings = plan_build(source, BuildOptions(None), "tensorrt_rtx", "1.7.1", gpu_of(sm).device)
     assert (settings.sm, settings.compatibility) == (sm, compatibility)
 
 
+# 1.7.1.116 builds on an H100 (9.0) and then loads nothing there; it lists none of the others.
 @pytest.mark.usefixtures("rtx")
-def test_an_older_gpu_that_rtx_has_no_name_for_is_not_promised_a_portable_engine(make_onnx):
-    gpu = Device("V100", "7.0", 16 << 30, is_integrated=False, driver_cuda="12.6")
-    settings = plan_build(
-        read_source(make_onnx("fp32")), BuildOptions(None), "tensorrt_rtx", "1.7.1", gpu
+@pytest.mark.parametrize("sm", ["7.0", "8.7", "9.0", "10.0", "11.0"])
+@pytest.mark.parametrize("compatibility", ["none", "ampere_plus"])
+def test_rtx_does_not_build_for_a_gpu_at_hand_on_which_it_runs_nothing(
+    make_onnx, report, tmp_path, sm, compatibility
+):
+    options = BuildOptions(None, backend="tensorrt_rtx", compatibility=compatibility)
+    message = (
+        rf"runs no engine on SM {sm}: it serves SM .*8\.9, 12\.0.* and later, and this is a some "
+        r"GPU.*pip install 'tensorrt-cu12<12'.*--backend tensorrt\. .*--target sm86"
     )
-    assert settings.compatibility == "none"
+    with pytest.raises(BackendMissingError, match=message):
+        build_engine(
+            make_onnx("fp32"),
+            tmp_path / "out.engine",
+            options,
+            gpu=gpu_of(sm),
+            cache=BuildCache(tmp_path / "cache"),
+            report=report,
+            say=str,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("rtx")
+def test_an_engine_for_this_gpu_that_tensorrt_refuses_is_not_kept(
+    make_onnx, report, tmp_path, monkeypatch
+):
+    def refuse(*_, **__):
+        raise BackendMissingError("TensorRT refuses the engine: unsupported_cc")
+
+    monkeypatch.setattr(building, "read_back", refuse)
+
+    def run(target, cache):
+        options = BuildOptions(target, backend="tensorrt_rtx", profiles=(SMALL,))
+        return build_engine(
+            make_onnx("fp32"),
+            tmp_path / "out.engine",
+            options,
+            gpu=gpu_of("8.9"),
+            cache=cache,
+            report=report,
+            say=str,
+        )
+
+    for cache in (None, BuildCache(tmp_path / "cache")):
+        with pytest.raises(BackendMissingError, match="unsupported_cc"):
+            run(None, cache)
+        assert [p for p in tmp_path.rglob("*") if p.suffix in {".engine", ".json"}] == []
+    named = run(find_target("sm89"), None)
+    assert named.manifest.read_back_note.startswith("not read back: TensorRT refuses")
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("compatibility", ["none", "ampere_plus"])
+def test_where_rtx_runs_nothing_it_still_builds_for_other_gpus(
+    make_onnx, report, tmp_path, compatibility
+):
+    gpu = gpu_of("9.0", "NVIDIA H100 80GB HBM3")
+    built = build_engine(
+        make_onnx("fp32"),
+        tmp_path / "out.engine",
+        BuildOptions(find_target("sm86"), profiles=(SMALL,), compatibility=compatibility),
+        gpu=gpu,
+        cache=None,
+        report=report,
+        say=str,
+    )
+    assert admit_file(built.path) is not None
+    assert "SM 9.0" in built.manifest.read_back_note
+    assert "SM 9.0" in reason_not_to_run(built.manifest, gpu)
 
 
 def test_current_needs_a_gpu():

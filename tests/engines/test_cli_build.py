@@ -4,11 +4,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from swise_engines import build_run, cli_build
-from swise_engines.cuda import GpuAtHand
+from swise_engines.cuda import Device, GpuAtHand
 from swise_engines.targets import load_targets
 from swise_export.manifest import manifest_path
 
@@ -120,6 +121,22 @@ def test_usage_errors_exit_with_2(arguments, capsys):
 def test_verify_insists_on_a_gpu(make_onnx, options, capsys):
     assert cli_build.main([str(make_onnx("fp32")), "--target", "sm86", "--verify", *options]) == 3
     assert "--verify has to run the engine" in capsys.readouterr().err
+
+
+def test_where_rtx_runs_nothing_current_exits_with_3_and_leaves_nothing(
+    make_onnx, options, monkeypatch, capsys, tmp_path
+):
+    device = Device("NVIDIA H100", "9.0", 80 << 30, is_integrated=False, driver_cuda="13.0")
+    hopper = GpuAtHand(SimpleNamespace(device=device))
+    monkeypatch.setattr(build_run, "find_gpu", lambda: hopper)
+    here = [str(make_onnx("fp16")), "--backend", "tensorrt_rtx", *options]
+    assert cli_build.main([*here, "--target", "current"]) == 3
+    assert "runs no engine on SM 9.0" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    elsewhere = ["--target", "sm86", "--compatibility", "ampere_plus"]
+    assert cli_build.main([*here, *elsewhere]) == 0
+    assert "drift not measured" in capsys.readouterr().out
+    assert cli_build.main([*here, *elsewhere, "--verify"]) == 3
 
 
 def test_two_at_once_build_once(rtx, make_onnx, tmp_path):

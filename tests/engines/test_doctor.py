@@ -229,6 +229,52 @@ def test_the_tensorrt_to_install_is_for_the_cuda_that_the_driver_serves(desktop,
     assert second.endswith(" install 'swise-deploy[tensorrt]'")
 
 
+RTX = {"capabilities": ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]}
+
+
+@pytest.mark.parametrize("name", ["NVIDIA H100 80GB HBM3", "NVIDIA GH200 480GB"])
+def test_where_rtx_only_builds_nothing_runs_and_tensorrt_is_the_remedy(tmp_path, name):
+    gpu = {"name": name, "sm": "9.0", "memory_mib": 81559, "integrated": False}
+    found = backends(gpu, tensorrt_rtx="1.7.1.116", polygraphy="0.53", cuda_bindings="13.3.1")
+    found["tensorrt_rtx"] = dataclasses.replace(found["tensorrt_rtx"], details=RTX)
+    found["cuda"] = dataclasses.replace(found["cuda"], version="13.0")
+    seen = examine(lay_out(tmp_path, {}, {}), found)
+    run = by_name(doctor.list_abilities(seen), "run engines")
+    assert not run.works
+    assert run.why == (
+        "TensorRT for RTX 1.7.1.116 runs no engine on SM 9.0: it serves SM 7.5, 8.0, 8.6, 8.9, "
+        "12.0, 12.1 and later; tensorrt: No module named 'tensorrt'"
+    )
+    assert run.mend[0].endswith("install 'tensorrt<12'")
+    verdict = doctor.judge_target(seen, "current")
+    assert (verdict.build.works, verdict.run.works) == (False, False)
+    assert verdict.build.mend == verdict.run.mend == run.mend
+    other = doctor.judge_target(seen, "rtx-4090")
+    assert (other.build.works, other.run.works) == (True, False)
+    both = {**found, "tensorrt": Backend("tensorrt", "10.13.3", None)}
+    seen = dataclasses.replace(seen, backends=both)
+    verdict = doctor.judge_target(seen, "current")
+    assert (verdict.build.works, verdict.run.works) == (True, True)
+    assert verdict.run.why == "tensorrt through cuda_bindings"
+
+
+def test_a_target_that_only_tensorrt_serves_is_not_run_by_rtx(desktop):
+    ada = {**CARD, "name": "NVIDIA H100 80GB HBM3", "sm": "9.0"}
+    found = backends(ada, tensorrt_rtx="1.7.1", polygraphy="0.53", cuda_bindings="13.0.1")
+    verdict = doctor.judge_target(examine(desktop, found), "h100")
+    assert not verdict.run.works
+    assert verdict.run.why == "tensorrt: No module named 'tensorrt'"
+
+
+def test_a_card_that_an_older_rtx_does_not_name_needs_a_newer_one(desktop):
+    found = backends(CARD, tensorrt_rtx="1.0", polygraphy="0.53")
+    older = {"capabilities": ["7.5", "8.0", "8.6", "8.9", "12.0"]}
+    found["tensorrt_rtx"] = dataclasses.replace(found["tensorrt_rtx"], details=older)
+    build = doctor.judge_target(examine(desktop, found), "sm121").build
+    assert not build.works
+    assert "builds for SM 7.5, 8.0, 8.6, 8.9, 12.0, not 12.1" in build.why
+
+
 def test_engines_run_through_the_binding_that_is_tried_first(desktop):
     found = backends(CARD, tensorrt_rtx="1.7.1", pycuda="2024.1.2", cuda_bindings="13.0.1")
     ability = by_name(doctor.list_abilities(examine(desktop, found)), "run engines")
@@ -309,6 +355,8 @@ def test_every_backend_is_probed_in_a_real_process():
     assert "CPUExecutionProvider" in found["onnxruntime"].details["providers"]
     for backend in found.values():
         assert backend.works != bool(backend.error), backend
+    if found["tensorrt_rtx"].works:
+        assert {"8.6", "8.9", "12.0"} <= set(found["tensorrt_rtx"].details["capabilities"])
 
 
 def test_a_backend_that_kills_its_process_is_reported(tmp_path, monkeypatch):
