@@ -59,6 +59,7 @@ class Step:
         subjects: Further arguments, FILE or FILE@RUNNER; those that no step made are left out.
         turn: MAKES, USES or TIMES: steps of one turn wait for all of the turn before.
         chain: Steps of one chain run one after the other, also where several run at a time.
+        makes: What it makes; not used further, but removed, where the step fails.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Step:
     subjects: tuple[str, ...] = ()
     turn: int = MAKES
     chain: str = ""
+    makes: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,11 +82,17 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Builder:
-    """A TensorRT that is installed here, and how to build for this GPU with it."""
+    """A TensorRT that is installed here.
+
+    Attributes:
+        backend: Its name.
+        version: Its version.
+        unserved: Why it runs nothing on this GPU; "" where it does.
+    """
 
     backend: str
     version: str
-    options: tuple[str, ...]
+    unserved: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,6 +147,7 @@ def _check(arguments: argparse.Namespace) -> int:
         "binding": gpu.cuda.name,
         "driver": _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]),
         "tensorrt": {builder.backend: builder.version for builder in builders},
+        "unserved": [builder.unserved for builder in builders if builder.unserved],
         "torch_gpus": num_torch_gpus,
         "commit": _output(["git", "-C", str(ROOT), "rev-parse", "HEAD"]),
         "changed_files": _output(["git", "-C", str(ROOT), "status", "--porcelain", "-uno"]),
@@ -150,6 +159,9 @@ def _check(arguments: argparse.Namespace) -> int:
     }
     write_json(folder / "environment.json", environment)
     progress(f"{gpu.device.name}, results in {folder}")
+    for builder in builders:
+        if builder.unserved:
+            progress(f"no engines of {builder.backend}: {builder.unserved}")
     with _work_folder(arguments.work) as scratch:
         asked = PRECISIONS if arguments.int8 or arguments.onnx else PRECISIONS[:2]
         steps = [
@@ -158,7 +170,7 @@ def _check(arguments: argparse.Namespace) -> int:
                 folder,
                 scratch,
                 arguments.onnx,
-                builders,
+                [builder for builder in builders if not builder.unserved],
                 asked,
                 peers=peers_here(num_torch_gpus),
                 seconds=(arguments.seconds, arguments.energy_seconds),
@@ -186,17 +198,17 @@ def _work_folder(asked: Path | None) -> Iterator[Path]:
 
 
 def _builders(sm: str) -> list[Builder]:
-    """TensorRT for RTX does not list every GPU; a portable engine is tried on the others."""
-    from swise_engines.builder_config import rtx_capabilities
+    from swise_engines.rtx_gpus import reason_unserved, rtx_capabilities
     from swise_engines.tensorrt_api import is_installed, load_tensorrt, version_of
 
     found = []
     if is_installed("tensorrt"):
-        found.append(Builder("tensorrt", version_of(load_tensorrt("tensorrt")), ()))
+        found.append(Builder("tensorrt", version_of(load_tensorrt("tensorrt"))))
     if is_installed("tensorrt_rtx"):
         trt = load_tensorrt("tensorrt_rtx")
-        options = () if sm in rtx_capabilities(trt) else ("--compatibility", "ampere_plus")
-        found.append(Builder("tensorrt_rtx", version_of(trt), options))
+        version = version_of(trt)
+        unserved = reason_unserved(version, rtx_capabilities(trt), sm)
+        found.append(Builder("tensorrt_rtx", version, unserved))
     return found
 
 
@@ -263,11 +275,13 @@ def engine_steps(
 ) -> list[Step]:
     """SwiseNet at every scale, with every TensorRT: exported, built, verified, used and measured.
 
+    Without any, what else runs is measured: torch on the GPU, and ONNX Runtime.
+
     Args:
         folder: Where results are kept.
         scratch: Where files are made.
         exported: Where ONNX files lie already; None exports them.
-        builders: The TensorRTs.
+        builders: The TensorRTs that run engines here.
         precisions: Of the exports.
         peers: What is measured in turn with the engines.
         seconds: Of timing, and of rest and work for energy, per subject.
@@ -288,10 +302,10 @@ def engine_steps(
                 continue
             for builder in builders:
                 engine = f"{scratch / name}.{builder.backend}.engine"
-                to = ("-o", engine, "--backend", builder.backend, *builder.options)
+                to = ("-o", engine, "--backend", builder.backend)
                 build = _command("swise_engines.cli_build", onnx, *to, "--no-cache", "--verify")
                 title = f"{name} {builder.backend}"
-                steps.append(Step(f"build {title}", build, chain=name))
+                steps.append(Step(f"build {title}", build, chain=name, makes=engine))
                 upscale = (picture, "-o", f"{engine}.png", "--model", engine)
                 command = _command("swise_engines.cli_upscale", *upscale)
                 steps.append(Step(f"upscale {title}", command, chain=name))
@@ -302,8 +316,8 @@ def engine_steps(
                     others += [f"{engine}@{runner}" for runner in peers.engine]
             if precision == "fp32":
                 others += [f"{onnx}@{runner}" for runner in peers.onnx]
-        if engines:
-            in_torch = [f"swisenet:{scale}@{runner}" for runner in peers.torch]
+        in_torch = [f"swisenet:{scale}@{runner}" for runner in peers.torch]
+        if engines or in_torch or others:
             steps += _measuring_steps(
                 folder, scale, engines, in_torch=in_torch, others=others, seconds=seconds
             )
@@ -331,7 +345,7 @@ def _measuring_steps(
 
     compiled = [subject for subject in in_torch if "@compile" in subject]
     eager = [subject for subject in in_torch if subject not in compiled]
-    return [
+    steps = [
         *(
             bench(
                 f"compile x{scale} {subject.partition('@')[2]}", [subject], MAKES, *BRIEFLY,
@@ -346,6 +360,7 @@ def _measuring_steps(
             "--energy-seconds", seconds[1],
         ),
     ]  # fmt: skip
+    return [step for step in steps if step.subjects]
 
 
 def training_steps(scratch: Path, num_gpus: int) -> list[Step]:
@@ -464,6 +479,8 @@ def _run(step: Step, folder: Path, timeout_s: float) -> Outcome:
         except OSError as error:
             code = NOT_STARTED
             print(f"did not start: {error}", file=sink)
+    if code and step.makes:  # such as an engine that does not load: it would fail every benchmark
+        Path(step.makes).unlink(missing_ok=True)
     lines = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
     return Outcome(step.name, code, round(time.perf_counter() - started, 1), lines[-1][:200])
 

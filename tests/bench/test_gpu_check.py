@@ -73,12 +73,29 @@ def test_a_file_that_no_step_made_is_left_out(gpu_check: ModuleType, tmp_path: P
     assert outcome.last_line == str(["--first", str(there), f"{there}@trtexec"])
 
 
+def test_what_a_failed_step_made_is_not_measured(gpu_check: ModuleType, tmp_path: Path) -> None:
+    def make(name: str, code: int) -> object:
+        made = tmp_path / name
+        write = f"open({str(made)!r}, 'w').close(); raise SystemExit({code})"
+        return gpu_check.Step(name, (sys.executable, "-c", write), makes=str(made))
+
+    show = (sys.executable, "-c", "import sys; print(sys.argv[1:])")
+    both = (str(tmp_path / "good.engine"), str(tmp_path / "bad.engine"))
+    steps = [
+        make("good.engine", 0),
+        make("bad.engine", 1),
+        gpu_check.Step("bench", show, both, gpu_check.TIMES),
+    ]
+    outcomes = gpu_check.run_steps(steps, tmp_path, {}, timeout_s=30.0)
+    assert outcomes[-1].last_line == str([both[0]])
+
+
 def test_every_command_of_the_check_is_one_that_the_programs_take(
     gpu_check: ModuleType, tmp_path: Path
 ) -> None:
     builders = [
-        gpu_check.Builder("tensorrt", "10.3.0", ()),
-        gpu_check.Builder("tensorrt_rtx", "1.7.1", ("--compatibility", "ampere_plus")),
+        gpu_check.Builder("tensorrt", "10.3.0"),
+        gpu_check.Builder("tensorrt_rtx", "1.7.1"),
     ]
     for scale in gpu_check.SIZES:
         for precision in ("fp16", "int8"):
@@ -125,6 +142,39 @@ def test_every_command_of_the_check_is_one_that_the_programs_take(
             if subject.startswith("/"):
                 Path(subject.partition("@")[0]).touch()
             assert parse_subject(subject).runner
+
+
+def test_where_no_engine_runs_torch_and_onnxruntime_are_measured(
+    gpu_check: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "swisenet_x2_fp32.onnx").touch()
+    kinds = ("torch-cuda", "compile-cuda", "torch-cuda-fp16", "compile-cuda-fp16")
+    peers = gpu_check.Peers(kinds, ("onnxruntime",), ("no-graphs", "pycuda"))
+    steps = gpu_check.engine_steps(tmp_path, tmp_path, tmp_path, [], ("fp32",), peers=peers)
+    subjects = {step.name: [Path(s).name for s in step.subjects] for step in steps}
+    in_torch = [f"swisenet:2@{kind}" for kind in kinds]
+    assert subjects["bench x2"] == [*in_torch, "swisenet_x2_fp32.onnx@onnxruntime"]
+    assert subjects["energy x2"] == in_torch
+    assert subjects["memory x2"] == ["swisenet:2@torch-cuda", "swisenet:2@torch-cuda-fp16"]
+    assert {"bench x3", "bench x4"} <= set(subjects)
+    assert not any(name.startswith(("build", "upscale")) for name in subjects)
+
+
+def test_without_torch_what_is_left_is_onnxruntime(gpu_check: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "swisenet_x4_fp32.onnx").touch()
+    peers = gpu_check.Peers((), ("onnxruntime",))
+    steps = gpu_check.engine_steps(tmp_path, tmp_path, tmp_path, [], ("fp32",), peers=peers)
+    assert [step.name for step in steps] == ["bench x4"]
+
+
+@pytest.mark.parametrize(("sm", "serves"), [("8.9", True), ("9.0", False), ("99.0", True)])
+def test_a_tensorrt_that_does_not_serve_the_gpu_builds_nothing_and_says_why(
+    gpu_check: ModuleType, sm: str, serves: bool
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    (builder,) = [b for b in gpu_check._builders(sm) if b.backend == "tensorrt_rtx"]
+    assert (builder.unserved == "") is serves
+    assert serves or "runs no engine on SM 9.0" in builder.unserved
 
 
 def test_several_run_at_a_time_but_chains_in_order_and_timing_alone_at_the_end(
