@@ -177,6 +177,8 @@ class _Run:
         if fits(pictures, fabric.device):
             self._on_device = DevicePictures(pictures, config.patch_size, fabric.device)
             display.note("the training pictures are kept in the GPU's memory")
+        if config.compile:
+            display.note("the first step compiles the network: a minute or more")
         if config.cuda_graph and not can_record(fabric):
             display.note("cuda_graph is for one GPU: steps are made without it")
         self._trainer = Trainer(fabric, config, self._form, self._on_device)
