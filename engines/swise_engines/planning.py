@@ -144,7 +144,7 @@ def _check_served(version: str, device: Device) -> None:
     reason = reason_unserved(version, capabilities, device.sm)
     if reason:
         raise BackendMissingError(
-            f"{reason}, and this is a {device.name}. TensorRT may serve it: pip install "
+            f"{reason}, and here is {device.name}. TensorRT may serve it: pip install "
             f"'{wheel_for(device.driver_cuda)}' 'swise-deploy[tensorrt]', then swise-build "
             "--backend tensorrt. To build for another device, name it, such as --target sm86"
         )

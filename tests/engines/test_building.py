@@ -174,7 +174,7 @@ def test_rtx_does_not_build_for_a_gpu_at_hand_on_which_it_runs_nothing(
 ):
     options = BuildOptions(None, backend="tensorrt_rtx", compatibility=compatibility)
     message = (
-        rf"runs no engine on SM {sm}: it serves SM .*8\.9, 12\.0.* and later, and this is a some "
+        rf"runs no engine on SM {sm}: it serves SM .*8\.9, 12\.0.* and later, and here is some "
         r"GPU.*pip install 'tensorrt-cu12<12'.*--backend tensorrt\. .*--target sm86"
     )
     with pytest.raises(BackendMissingError, match=message):
