@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from swise_deploy.console import progress
+from swise_deploy.errors import BackendMissingError
 from swise_deploy.files import json_text
 from swise_deploy.images import find_images
 from swise_engines.build_cache import BuildCache, default_cache
@@ -35,6 +36,8 @@ def run_build(arguments: Namespace) -> int:
     if arguments.images is not None:
         find_images(arguments.images)  # said before a build of minutes, not after it
     gpu = find_gpu()
+    if arguments.verify and gpu.device is None:  # said before a build of minutes, too
+        raise BackendMissingError(f"--verify has to run the engine: {gpu.reason}")
     options = options_from_arguments(arguments)
     with progress_bar(f"building {arguments.onnx.name}") as report:
         built = build_engine(

@@ -118,9 +118,10 @@ def test_usage_errors_exit_with_2(arguments, capsys):
     assert "expected" in capsys.readouterr().err
 
 
-def test_verify_insists_on_a_gpu(make_onnx, options, capsys):
+def test_verify_insists_on_a_gpu_before_anything_is_built(make_onnx, options, capsys, tmp_path):
     assert cli_build.main([str(make_onnx("fp32")), "--target", "sm86", "--verify", *options]) == 3
     assert "--verify has to run the engine" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_where_rtx_runs_nothing_current_exits_with_3_and_leaves_nothing(
