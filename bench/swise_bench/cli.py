@@ -101,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     suite.add_argument(
         "--scale", action="append", type=int, choices=(2, 3, 4), default=[], help="only these"
     )
+    suite.add_argument(
+        "--runner",
+        default="torch",
+        metavar="NAME",
+        help="as after @ (torch); deploy-openvino is the fastest on a CPU",
+    )
     output = parser.add_argument_group("results")
     output.add_argument("--json", action="store_true", help="a JSON document on stdout")
     output.add_argument("-o", "--output", type=Path, metavar="FILE", help="the JSON document")

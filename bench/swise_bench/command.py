@@ -33,7 +33,13 @@ from swise_bench.results import (
     read_document,
 )
 from swise_bench.showcase import Showcase, make_showcase, write_figure
-from swise_bench.subjects import Subject, onnx_path, open_subject, parse_subject
+from swise_bench.subjects import (
+    NETWORK_RUNNERS,
+    Subject,
+    onnx_path,
+    open_subject,
+    parse_subject,
+)
 from swise_bench.table1 import find_sets, measure_table, text_from_rows
 from swise_bench.text_tables import TextTable, markdown_from_tables, print_tables
 from swise_bench.trtexec import measure_trtexec
@@ -212,6 +218,7 @@ def run_table1(options: argparse.Namespace) -> int:
     """
     for name in options.network:
         choose(name, NETWORKS, what="network")
+    choose(options.runner, [name for name in NETWORK_RUNNERS if name != "auto"], what="runner")
     if options.data is None:
         raise InputError(
             "--suite table1 needs --data DIR, a folder with Set5/HR, Set14/HR, B100/HR, Urban100/HR"
@@ -222,6 +229,7 @@ def run_table1(options: argparse.Namespace) -> int:
             weights=options.weights,
             networks=options.network,
             scales=options.scale or (2, 3, 4),
+            runner=options.runner,
             threads=options.threads,
             cache=options.cache or cache_folder("bench"),
         )

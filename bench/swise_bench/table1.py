@@ -16,6 +16,7 @@ import numpy as np
 
 from swise_bench.quality import Upscale, score_pictures
 from swise_bench.results import NotMeasured
+from swise_bench.subjects import Subject, open_subject
 from swise_bench.text_tables import MISSING, TextTable
 from swise_deploy.console import progress
 from swise_deploy.errors import InputError
@@ -60,6 +61,7 @@ class TableRow:
         params: Counted parameters; None for bicubic.
         mult_adds: Counted MACs at a 1280x720 output.
         source: The weights.
+        runner: What ran the network.
         num_known: Pictures whose scores an earlier run had found.
         num_pictures: Pictures in all.
     """
@@ -72,6 +74,7 @@ class TableRow:
     params: int | None
     mult_adds: int | None
     source: str = ""
+    runner: str = ""
     num_known: int = 0
     num_pictures: int = 0
 
@@ -121,6 +124,7 @@ def measure_table(
     threads: int,
     cache: Path,
     scales: Sequence[int] = (2, 3, 4),
+    runner: str = "torch",
 ) -> Iterator[TableRow]:
     """Measure row by row: bicubic, the shipped networks, and every network among the weights.
 
@@ -133,6 +137,7 @@ def measure_table(
         threads: Threads of torch.
         cache: Folder that remembers every picture's score.
         scales: Only these.
+        runner: What runs the networks, a name of NETWORK_RUNNERS.
     """
     for scale in sorted(set(scales)):
         if not networks or BICUBIC in networks:
@@ -146,7 +151,7 @@ def measure_table(
             if networks and network.name not in networks:
                 continue
             seen.add(network.name)
-            yield from _network_rows(network, sets, threads, cache)
+            yield from _network_rows(network, sets, threads, cache, runner)
         for name in [n for n, s in published_table() if s == scale and n in NETWORKS]:
             if name not in seen and (not networks or name in networks):
                 yield from _rows_without_weights(name, scale, sets)
@@ -210,24 +215,24 @@ def _network_rows(
     sets: dict[str, list[Path]],
     threads: int,
     cache: Path,
+    runner: str,
 ) -> Iterator[TableRow]:
-    import torch
-
     from swise_bench.torch_counting import count_torch
-    from swise_deploy.models.torch_runner import TorchRunner
 
-    torch.set_num_threads(threads)
     counts = count_torch(network.module, lr_size=lr_size_for_hr(network.scale))
-    with TorchRunner(network) as runner:
+    weights = Path(network.source)
+    subject = Subject(weights.name, runner, None, network.name, weights, network.scale)
+    with open_subject(subject, threads=threads, folder=cache / "exported") as opened:
         yield from _rows(
             network.name,
             network.scale,
-            partial(upscale, runner),
-            identity=f"{network.weights_sha256} {runner.name}",
+            partial(upscale, opened),
+            identity=f"{network.weights_sha256} {opened.name}",
             sets=sets,
             cache=cache,
             counted=(counts.params, counts.mult_adds),
-            source=Path(network.source).name,
+            source=weights.name,
+            runner=opened.name,
         )
 
 
@@ -241,6 +246,7 @@ def _rows(
     cache: Path,
     counted: tuple[int, int] | None,
     source: str = "",
+    runner: str = "",
 ) -> Iterator[TableRow]:
     for image_set, paths in sets.items():
         progress(f"{name} x{scale} on {image_set}, {len(paths)} pictures")
@@ -254,6 +260,7 @@ def _rows(
             counted[0] if counted else None,
             counted[1] if counted else None,
             source,
+            runner,
             scored.num_known,
             len(scored.scores),
         )
@@ -282,6 +289,7 @@ def text_from_rows(rows: Sequence[TableRow]) -> TextTable:
         for name in networks
         if name in NETWORKS and NETWORKS[name].note
     ]
+    runners = ", ".join(dict.fromkeys(row.runner for row in rows if row.runner))
     missing = dict.fromkeys(
         f"{row.network} x{row.scale}: not measured, {row.measured.not_measured}"
         for row in rows
@@ -308,6 +316,7 @@ def text_from_rows(rows: Sequence[TableRow]) -> TextTable:
                 "Y of BT.601, border of `scale` pixels left out, LR by MATLAB's bicubic; "
                 "Mult-Adds at a 1280x720 output (x3: LR 426x240)"
             ),
+            *([f"run by {runners}"] if runners else []),
             *reasons,
             *missing,
         ),
