@@ -21,6 +21,7 @@ A subject is written ARTEFACT[@RUNNER]:
     swisenet:2@ncnn             another name of deploy-ncnn: pnnx cannot convert the plain export
     swisenet:2@auto             the fastest of the exports and runtimes
     weights.safetensors@torch   your own weights
+    weights.safetensors:4@torch the same at a scale, where they serve several
 """
 
 import functools
@@ -104,7 +105,9 @@ def parse_subject(text: str) -> Subject:
     runner = "deploy-ncnn" if runner == "ncnn" else runner
     if path.suffix.lower() in WEIGHTS_SUFFIXES:
         return Subject(text, runner, weights=path)
-    name, _, scale = artefact.partition(":")
+    name, _, scale = artefact.rpartition(":")
+    if Path(name).suffix.lower() in WEIGHTS_SUFFIXES and scale.removeprefix("x").isdecimal():
+        return Subject(text, runner, weights=Path(name), scale=int(scale.removeprefix("x")))
     if not scale.removeprefix("x").isdecimal():
         suffixes = ", ".join([*FILE_RUNNERS, *sorted(WEIGHTS_SUFFIXES)])
         raise InputError(

@@ -22,6 +22,19 @@ def test_a_network_is_named_with_its_scale() -> None:
     assert parse_subject("swisenet:x4").runner == "torch"
 
 
+def test_weights_are_named_with_a_scale_where_they_serve_several(tmp_path: Path) -> None:
+    checkpoint = pytest.importorskip("swise_deploy.models.checkpoint", reason="needs torch")
+    safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors")
+    vdsr = checkpoint.build_network("vdsr", 2)
+    path = tmp_path / "any.safetensors"
+    safetensors.save_file(vdsr.state_dict(), path)
+    assert parse_subject(f"{path}@deploy").scale is None
+    subject = parse_subject(f"{path}:x4@torch")
+    assert (subject.weights, subject.scale, subject.runner) == (path, 4, "torch")
+    with open_subject(subject, threads=1, folder=tmp_path) as runner:
+        assert runner.infer(np.zeros((1, 3, 5, 6), np.float32)).shape == (1, 3, 20, 24)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
