@@ -37,7 +37,7 @@ from swise_deploy.training.config import (
     recipe_text,
     settings_from_toml,
 )
-from swise_deploy.training.device_pictures import DevicePictures, fits
+from swise_deploy.training.device_pictures import kept_on_gpu
 from swise_deploy.training.engine import Trainer, build_network, launch_fabric
 from swise_deploy.training.form import as_it_is
 from swise_deploy.training.picture_cache import open_pairs
@@ -165,9 +165,7 @@ def _crops(config: TrainConfig, source: CropSource, step: int) -> NDArray[np.int
 def _swise_step(config: TrainConfig, source: CropSource) -> Callable[[], object]:
     precision, _ = resolve_precision(config.precision, config.accelerator)
     fabric = launch_fabric(config, precision)
-    pictures = None
-    if fits(source.pairs, fabric.device):
-        pictures = DevicePictures(source.pairs, config.patch_size, fabric.device)
+    pictures = kept_on_gpu(source.pairs, config.patch_size, fabric.device)
     trainer = Trainer(fabric, config, as_it_is(build_network(config)[0], config), pictures)
 
     def prepare(step: int) -> Batch | NDArray[np.int64]:

@@ -63,9 +63,13 @@ class _Pictures:
         return self._pixels[first[..., None] + self._channels]
 
 
-def fits(pairs: PicturePairs, device: torch.device) -> bool:
-    """Whether the pictures leave enough of a GPU's memory to training."""
+def kept_on_gpu(
+    pairs: PicturePairs, patch_size: int, device: torch.device
+) -> DevicePictures | None:
+    """The pictures on a GPU, if they leave enough of its memory to training; None elsewhere."""
     if device.type != "cuda":
-        return False
+        return None
     free, _ = torch.cuda.mem_get_info(device)
-    return pairs.lr.pixels.nbytes + pairs.hr.pixels.nbytes <= LARGEST_SHARE * free
+    if pairs.lr.pixels.nbytes + pairs.hr.pixels.nbytes > LARGEST_SHARE * free:
+        return None
+    return DevicePictures(pairs, patch_size, device)

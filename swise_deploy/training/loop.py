@@ -17,7 +17,7 @@ from swise_deploy.metrics import Quality
 from swise_deploy.protocol import Pair, mean_quality
 from swise_deploy.training.batches import Batch, BatchStream, crop_source, cut_crops, draw_crops
 from swise_deploy.training.config import TrainConfig
-from swise_deploy.training.device_pictures import DevicePictures, fits
+from swise_deploy.training.device_pictures import kept_on_gpu
 from swise_deploy.training.display import Display
 from swise_deploy.training.engine import Trainer, build_network, can_record, launch_fabric
 from swise_deploy.training.form import FormOf, TrainedForm, as_it_is
@@ -173,15 +173,14 @@ class _Run:
         self._form: TrainedForm = form_of(network, config)
         if self._form.note:
             display.note(self._form.note)
-        self._on_device = None
-        if fits(pictures, fabric.device):
-            self._on_device = DevicePictures(pictures, config.patch_size, fabric.device)
+        self._on_gpu = kept_on_gpu(pictures, config.patch_size, fabric.device)
+        if self._on_gpu is not None:
             display.note("the training pictures are kept in the GPU's memory")
         if config.compile:
             display.note("the first step compiles the network: a minute or more")
         if config.cuda_graph and not can_record(fabric):
             display.note("cuda_graph is for one GPU: steps are made without it")
-        self._trainer = Trainer(fabric, config, self._form, self._on_device)
+        self._trainer = Trainer(fabric, config, self._form, self._on_gpu)
         self._step = 0
         self._best_psnr_y_db: float | None = None
         self._teacher_psnr_y_db: float | None = None
@@ -234,7 +233,7 @@ class _Run:
             part=self._fabric.global_rank,
             num_parts=self._fabric.world_size,
         )
-        return crops if self._on_device is not None else cut_crops(self._source, crops)
+        return crops if self._on_gpu is not None else cut_crops(self._source, crops)
 
     def _score_teacher(self) -> None:
         if self._form.teacher is None or not self._val_pairs:
