@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 
 from swise_bench.cli import main
 from swise_bench.table1 import (
+    TableRow,
     find_sets,
     measure_table,
     published_table,
@@ -27,6 +29,29 @@ def data(tmp_path: Path) -> Path:
         noise = generator.integers(0, 256, (5, 6, 3), np.uint8)
         Image.fromarray(noise).resize((40, 36), Image.Resampling.BICUBIC).save(folder / "a.png")
     return tmp_path / "data"
+
+
+def measured(
+    data: Path,
+    sets: list[str],
+    networks: list[str],
+    cache: Path,
+    *,
+    scales: Sequence[int] = (2, 3, 4),
+    runner: str = "torch",
+) -> list[TableRow]:
+    """Rows of shipped weights alone."""
+    return list(
+        measure_table(
+            find_sets(data, sets),
+            weights=None,
+            networks=networks,
+            threads=1,
+            cache=cache,
+            scales=scales,
+            runner=runner,
+        )
+    )
 
 
 def test_the_shipped_table_is_the_papers(shared: Path) -> None:
@@ -85,15 +110,7 @@ def test_a_network_that_cannot_be_measured_is_refused(
 def test_bicubic_has_a_row_for_each_scale_and_set_beside_the_printed_one(
     data: Path, tmp_path: Path
 ) -> None:
-    rows = list(
-        measure_table(
-            find_sets(data, []),
-            weights=None,
-            networks=["bicubic"],
-            threads=1,
-            cache=tmp_path / "cache",
-        )
-    )
+    rows = measured(data, [], ["bicubic"], tmp_path / "cache")
     assert [(r.scale, r.image_set) for r in rows] == [
         (scale, name) for scale in (2, 3, 4) for name in ("Set5", "Set14")
     ]
@@ -139,15 +156,7 @@ def test_the_command_resumes_from_what_is_known(
 def test_swisenet_scores_above_bicubic_and_its_counts_stand_beside_the_printed_ones(
     data: Path, tmp_path: Path
 ) -> None:
-    rows = list(
-        measure_table(
-            find_sets(data, ["Set5"]),
-            weights=None,
-            networks=["swisenet"],
-            threads=1,
-            cache=tmp_path / "cache",
-        )
-    )
+    rows = measured(data, ["Set5"], ["swisenet"], tmp_path / "cache")
     x2 = next(row for row in rows if row.scale == 2)
     assert x2.params == 924_836
     cells = text_from_rows([x2]).rows[0]
@@ -158,16 +167,7 @@ def test_swisenet_scores_above_bicubic_and_its_counts_stand_beside_the_printed_o
 def test_networks_without_weights_have_their_row_its_counts_and_its_reason(
     data: Path, tmp_path: Path
 ) -> None:
-    rows = list(
-        measure_table(
-            find_sets(data, ["Set5"]),
-            weights=None,
-            networks=["srcnn", "bicubic"],
-            threads=1,
-            cache=tmp_path / "cache",
-            scales=[4],
-        )
-    )
+    rows = measured(data, ["Set5"], ["srcnn", "bicubic"], tmp_path / "cache", scales=[4])
     assert [(row.network, row.scale) for row in rows] == [("bicubic", 4), ("srcnn", 4)]
     table = text_from_rows(rows)
     name, image_set, params, mult_adds, score, printed, *_ = table.rows[1]
@@ -177,32 +177,17 @@ def test_networks_without_weights_have_their_row_its_counts_and_its_reason(
 
 
 def test_the_reason_why_a_count_differs_stands_below_the_table(data: Path, tmp_path: Path) -> None:
-    rows = list(
-        measure_table(
-            find_sets(data, ["Set5"]),
-            weights=None,
-            networks=["vdsr"],
-            threads=1,
-            cache=tmp_path / "cache",
-            scales=[2],
-        )
-    )
+    rows = measured(data, ["Set5"], ["vdsr"], tmp_path / "cache", scales=[2])
     assert "vdsr: the printed parameters leave the biases out" in text_from_rows(rows).notes
 
 
 def test_another_runner_gives_the_same_scores(data: Path, tmp_path: Path) -> None:
-    measured = {}
+    scores = {}
     for runner in ("torch", "deploy"):
-        (row,) = measure_table(
-            find_sets(data, ["Set5"]),
-            weights=None,
-            networks=["swisenet"],
-            threads=1,
-            cache=tmp_path / runner,
-            scales=[4],
-            runner=runner,
+        (row,) = measured(
+            data, ["Set5"], ["swisenet"], tmp_path / runner, scales=[4], runner=runner
         )
         assert ("onnxruntime" in row.runner) == (runner == "deploy")
-        measured[runner] = row.measured
+        scores[runner] = row.measured
     # Outputs 3e-7 apart: a level of 255 may round the other way in a few of 4,000 values.
-    assert measured["deploy"].psnr_y_db == pytest.approx(measured["torch"].psnr_y_db, abs=0.01)
+    assert scores["deploy"].psnr_y_db == pytest.approx(scores["torch"].psnr_y_db, abs=0.01)
