@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from swise_deploy.models.resizing import matrix_bicubic_to
+from swise_deploy.models.resizing import bicubic_to, matrix_bicubic_to
 
 SIZES = [((6, 9), (4, 6)), ((5, 4), (40, 32)), ((1, 7), (3, 21)), ((15, 10), (12, 8))]
 
@@ -18,6 +18,15 @@ def test_matrix_products_resize_as_torch_does_and_so_do_their_gradients(size, ta
     weights = torch.rand_like(expected)
     gradients = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, expected)]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "target"), SIZES)
+def test_training_resizes_as_running_does_and_runs_by_torchs_own(size, target):
+    x = torch.rand(1, 2, *size, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(x, size=target, mode="bicubic", align_corners=False)
+    assert torch.equal(bicubic_to(x, *target), expected)
+    trained = bicubic_to(x.requires_grad_(), *target)
+    torch.testing.assert_close(trained, expected, rtol=0, atol=1e-5)
 
 
 def test_half_precision_keeps_its_type_and_float32_coefficients():
