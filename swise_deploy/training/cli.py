@@ -34,6 +34,8 @@ _HELP: dict[str, dict[str, str]] = {
         "option": "its variant; for SwiseNet the SUM's branches, as in magnify+equal, or no_sum",
         "upsampler": "'sum' puts SwiseNet's upsampler into another network",
         "init": "weights to start from, of any scale",
+        "teacher": "weights of another network to learn from as well",
+        "teacher_share": "share of the loss that is the distance to the teacher (default: 0.7)",
         "qat": "precision plan of swise-export --int8: learn to give what --init gives, in INT8",
         "weight_norm": "patterns of modules to train weight-normalised, comma-separated",
         "init_exclude": "patterns of tensors that --init does not give, comma-separated",

@@ -156,6 +156,7 @@ class Trainer:
         self._pictures = pictures
         self._network = network = form.module.train()
         self._teacher = None if form.teacher is None else form.teacher.eval().to(fabric.device)
+        self._teacher_share = form.teacher_share
         self._optimizer: Optimizer = make_optimizer(config, network)
         whole: nn.Module = network
         if config.compile:
@@ -202,17 +203,23 @@ class Trainer:
     def _pass(self, *inputs: Tensor) -> Tensor:
         """Forward and backward."""
         lr, hr = inputs if self._pictures is None else self._pictures.cut(*inputs)
-        loss = LOSSES[self._config.loss](self._model(lr), self._target(lr, hr))
+        loss = self._loss(self._model(lr), lr, hr)
         self._fabric.backward(loss)
         return loss.detach()
 
-    def _target(self, lr: Tensor, hr: Tensor) -> Tensor:
+    def _loss(self, sr: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
+        """Distance of (N, 3, H, W) to the HR pictures, to the teacher's, or to both."""
+        distance = LOSSES[self._config.loss]
         channels_last = self._config.channels_last
         if self._teacher is None:
-            return _pictures(hr, channels_last=channels_last)
-        with torch.no_grad():
-            target: Tensor = self._teacher(_pictures(lr, channels_last=channels_last))
-        return target
+            return distance(sr, _pictures(hr, channels_last=channels_last))
+        with torch.no_grad(), self._fabric.autocast():
+            taught = self._teacher(_pictures(lr, channels_last=channels_last))
+        loss = self._teacher_share * distance(sr, taught.to(sr.dtype))
+        if self._teacher_share < 1:
+            truth = _pictures(hr, channels_last=channels_last)
+            loss = loss + (1 - self._teacher_share) * distance(sr, truth)
+        return loss
 
     def snapshot(
         self, *, step: int, data_key: str, best_psnr_y_db: float | None, trained_s: float

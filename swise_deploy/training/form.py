@@ -6,6 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
+from swise_deploy.models.checkpoint import open_network
+from swise_deploy.models.registry import NETWORKS
 from swise_deploy.training.config import TrainConfig
 
 PLAN_NAME = "precision_plan.json"
@@ -20,7 +22,9 @@ class TrainedForm:
         module: Maps pictures as the network does; its parameters are trained, and it is what
             validation scores.
         plain: Gives the network with the weights of such a module: what is saved.
-        teacher: What the module learns to give, from the LR pictures; None for the HR pictures.
+        teacher: Gives pictures to learn from of the LR pictures; None leaves the HR pictures.
+        teacher_share: Share of the loss that is the distance to the teacher's pictures; the rest is
+            the distance to the HR pictures.
         note: A line for the user, or nothing.
         finish: Called at the end with the weights to deploy and the PSNR-Y in dB that the module
             lost (negative) or won against its teacher in validation, None without one.
@@ -29,6 +33,7 @@ class TrainedForm:
     module: nn.Module
     plain: Callable[[nn.Module], nn.Module]
     teacher: nn.Module | None = None
+    teacher_share: float = 1.0
     note: str = ""
     finish: Callable[[Path, float | None], None] | None = None
 
@@ -38,6 +43,20 @@ FormOf = Callable[[nn.Module, TrainConfig], TrainedForm]
 
 
 def as_it_is(network: nn.Module, config: TrainConfig) -> TrainedForm:
-    """The network itself."""
-    del config
-    return TrainedForm(network, plain=lambda trained: trained)
+    """The network itself, with the teacher that the config names.
+
+    Raises:
+        InputError: The teacher cannot be read, is of no known network, or has not got the scale.
+    """
+    teacher, note = None, ""
+    if config.teacher is not None:
+        loaded = open_network(scale=config.scale, weights=config.teacher)
+        teacher = loaded.module
+        note = f"learning {config.teacher_share:.0%} from {NETWORKS[loaded.name].title}"
+    return TrainedForm(
+        network,
+        plain=lambda trained: trained,
+        teacher=teacher,
+        teacher_share=config.teacher_share,
+        note=note,
+    )

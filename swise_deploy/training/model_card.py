@@ -116,6 +116,11 @@ def _export_command(result: TrainResult) -> str:
 
 
 def _learnt_from(config: TrainConfig) -> str:
+    if config.teacher is not None:
+        return (
+            f"- Learnt {config.teacher_share:.0%} from the pictures that {config.teacher.name} "
+            "makes, the rest from the HR pictures\n"
+        )
     if config.qat is None:
         return ""
     return (
@@ -125,7 +130,7 @@ def _learnt_from(config: TrainConfig) -> str:
 
 def _shareable_settings(config: TrainConfig) -> str:
     """The settings less the folders of the machine that it ran on."""
-    own = {"data", "out", "cache", "val", "test", "init", "qat"}
+    own = {"data", "out", "cache", "val", "test", "init", "teacher", "qat"}
     lines = toml_from_config(config).splitlines(keepends=True)
     return "".join(line for line in lines if line.split(" =")[0] not in own)
 
@@ -164,7 +169,7 @@ def draw_curve(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     train = [r for r in records if r["kind"] == "train"]
     axes.plot([r["step"] for r in train], [r["loss"] for r in train], color="tab:blue", lw=0.8)
     axes.set_xlabel("step")
-    axes.set_ylabel("L1 loss", color="tab:blue")
+    axes.set_ylabel("loss", color="tab:blue")
     axes.set_yscale("log")
     val = [r for r in records if r["kind"] == "val"]
     if val:

@@ -89,6 +89,8 @@ def test_value_of_the_wrong_type_is_refused_with_its_source(setting, value):
         ("clip_norm", -1.0),
         ("seed", 2**32),
         ("betas", [0.9, 1.0]),
+        ("teacher_share", 0.0),
+        ("teacher_share", 1.1),
     ],
 )
 def test_value_out_of_range_is_refused(setting, value):

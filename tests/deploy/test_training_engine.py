@@ -55,3 +55,40 @@ def test_half_precision_leaves_the_pictures_as_they_are(
     )
     # Doubled as HR is: nothing to learn.
     assert float(result.loss) == 0
+
+
+class Doubling(nn.Module):
+    """Doubles pictures, each pixel becoming four; brighter by a constant."""
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor(offset))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return nn.functional.interpolate(lr, scale_factor=2) + self.offset
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_teacher_has_its_share_of_the_loss_and_is_not_trained(
+    tmp_path: Path, share: float
+) -> None:
+    config = TrainConfig(
+        data=tmp_path,
+        out=tmp_path,
+        batch_size=1,
+        optimizer="adam",
+        accelerator="cpu",
+        loss="mse",
+        learning_rate=1e-2,
+    )
+    teacher = Doubling(0.3)
+    network = Doubling(0.1)
+    form = TrainedForm(network, plain=lambda trained: trained, teacher=teacher, teacher_share=share)
+    trainer = Trainer(launch_fabric(config, "fp32"), config, form)
+    lr = np.full((1, 8, 8, 3), 51, np.uint8)
+    hr = np.full((1, 16, 16, 3), 102, np.uint8)
+    # The student gives 0.2 + 0.1, the teacher 0.2 + 0.3, and the truth is 0.4.
+    result = trainer.train_step(Batch(lr, hr), 0)
+    assert float(result.loss) == pytest.approx(share * 0.2**2 + (1 - share) * 0.1**2)
+    assert network.offset.item() == pytest.approx(0.11)
+    assert teacher.offset.item() == pytest.approx(0.3)

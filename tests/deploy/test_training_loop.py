@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from swise_deploy.errors import InputError
 from swise_deploy.models.checkpoint import open_network
+from swise_deploy.models.shipped import shipped_weights
 from swise_deploy.training.cli import main
 from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.engine import build_network
@@ -293,6 +294,29 @@ def test_command_line_trains_resumes_and_writes_a_card(pictures, tmp_path, capsy
     assert "steps is now 8, was 6" in output.err
     assert main(["--resume", "--out", str(settings.out), "--seed", "9"]) == 2
     assert "--resume with seed = 9" in capsys.readouterr().err
+
+
+def test_command_line_learns_from_a_teacher_and_the_card_says_so(
+    straight, pictures, tmp_path, capsys
+):
+    teacher = straight.weights
+    settings = config(
+        pictures, tmp_path / "run", steps=2, weight_norm=(), teacher=teacher, teacher_share=0.25
+    )
+    assert main(flags(settings)) == 0
+    shown = capsys.readouterr().err
+    assert "learning 25% from FSRCNN" in shown
+    assert f"and {straight.best_psnr_y_db:.3f} dB of the network that it learns from" in shown
+    card = (settings.out / "README.md").read_text()
+    assert f"Learnt 25% from the pictures that {teacher.name} makes" in card
+    assert str(teacher.parent) not in card
+
+
+def test_a_teacher_of_another_scale_is_refused(pictures, tmp_path):
+    teacher = shipped_weights("swisenet", 2)
+    settings = config(pictures, tmp_path / "run", scale=3, holdout=0, teacher=teacher)
+    with pytest.raises(InputError, match=f"{teacher.name}.* x2"):
+        train(settings)
 
 
 def test_recipe_is_shown_and_missing_settings_are_usage_errors(capsys, tmp_path):
