@@ -218,7 +218,8 @@ class MagnifyBranch(_SumBranch):
         """Map (N, c, H, W) to (N, out, H*scale, W*scale)."""
         height, width = x.shape[2:]
         up = F.pixel_shuffle(F.relu(self.conv(x)), self.scale + 1)
-        y: Tensor = self.tail(bicubic_to(up, height * self.scale, width * self.scale))
+        size = height * self.scale, width * self.scale
+        y: Tensor = self.tail(bicubic_to(up, *size, training=self.training))
         return y
 
 
@@ -251,7 +252,8 @@ class ReduceBranch(_SumBranch):
         y = torch.cat([y, y[:, :, height - height % 2 :]], dim=2)
         y = torch.cat([y, y[..., width - width % 2 :]], dim=3)
         down = F.pixel_unshuffle(y, 2)
-        up = bicubic_resize(down, 2 * self.scale)
+        size = down.shape[2] * 2 * self.scale, down.shape[3] * 2 * self.scale
+        up = bicubic_to(down, *size, training=self.training)
         sr: Tensor = self.tail(up[:, :, : height * self.scale, : width * self.scale])
         return sr
 
