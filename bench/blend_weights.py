@@ -10,9 +10,11 @@ of NEW.
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from swise_deploy.console import progress, run_command
 from swise_deploy.errors import InputError
@@ -41,6 +43,9 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    for name in ("holdout", "parts"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name} is {getattr(options, name)}; expected 1 or more")
     old = open_network(scale=options.scale, weights=options.old)
     new = open_network(old.name, scale=old.scale, weights=options.new)
     _refuse_different(old, new)
@@ -51,13 +56,13 @@ def _run(options: argparse.Namespace) -> int:
     blends = {}
     for part in range(options.parts + 1):
         share = part / options.parts
-        old.module.load_state_dict({n: torch.lerp(t, end[n], share) for n, t in begin.items()})
+        old.module.load_state_dict(_between(begin, end, share))
         scores = score_network(old.module, pairs, old.scale, device=torch.device("cpu"))
         blends[share] = mean = mean_quality(scores)
         sys.stdout.write(f"{share:.0%}: PSNR-Y {mean.psnr_y_db:.4f}, SSIM-Y {mean.ssim_y:.5f}\n")
         sys.stdout.flush()
     best = max(blends, key=lambda share: blends[share].psnr_y_db)
-    old.module.load_state_dict({n: torch.lerp(t, end[n], best) for n, t in begin.items()})
+    old.module.load_state_dict(_between(begin, end, best))
     facts = {
         "model": old.name,
         "scale": str(old.scale),
@@ -67,6 +72,12 @@ def _run(options: argparse.Namespace) -> int:
     write_weights(options.output, old.module, facts)
     progress(f"{options.output}: {facts['blend']}")
     return 0
+
+
+def _between(
+    begin: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    return {name: torch.lerp(tensor, end[name], share) for name, tensor in begin.items()}
 
 
 def _refuse_different(old: LoadedNetwork, new: LoadedNetwork) -> None:

@@ -13,10 +13,10 @@ def bicubic_to(x: Tensor, height: int, width: int, *, training: bool = False) ->
         height: Of the result.
         width: Of the result.
         training: Whether the network is in training mode; without gradients nothing changes. The
-            gradient of torch's own resizing is slow where many pixels come from one; on
-            a GPU it is summed with atomic additions and, under bf16, rounded at each. Matrix
-            products do the same without, and on a CPU an enlargement to four times the size in a
-            seventh of the time.
+            gradient of torch's own resizing is slow where many pixels come from one; on a GPU it is
+            summed with atomic additions and, under bf16, rounded at each. Matrix products do the
+            same without, and on a CPU an enlargement to four times the size in a seventh of the
+            time.
     """
     enlarging = height * width > x.shape[2] * x.shape[3]
     if training and x.requires_grad and torch.is_grad_enabled() and (x.is_cuda or enlarging):

@@ -252,8 +252,7 @@ class ReduceBranch(_SumBranch):
         y = torch.cat([y, y[:, :, height - height % 2 :]], dim=2)
         y = torch.cat([y, y[..., width - width % 2 :]], dim=3)
         down = F.pixel_unshuffle(y, 2)
-        size = down.shape[2] * 2 * self.scale, down.shape[3] * 2 * self.scale
-        up = bicubic_to(down, *size, training=self.training)
+        up = bicubic_resize(down, 2 * self.scale, training=self.training)
         sr: Tensor = self.tail(up[:, :, : height * self.scale, : width * self.scale])
         return sr
 
@@ -282,9 +281,9 @@ def global_average(x: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(x, 1)
 
 
-def bicubic_resize(x: Tensor, scale: int) -> Tensor:
+def bicubic_resize(x: Tensor, scale: int, *, training: bool = False) -> Tensor:
     """Upscale (N, C, H, W) by an integer, bicubic as in torch: a = -0.75, no antialiasing."""
-    return bicubic_to(x, x.shape[2] * scale, x.shape[3] * scale)
+    return bicubic_to(x, x.shape[2] * scale, x.shape[3] * scale, training=training)
 
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:

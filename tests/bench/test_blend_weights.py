@@ -66,3 +66,10 @@ def test_weights_of_different_networks_are_refused(monkeypatch, pictures, tmp_pa
     assert run(monkeypatch, *files, *arguments) == 2
     assert "weights of different networks" in capsys.readouterr().err
     assert not (tmp_path / "blend.safetensors").exists()
+
+
+@pytest.mark.parametrize("flag", ["--holdout", "--parts"])
+def test_no_pictures_and_no_blends_are_refused(monkeypatch, tmp_path, capsys, flag):
+    arguments = ["--data", tmp_path, "--output", tmp_path / "blend.safetensors", flag, 0]
+    assert run(monkeypatch, "old", "new", *arguments) == 2
+    assert f"{flag} is 0; expected 1 or more" in capsys.readouterr().err
