@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError
-from swise_deploy.training.picture_cache import PicturePairs
+from swise_deploy.training.picture_cache import PicturePairs, PictureStore
 
 BatchData = TypeVar("BatchData")
 Number = TypeVar("Number", bound=np.generic)
@@ -28,10 +28,17 @@ class Batch:
     Attributes:
         lr: (N, patch, patch, 3), uint8.
         hr: (N, patch*scale, patch*scale, 3), uint8.
+        taught: What teachers make of it, shaped as `hr`; None without them.
     """
 
     lr: NDArray[np.uint8]
     hr: NDArray[np.uint8]
+    taught: NDArray[np.uint8] | None = None
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.uint8], ...]:
+        """Those that are there."""
+        return (self.lr, self.hr) if self.taught is None else (self.lr, self.hr, self.taught)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +117,19 @@ def draw_crops(
 
 def cut_crops(source: CropSource, crops: NDArray[np.int64]) -> Batch:
     """Cut the crops that `draw_crops` chose, flipped and rotated."""
-    patch, scale = source.patch_size, source.pairs.scale
-    lr_crops, hr_crops = [], []
-    for index, top, left, orientation in crops.tolist():
-        lr, hr = source.pairs.lr.picture(index), source.pairs.hr.picture(index)
-        lr_crop = lr[top : top + patch, left : left + patch]
-        hr_crop = hr[top * scale : (top + patch) * scale, left * scale : (left + patch) * scale]
-        lr_crops.append(turn(lr_crop, orientation))
-        hr_crops.append(turn(hr_crop, orientation))
-    return Batch(np.stack(lr_crops), np.stack(hr_crops))
+    pairs, patch = source.pairs, source.patch_size
+
+    def cut(store: PictureStore, scale: int) -> NDArray[np.uint8]:
+        side = patch * scale
+        cuts = []
+        for index, top, left, orientation in crops.tolist():
+            rows = slice(top * scale, top * scale + side)
+            columns = slice(left * scale, left * scale + side)
+            cuts.append(turn(store.picture(index)[rows, columns], orientation))
+        return np.stack(cuts)
+
+    taught = None if pairs.taught is None else cut(pairs.taught, pairs.scale)
+    return Batch(cut(pairs.lr, 1), cut(pairs.hr, pairs.scale), taught)
 
 
 def turn(picture: NDArray[Number], orientation: int) -> NDArray[Number]:

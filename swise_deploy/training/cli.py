@@ -34,8 +34,7 @@ _HELP: dict[str, dict[str, str]] = {
         "option": "its variant; for SwiseNet the SUM's branches, as in magnify+equal, or no_sum",
         "upsampler": "'sum' puts SwiseNet's upsampler into another network",
         "init": "weights to start from, of any scale",
-        "teacher": "weights of another network to learn from as well",
-        "teacher_share": "share of the loss that is the distance to the teacher (default: 0.7)",
+        "teacher_share": "share of the loss that is the distance to the teachers (default: 0.7)",
         "qat": "precision plan of swise-export --int8: learn to give what --init gives, in INT8",
         "weight_norm": "patterns of modules to train weight-normalised, comma-separated",
         "init_exclude": "patterns of tensors that --init does not give, comma-separated",
@@ -100,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="DIR",
         help="folder scored once at the end, for the model card; may be repeated",
+    )
+    parser.add_argument(
+        "--teacher",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="weights of another network to learn from as well; may be repeated",
     )
     types = get_type_hints(TrainConfig)
     for title, flags in _HELP.items():

@@ -49,9 +49,10 @@ class TrainConfig:
         val_crop: Side of the centre crop that is validated, in HR pixels; 0 takes whole pictures.
         init: Weights to start from; weights of another scale are carried over.
         init_exclude: Patterns of tensor names that `init` does not give.
-        teacher: Weights of another network of the registry, which is learnt from as well.
-        teacher_share: Share of the loss that is the distance to its pictures, above 0 and up to 1;
-            the rest is the distance to the HR pictures.
+        teacher: Weights of other networks of the registry, which are learnt from as well: from the
+            mean of their pictures.
+        teacher_share: Share of the loss that is the distance to that mean, above 0 and up to 1; the
+            rest is the distance to the HR pictures.
         qat: A precision plan of `swise-export --int8`: its INT8 layers are rounded in training too.
         steps: Optimiser steps of the whole run.
         batch_size: Crops per step over all processes together.
@@ -95,7 +96,7 @@ class TrainConfig:
     val_crop: int = 0
     init: Path | None = None
     init_exclude: tuple[str, ...] = ()
-    teacher: Path | None = None
+    teacher: tuple[Path, ...] = ()
     teacher_share: float = 0.7
     qat: Path | None = None
     steps: int = 10_000
@@ -165,7 +166,8 @@ class TrainConfig:
         _check(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "each in [0, 1)")
         if self.qat is not None:
             _check(self.init is not None, "init", self.init, "with qat, the weights of the plan")
-            _check(self.teacher is None, "teacher", self.teacher, "with qat, none: init teaches")
+            names = ", ".join(map(str, self.teacher))
+            _check(not self.teacher, "teacher", names, "with qat, none: init teaches")
             _check(not self.weight_norm, "weight_norm", self.weight_norm, "with qat, none")
             exact = self.precision in ("auto", "fp32")
             _check(exact, "precision", self.precision, "with qat, fp32: INT8 is imitated in it")

@@ -15,30 +15,34 @@ class DevicePictures:
     """Pictures on a device; `cut` gives there what `batches.cut_crops` gives on the host.
 
     Args:
-        pairs: HR and LR pictures.
+        pairs: HR and LR pictures, and what teachers make of them.
         patch_size: Side of a crop in LR pixels.
         device: Where they are kept.
     """
 
     def __init__(self, pairs: PicturePairs, patch_size: int, device: torch.device) -> None:
         self._lr = _Pictures(pairs.lr, patch_size, device)
-        self._hr = _Pictures(pairs.hr, patch_size * pairs.scale, device)
+        self._targets = [
+            _Pictures(store, patch_size * pairs.scale, device)
+            for store in (pairs.hr, pairs.taught)
+            if store is not None
+        ]
         self._scale = pairs.scale
 
-    def cut(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+    def cut(self, crops: Tensor) -> tuple[Tensor, ...]:
         """Cut crops, flipped and rotated.
 
         Args:
             crops: (N, 4), int64, as `batches.draw_crops` gives them, on the device.
 
         Returns:
-            LR (N, patch, patch, 3) and HR (N, patch*scale, patch*scale, 3), uint8.
+            LR (N, patch, patch, 3) and HR (N, patch*scale, patch*scale, 3), uint8; then what
+            teachers make, shaped as HR, where there are any.
         """
         index, top, left, orientation = crops.unbind(1)
-        return (
-            self._lr.cut(index, top, left, orientation),
-            self._hr.cut(index, top * self._scale, left * self._scale, orientation),
-        )
+        lr = self._lr.cut(index, top, left, orientation)
+        top, left = top * self._scale, left * self._scale
+        return (lr, *(target.cut(index, top, left, orientation) for target in self._targets))
 
 
 class _Pictures:
@@ -70,6 +74,7 @@ def kept_on_gpu(
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    if pairs.lr.pixels.nbytes + pairs.hr.pixels.nbytes > LARGEST_SHARE * free:
+    stores = (pairs.lr, pairs.hr, pairs.taught)
+    if sum(store.pixels.nbytes for store in stores if store) > LARGEST_SHARE * free:
         return None
     return DevicePictures(pairs, patch_size, device)

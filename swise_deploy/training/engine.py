@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -179,7 +180,7 @@ class Trainer:
         torch.manual_seed((self._config.seed << 32) + step * 1009 + self._fabric.global_rank)
         rate = learning_rate_at(self._config, step)
         set_learning_rate(self._optimizer, rate)
-        arrays = (batch.lr, batch.hr) if isinstance(batch, Batch) else (batch,)
+        arrays = batch.arrays if isinstance(batch, Batch) else (batch,)
         inputs = (torch.from_numpy(array) for array in arrays)
         device = self._fabric.device
         loss = self._differentiate(*(given.to(device, non_blocking=True) for given in inputs))
@@ -202,23 +203,25 @@ class Trainer:
 
     def _pass(self, *inputs: Tensor) -> Tensor:
         """Forward and backward."""
-        lr, hr = inputs if self._pictures is None else self._pictures.cut(*inputs)
-        loss = self._loss(self._model(lr), lr, hr)
+        lr, hr, *taught = inputs if self._pictures is None else self._pictures.cut(*inputs)
+        loss = self._loss(self._model(lr), lr, hr, *taught)
         self._fabric.backward(loss)
         return loss.detach()
 
-    def _loss(self, sr: Tensor, lr: Tensor, hr: Tensor) -> Tensor:
+    def _loss(self, sr: Tensor, lr: Tensor, hr: Tensor, taught: Tensor | None = None) -> Tensor:
         """Distance of (N, 3, H, W) to the HR pictures, to the teacher's, or to both."""
         distance = LOSSES[self._config.loss]
-        channels_last = self._config.channels_last
-        if self._teacher is None:
-            return distance(sr, _pictures(hr, channels_last=channels_last))
-        with torch.no_grad(), self._fabric.autocast():
-            taught = self._teacher(_pictures(lr, channels_last=channels_last))
-        loss = self._teacher_share * distance(sr, taught.to(sr.dtype))
+        pictures = partial(_pictures, channels_last=self._config.channels_last)
+        if taught is not None:
+            example = pictures(taught)
+        elif self._teacher is not None:
+            with torch.no_grad(), self._fabric.autocast():
+                example = self._teacher(pictures(lr)).to(sr.dtype)
+        else:
+            return distance(sr, pictures(hr))
+        loss = self._teacher_share * distance(sr, example)
         if self._teacher_share < 1:
-            truth = _pictures(hr, channels_last=channels_last)
-            loss = loss + (1 - self._teacher_share) * distance(sr, truth)
+            loss = loss + (1 - self._teacher_share) * distance(sr, pictures(hr))
         return loss
 
     def snapshot(

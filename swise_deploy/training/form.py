@@ -9,6 +9,7 @@ from torch import nn
 from swise_deploy.models.checkpoint import open_network
 from swise_deploy.models.registry import NETWORKS
 from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.teaching import MeanOfNetworks
 
 PLAN_NAME = "precision_plan.json"
 """What a run for INT8 leaves beside its weights, for `swise-export --precision-plan`."""
@@ -22,7 +23,8 @@ class TrainedForm:
         module: Maps pictures as the network does; its parameters are trained, and it is what
             validation scores.
         plain: Gives the network with the weights of such a module: what is saved.
-        teacher: Gives pictures to learn from of the LR pictures; None leaves the HR pictures.
+        teacher: Gives pictures to learn from of the LR pictures, where a batch does not bring them;
+            None leaves the HR pictures.
         teacher_share: Share of the loss that is the distance to the teacher's pictures; the rest is
             the distance to the HR pictures.
         note: A line for the user, or nothing.
@@ -43,20 +45,19 @@ FormOf = Callable[[nn.Module, TrainConfig], TrainedForm]
 
 
 def as_it_is(network: nn.Module, config: TrainConfig) -> TrainedForm:
-    """The network itself, with the teacher that the config names.
+    """The network itself, with the teachers that the config names.
 
     Raises:
-        InputError: The teacher cannot be read, is of no known network, or has not got the scale.
+        InputError: A teacher cannot be read, is of no known network, or has not got the scale.
     """
-    teacher, note = None, ""
-    if config.teacher is not None:
-        loaded = open_network(scale=config.scale, weights=config.teacher)
-        teacher = loaded.module
-        note = f"learning {config.teacher_share:.0%} from {NETWORKS[loaded.name].title}"
+    teachers = [open_network(scale=config.scale, weights=file) for file in config.teacher]
+    if not teachers:
+        return TrainedForm(network, plain=lambda trained: trained)
+    titles = " and ".join(NETWORKS[teacher.name].title for teacher in teachers)
     return TrainedForm(
         network,
         plain=lambda trained: trained,
-        teacher=teacher,
+        teacher=MeanOfNetworks([teacher.module for teacher in teachers]),
         teacher_share=config.teacher_share,
-        note=note,
+        note=f"learning {config.teacher_share:.0%} from {titles}",
     )

@@ -23,7 +23,7 @@ from swise_deploy.training.engine import Trainer, build_network, can_record, lau
 from swise_deploy.training.form import FormOf, TrainedForm, as_it_is
 from swise_deploy.training.logbook import Logbook
 from swise_deploy.training.optimization import learning_rate_at
-from swise_deploy.training.picture_cache import PicturePairs, open_pairs
+from swise_deploy.training.picture_cache import PicturePairs, open_pairs, with_taught
 from swise_deploy.training.precision import resolve_precision
 from swise_deploy.training.run_files import (
     RunState,
@@ -34,6 +34,7 @@ from swise_deploy.training.run_files import (
     write_state,
     write_weights,
 )
+from swise_deploy.training.teaching import key_of_files, upscale_in_blocks
 from swise_deploy.training.validation import (
     held_out_indices,
     pairs_from_cache,
@@ -155,7 +156,13 @@ class _Run:
         form_of: FormOf,
     ) -> None:
         self._fabric, self._config, self._display, self._stop = fabric, config, display, stop
-        self._pictures = pictures
+        network, start = build_network(config)
+        if start is not None:
+            display.note(f"started with {start.summary(str(config.init), config.scale)}")
+        self._form: TrainedForm = form_of(network, config)
+        if self._form.note:
+            display.note(self._form.note)
+        self._pictures = pictures = self._with_taught(pictures)
         held_out: tuple[int, ...] = ()
         if config.val is None and config.holdout:
             held_out = held_out_indices(pictures, config.holdout, smallest=config.patch_size)
@@ -167,12 +174,6 @@ class _Run:
                 if config.val is None
                 else pairs_from_folder(config.val, config.scale, crop=config.val_crop)
             )
-        network, start = build_network(config)
-        if start is not None:
-            display.note(f"started with {start.summary(str(config.init), config.scale)}")
-        self._form: TrainedForm = form_of(network, config)
-        if self._form.note:
-            display.note(self._form.note)
         self._on_gpu = kept_on_gpu(pictures, config.patch_size, fabric.device)
         if self._on_gpu is not None:
             display.note("the training pictures are kept in the GPU's memory")
@@ -187,6 +188,23 @@ class _Run:
         self._trained_s = 0.0
         self._saved_step: int | None = None
         self._deadline = time.monotonic() + config.max_minutes * 60
+
+    def _with_taught(self, pictures: PicturePairs) -> PicturePairs:
+        """Have whole pictures upscaled by the teachers once, where that is less than the crops."""
+        config, teacher = self._config, self._form.teacher
+        crops_px = config.steps * config.batch_size * config.patch_size**2
+        if teacher is None or not config.teacher or crops_px < pictures.lr.pixels.size // 3:
+            return pictures
+        device = self._fabric.device
+        teacher = teacher.eval().to(device)
+        with self._fabric.rank_zero_first(local=True):
+            return with_taught(
+                pictures,
+                lambda lr: upscale_in_blocks(teacher, lr, config.scale, device=device),
+                name=key_of_files(config.teacher),
+                root=config.cache,
+                report=self._display.report,
+            )
 
     def restore(self, state: RunState) -> None:
         """Continue from a saved state."""
@@ -248,8 +266,8 @@ class _Run:
         )
         self._teacher_psnr_y_db = teacher
         self._display.note(
-            f"step {self._step}: PSNR-Y {student:.3f} dB, and {teacher:.3f} dB of the network that "
-            "it learns from"
+            f"step {self._step}: PSNR-Y {student:.3f} dB, and {teacher:.3f} dB of what it learns "
+            "from"
         )
 
     def _make_steps(self, stream: Steps, logbook: Logbook) -> None:

@@ -116,10 +116,11 @@ def _export_command(result: TrainResult) -> str:
 
 
 def _learnt_from(config: TrainConfig) -> str:
-    if config.teacher is not None:
+    if config.teacher:
+        names = ", ".join(file.name for file in config.teacher)
         return (
-            f"- Learnt {config.teacher_share:.0%} from the pictures that {config.teacher.name} "
-            "makes, the rest from the HR pictures\n"
+            f"- Learnt {config.teacher_share:.0%} from the mean of the pictures of {names}, the "
+            "rest from the HR pictures\n"
         )
     if config.qat is None:
         return ""

@@ -5,10 +5,12 @@ removed or edited gives another key, so a stale cache is never read; nothing is 
 
     ROOT/KEY/hr.bin, hr.json          every readable picture, uint8 RGB, one after the other
     ROOT/KEY/lr_x2.bin, lr_x2.json    what MATLAB's bicubic makes of it, once per scale
+    ROOT/KEY/taught_x2_NAME.bin, ...  what teachers make of that, where a run learns from them
 
 The .json is written after its .bin, each whole or not at all: a killed build leaves no half cache.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -80,6 +82,7 @@ class PicturePairs:
         scale: HR side over LR side.
         key: Hash of the folder's content.
         skipped: Names of files that could not be used, with the reason.
+        taught: What teachers make of `lr`; None where there are none, or they teach crop by crop.
     """
 
     hr: PictureStore
@@ -87,6 +90,7 @@ class PicturePairs:
     scale: int
     key: str
     skipped: Mapping[str, str]
+    taught: PictureStore | None = None
 
 
 def open_pairs(
@@ -117,6 +121,40 @@ def open_pairs(
     for name, reason in skipped.items():
         logger.warning("left out of training: %s: %s", name, reason)
     return PicturePairs(hr, lr, scale, key, skipped)
+
+
+def with_taught(
+    pairs: PicturePairs,
+    upscale: Callable[[RgbImage], RgbImage],
+    *,
+    name: str,
+    root: Path | None = None,
+    report: Report,
+) -> PicturePairs:
+    """Add what teachers make of the LR pictures, made first where the cache has not got it.
+
+    Args:
+        pairs: From `open_pairs`.
+        upscale: (H, W, 3) to (H*scale, W*scale, 3), both uint8.
+        name: Tells teachers apart; part of a file name.
+        root: As for `open_pairs`.
+        report: Told how far the build is.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
+    base = (root or cache_folder("training")) / pairs.key / f"taught_x{pairs.scale}_{name}"
+
+    def taught() -> Iterator[tuple[str, RgbImage]]:
+        entries = pairs.lr.entries
+        for index, entry in enumerate(entries):
+            lr = pairs.lr.picture(index)
+            yield entry.name, upscale(lr) if lr.size else lr
+            report("upscaling pictures with the teacher", index + 1, len(entries))
+
+    if not base.with_suffix(".json").is_file():
+        _write_store(base, taught(), {})
+    return dataclasses.replace(pairs, taught=_open_store(base)[0])
 
 
 def content_key(folder: Path, paths: Sequence[Path], *, report: Report) -> str:

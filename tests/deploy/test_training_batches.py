@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,23 @@ def test_hr_crops_lie_over_their_lr_crops_in_every_orientation(source):
         batch = draw_batch(source, seed=0, step=step, batch_size=8)
         assert batch.lr.shape == (8, 6, 6, 3)
         np.testing.assert_array_equal(batch.hr, batch.lr.repeat(SCALE, 1).repeat(SCALE, 2))
+
+
+def test_what_teachers_make_is_cut_as_hr_is(source):
+    torch = pytest.importorskip("torch")
+    from swise_deploy.training.device_pictures import DevicePictures
+
+    # As large as a whole number of LR pixels, where HR is larger.
+    lows = [source.pairs.lr.picture(i) for i in range(3)]
+    taught = store([255 - low.repeat(SCALE, 0).repeat(SCALE, 1) for low in lows])
+    pairs = dataclasses.replace(source.pairs, taught=taught)
+    source = dataclasses.replace(source, pairs=pairs)
+    crops = draw_crops(source, seed=0, step=0, batch_size=16)
+    batch = cut_crops(source, crops)
+    np.testing.assert_array_equal(batch.taught, 255 - batch.hr)
+    cut = DevicePictures(pairs, source.patch_size, torch.device("cpu")).cut(torch.tensor(crops))
+    for array, tensor in zip(batch.arrays, cut, strict=True):
+        np.testing.assert_array_equal(array, tensor.numpy())
 
 
 def test_the_eight_orientations_are_the_symmetries_of_the_square():

@@ -69,8 +69,9 @@ class Doubling(nn.Module):
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
+@pytest.mark.parametrize("brought", [False, True])
 def test_a_teacher_has_its_share_of_the_loss_and_is_not_trained(
-    tmp_path: Path, share: float
+    tmp_path: Path, share: float, brought: bool
 ) -> None:
     config = TrainConfig(
         data=tmp_path,
@@ -87,8 +88,11 @@ def test_a_teacher_has_its_share_of_the_loss_and_is_not_trained(
     trainer = Trainer(launch_fabric(config, "fp32"), config, form)
     lr = np.full((1, 8, 8, 3), 51, np.uint8)
     hr = np.full((1, 16, 16, 3), 102, np.uint8)
-    # The student gives 0.2 + 0.1, the teacher 0.2 + 0.3, and the truth is 0.4.
-    result = trainer.train_step(Batch(lr, hr), 0)
-    assert float(result.loss) == pytest.approx(share * 0.2**2 + (1 - share) * 0.1**2)
+    # The student gives 0.2 + 0.1, the teacher 0.2 + 0.3 (but 0.6 where the batch brings what it
+    # made), and the truth is 0.4.
+    taught = np.full_like(hr, 153) if brought else None
+    result = trainer.train_step(Batch(lr, hr, taught), 0)
+    away = 0.3 if brought else 0.2
+    assert float(result.loss) == pytest.approx(share * away**2 + (1 - share) * 0.1**2)
     assert network.offset.item() == pytest.approx(0.11)
     assert teacher.offset.item() == pytest.approx(0.3)

@@ -78,11 +78,15 @@ def flags(settings):
         if isinstance(value, bool):
             arguments.append(flag if value else f"--no-{flag[2:]}")
         elif value is not None and value not in ((), "") and name not in HIDDEN:
+            if name in REPEATED:
+                arguments += [word for item in value for word in (flag, str(item))]
+                continue
             text = ",".join(value) if isinstance(value, tuple) else value
             arguments += [flag, str(text)]
     return arguments
 
 
+REPEATED = {"teacher", "test"}
 HIDDEN = {"final_learning_rate", "betas", "weight_decay", "halve_every"}
 
 
@@ -296,25 +300,33 @@ def test_command_line_trains_resumes_and_writes_a_card(pictures, tmp_path, capsy
     assert "--resume with seed = 9" in capsys.readouterr().err
 
 
-def test_command_line_learns_from_a_teacher_and_the_card_says_so(
-    straight, pictures, tmp_path, capsys
+@pytest.mark.parametrize("steps", [2, 30])
+def test_command_line_learns_from_teachers_and_the_card_says_so(
+    straight, pictures, tmp_path, capsys, steps
 ):
-    teacher = straight.weights
+    teacher, other = straight.weights, straight.weights.with_name("last.safetensors")
     settings = config(
-        pictures, tmp_path / "run", steps=2, weight_norm=(), teacher=teacher, teacher_share=0.25
+        pictures,
+        tmp_path / "run",
+        steps=steps,
+        weight_norm=(),
+        teacher=(teacher, other),
+        teacher_share=0.25,
     )
     assert main(flags(settings)) == 0
     shown = capsys.readouterr().err
-    assert "learning 25% from FSRCNN" in shown
-    assert f"and {straight.best_psnr_y_db:.3f} dB of the network that it learns from" in shown
+    assert "learning 25% from FSRCNN and FSRCNN" in shown
+    assert "dB of what it learns from" in shown
     card = (settings.out / "README.md").read_text()
-    assert f"Learnt 25% from the pictures that {teacher.name} makes" in card
+    assert f"Learnt 25% from the mean of the pictures of {teacher.name}, {other.name}" in card
     assert str(teacher.parent) not in card
+    # 30 steps of 4 crops of 8x8 pixels are more than the 6 pictures of 22x20 have.
+    assert bool(list(settings.cache.glob("*/taught_x2_*.bin"))) == (steps == 30)
 
 
 def test_a_teacher_of_another_scale_is_refused(pictures, tmp_path):
     teacher = shipped_weights("swisenet", 2)
-    settings = config(pictures, tmp_path / "run", scale=3, holdout=0, teacher=teacher)
+    settings = config(pictures, tmp_path / "run", scale=3, holdout=0, teacher=(teacher,))
     with pytest.raises(InputError, match=f"{teacher.name}.* x2"):
         train(settings)
 

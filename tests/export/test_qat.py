@@ -302,7 +302,7 @@ def test_training_for_int8_without_the_exporter_is_refused(run):
         ({"precision": "bf16"}, "expected with qat, fp32"),
         ({"weight_norm": ("*",)}, "weight_norm"),
         ({"init": None}, "the weights of the plan"),
-        ({"teacher": Path("other.safetensors")}, "expected with qat, none: init teaches"),
+        ({"teacher": (Path("other.safetensors"),)}, "expected with qat, none: init teaches"),
     ],
 )
 def test_settings_that_do_not_go_with_int8_are_refused(run, change, match):
