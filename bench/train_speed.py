@@ -1,6 +1,6 @@
 """Steps per second of swise-train against the loop that one would write without it.
 
-    python bench/train_speed.py --data DIR [--recipe gpu] [--json]
+    python bench/train_speed.py --data DIR [--recipe gpu | --config FILE] [--json]
 
 The plain loop: fp32, NCHW, torch's Adam, crops cut in the training thread, and nothing else.
 swise-train clips gradients and averages weights besides. The loops take their steps in turn, so
@@ -51,12 +51,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--recipe", default="quick-cpu")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, not --recipe's")
     parser.add_argument("--model", default="swisenet")
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--patch-size", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=60.0, help="time for counted steps")
     parser.add_argument("--compile", action="store_true", help="time torch.compile too")
+    parser.add_argument("--alone", action="store_true", help="no variants of swise-train")
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -73,14 +75,8 @@ def _run(options: argparse.Namespace) -> int:
     )
     source = crop_source(pairs, config.patch_size)
     variants = {"swise-train": config}
-    if config.channels_last:
-        variants["swise-train --no-channels-last"] = dataclasses.replace(
-            config, channels_last=False
-        )
-    if config.cuda_graph:
-        variants["swise-train --no-cuda-graph"] = dataclasses.replace(config, cuda_graph=False)
-    if options.compile:
-        variants["swise-train --compile"] = dataclasses.replace(config, compile=True)
+    if not options.alone:
+        variants |= _variants(config, with_compile=options.compile)
     calls = {PLAIN: _plain_step(config, source)}
     calls.update({name: _swise_step(variant, source) for name, variant in variants.items()})
     timings = time_calls(calls, min_runs=10, max_seconds=options.seconds)
@@ -122,6 +118,20 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _variants(config: TrainConfig, *, with_compile: bool) -> dict[str, TrainConfig]:
+    changes: dict[str, dict[str, bool]] = {}
+    if config.channels_last:
+        changes["--no-channels-last"] = {"channels_last": False}
+    if config.cuda_graph:
+        changes["--no-cuda-graph"] = {"cuda_graph": False}
+    if with_compile:
+        changes["--compile"] = {"compile": True}
+    return {
+        f"swise-train {flag}": dataclasses.replace(config, **change)
+        for flag, change in changes.items()
+    }
+
+
 def _config(options: argparse.Namespace) -> TrainConfig:
     flags = {
         "data": options.data,
@@ -132,9 +142,10 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         "patch_size": options.patch_size,
         "cache": options.cache,
     }
-    recipe = settings_from_toml(recipe_text(options.recipe), source=options.recipe)
+    source = str(options.config or options.recipe)
+    text = options.config.read_text("utf-8") if options.config else recipe_text(options.recipe)
     given = {name: value for name, value in flags.items() if value is not None}
-    return config_from_layers({options.recipe: recipe, "flags": given})
+    return config_from_layers({source: settings_from_toml(text, source=source), "flags": given})
 
 
 def _plain_step(config: TrainConfig, source: CropSource) -> Callable[[], object]:
