@@ -34,7 +34,7 @@ from swise_deploy.training.run_files import (
     write_state,
     write_weights,
 )
-from swise_deploy.training.teaching import key_of_files, upscale_in_blocks
+from swise_deploy.training.teaching import key_of_files, upscale_in_windows
 from swise_deploy.training.validation import (
     held_out_indices,
     pairs_from_cache,
@@ -200,7 +200,7 @@ class _Run:
         with self._fabric.rank_zero_first(local=True):
             return with_taught(
                 pictures,
-                lambda lr: upscale_in_blocks(teacher, lr, config.scale, device=device),
+                lambda lr: upscale_in_windows(teacher, lr, config.scale, device=device),
                 name=key_of_files(config.teacher),
                 root=config.cache,
                 report=self._display.report,

@@ -8,26 +8,26 @@ from swise_deploy.models.registry import network_module
 from swise_deploy.runner import float_from_image, image_from_float
 from swise_deploy.training.picture_cache import Entry, PicturePairs, PictureStore, with_taught
 from swise_deploy.training.teaching import (
-    BLOCK,
+    WINDOW,
     MeanOfNetworks,
     key_of_files,
-    upscale_in_blocks,
+    upscale_in_windows,
 )
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("size", [(9, 14), (BLOCK + 5, 20), (30, 2 * BLOCK + 1)])
-def test_blocks_make_the_picture_that_the_whole_makes(size):
+@pytest.mark.parametrize("size", [(9, 14), (WINDOW + 5, 20), (30, 2 * WINDOW + 1)])
+def test_windows_make_the_picture_that_the_whole_makes(size):
     torch.manual_seed(0)
     network = network_module("fsrcnn").build(2).eval()
     lr = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     with torch.inference_mode():
         whole = image_from_float(network(torch.from_numpy(float_from_image(lr))).numpy())
-    blocks = upscale_in_blocks(network, lr, 2, device=CPU)
-    assert blocks.shape == (2 * size[0], 2 * size[1], 3)
+    windows = upscale_in_windows(network, lr, 2, device=CPU)
+    assert windows.shape == (2 * size[0], 2 * size[1], 3)
     # Other sums of other sizes: a value between two levels may fall to either side.
-    assert np.abs(blocks.astype(int) - whole).max() <= 1
+    assert np.abs(windows.astype(int) - whole).max() <= 1
     assert len(np.unique(whole)) > 10
 
 
