@@ -284,7 +284,7 @@ def test_the_command_trains_in_int8_and_says_how_much_of_the_network(run, capsys
     out, err = capsys.readouterr()
     assert out.strip().endswith("fsrcnn_x2.safetensors")
     assert "8 layers in INT8, 97.5% of the Mult-Adds" in err
-    assert "dB of the network that it learns from" in err
+    assert "dB of what it learns from" in err
     card = (run.out / "README.md").read_text()
     assert (
         f"swise-export --weights fsrcnn_x2.safetensors --int8 --precision-plan {PLAN_NAME}" in card
