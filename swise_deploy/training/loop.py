@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.files import writing
+from swise_deploy.images import RgbImage
 from swise_deploy.metrics import Quality
 from swise_deploy.protocol import Pair, mean_quality
 from swise_deploy.training.batches import Batch, BatchStream, crop_source, cut_crops, draw_crops
@@ -197,10 +198,16 @@ class _Run:
             return pictures
         device = self._fabric.device
         teacher = teacher.eval().to(device)
+
+        def upscale(lr: RgbImage) -> RgbImage:
+            if self._stop():
+                raise KeyboardInterrupt  # no step was made: there is nothing to save
+            return upscale_in_windows(teacher, lr, config.scale, device=device)
+
         with self._fabric.rank_zero_first(local=True):
             return with_taught(
                 pictures,
-                lambda lr: upscale_in_windows(teacher, lr, config.scale, device=device),
+                upscale,
                 name=key_of_files(config.teacher),
                 root=config.cache,
                 report=self._display.report,

@@ -324,6 +324,14 @@ def test_command_line_learns_from_teachers_and_the_card_says_so(
     assert bool(list(settings.cache.glob("*/taught_x2_*.bin"))) == (steps == 30)
 
 
+def test_a_stop_ends_the_upscaling_by_a_teacher_and_leaves_no_file(straight, pictures, tmp_path):
+    settings = config(pictures, tmp_path / "run", weight_norm=(), teacher=(straight.weights,))
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, stop=lambda: True)
+    assert not [file for file in settings.cache.glob("*/*") if "taught" in file.name]
+    assert not settings.out.exists()
+
+
 def test_a_teacher_of_another_scale_is_refused(pictures, tmp_path):
     teacher = shipped_weights("swisenet", 2)
     settings = config(pictures, tmp_path / "run", scale=3, holdout=0, teacher=(teacher,))
