@@ -35,6 +35,7 @@ from swise_deploy.training.config import (
     TrainConfig,
     config_from_layers,
     recipe_text,
+    settings_from_file,
     settings_from_toml,
 )
 from swise_deploy.training.device_pictures import kept_on_gpu
@@ -142,10 +143,12 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         "patch_size": options.patch_size,
         "cache": options.cache,
     }
-    source = str(options.config or options.recipe)
-    text = options.config.read_text("utf-8") if options.config else recipe_text(options.recipe)
+    if options.config:
+        settings = settings_from_file(options.config)
+    else:
+        settings = settings_from_toml(recipe_text(options.recipe), source=options.recipe)
     given = {name: value for name, value in flags.items() if value is not None}
-    return config_from_layers({source: settings_from_toml(text, source=source), "flags": given})
+    return config_from_layers({str(options.config or options.recipe): settings, "flags": given})
 
 
 def _plain_step(config: TrainConfig, source: CropSource) -> Callable[[], object]:

@@ -21,6 +21,7 @@ from swise_deploy.training.config import (
     recipe_names,
     recipe_text,
     refuse_other_run,
+    settings_from_file,
     settings_from_toml,
 )
 
@@ -175,11 +176,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         source = f"recipe {options.recipe}"
         layers[source] = settings_from_toml(recipe_text(options.recipe), source=source)
     if options.config:
-        try:
-            text = options.config.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read {options.config}: {error}") from error
-        layers[str(options.config)] = settings_from_toml(text, source=str(options.config))
+        layers[str(options.config)] = settings_from_file(options.config)
     return config_from_layers({**layers, "flags": flags})
 
 

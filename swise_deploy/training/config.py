@@ -233,6 +233,19 @@ def settings_from_toml(text: str, *, source: str) -> dict[str, object]:
         raise InputError(f"{source} is no valid TOML: {error}") from error
 
 
+def settings_from_file(path: Path) -> dict[str, object]:
+    """Read the settings of a TOML file.
+
+    Raises:
+        InputError: It cannot be read, or is no TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    return settings_from_toml(text, source=str(path))
+
+
 def toml_from_config(config: TrainConfig) -> str:
     """Write a config as TOML; unset paths are left out."""
     lines = []

@@ -1,7 +1,7 @@
 """What is trained in a network's place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -50,13 +50,13 @@ def as_it_is(network: nn.Module, config: TrainConfig) -> TrainedForm:
     Raises:
         InputError: A teacher cannot be read, is of no known network, or has not got the scale.
     """
+    form = TrainedForm(network, plain=lambda trained: trained)
+    if not config.teacher:
+        return form
     teachers = [open_network(scale=config.scale, weights=file) for file in config.teacher]
-    if not teachers:
-        return TrainedForm(network, plain=lambda trained: trained)
     titles = " and ".join(NETWORKS[teacher.name].title for teacher in teachers)
-    return TrainedForm(
-        network,
-        plain=lambda trained: trained,
+    return replace(
+        form,
         teacher=MeanOfNetworks([teacher.module for teacher in teachers]),
         teacher_share=config.teacher_share,
         note=f"learning {config.teacher_share:.0%} from {titles}",
