@@ -3,17 +3,22 @@
     python bench/train_speed.py --data DIR [--recipe gpu | --config FILE] [--json]
 
 The plain loop: fp32, NCHW, torch's Adam, crops cut in the training thread, and nothing else.
-swise-train clips gradients and averages weights besides. The loops take their steps in turn, so
-what else the machine does hits all alike; a ratio is the median over the rounds.
+swise-train clips gradients and averages weights besides. Each loop is a process of its own, and
+they take their steps in turn, so that what else the machine does hits all alike; a ratio is the
+median over the rounds.
 """
 
 import argparse
 import dataclasses
 import json
+import multiprocessing
+import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +27,9 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from swise_deploy.console import progress, run_command
+from swise_deploy.errors import SwiseError
 from swise_deploy.timing import ratio, time_calls
+from swise_deploy.training.allocator import keep_freed_memory
 from swise_deploy.training.batches import (
     Batch,
     BatchStream,
@@ -71,16 +78,18 @@ def _run(options: argparse.Namespace) -> int:
     precision, reason = resolve_precision(config.precision, config.accelerator)
     progress(f"precision {precision}: {reason}")
     config = dataclasses.replace(config, precision=precision)
-    pairs = open_pairs(
-        config.data, config.scale, root=config.cache, report=lambda _what, _done, _total: None
-    )
-    source = crop_source(pairs, config.patch_size)
-    variants = {"swise-train": config}
+    _crop_source(config)  # fills the cache, for the processes to open
+    variants = {PLAIN: config, "swise-train": config}
     if not options.alone:
         variants |= _variants(config, with_compile=options.compile)
-    calls = {PLAIN: _plain_step(config, source)}
-    calls.update({name: _swise_step(variant, source) for name, variant in variants.items()})
-    timings = time_calls(calls, min_runs=10, max_seconds=options.seconds)
+    # As swise-train does, before a process loads torch.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with ExitStack() as loops:
+        calls = {
+            name: loops.enter_context(_loop_in_a_process(variant, plain=name == PLAIN))
+            for name, variant in variants.items()
+        }
+        timings = time_calls(calls, min_runs=10, max_seconds=options.seconds)
     rows = []
     for name, timing in timings.items():
         gain = ratio(timings[PLAIN], timing)
@@ -149,6 +158,49 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         settings = settings_from_toml(recipe_text(options.recipe), source=options.recipe)
     given = {name: value for name, value in flags.items() if value is not None}
     return config_from_layers({str(options.config or options.recipe): settings, "flags": given})
+
+
+@contextmanager
+def _loop_in_a_process(config: TrainConfig, *, plain: bool) -> Iterator[Callable[[], object]]:
+    """A process that makes a step whenever the callable is called; it ends with the context."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=_serve_steps, args=(config, there), kwargs={"plain": plain})
+    process.start()
+    there.close()
+
+    def step() -> object:
+        try:
+            here.send(None)
+            return here.recv()
+        except (EOFError, BrokenPipeError) as error:
+            raise SwiseError("a loop's process ended by itself; its message is above") from error
+
+    try:
+        yield step
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve_steps(config: TrainConfig, calls: Connection, *, plain: bool) -> None:
+    if not plain:
+        keep_freed_memory()
+    source = _crop_source(config)
+    step = _plain_step(config, source) if plain else _swise_step(config, source)
+    while True:
+        try:
+            calls.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        calls.send(step())
+
+
+def _crop_source(config: TrainConfig) -> CropSource:
+    pairs = open_pairs(
+        config.data, config.scale, root=config.cache, report=lambda _what, _done, _total: None
+    )
+    return crop_source(pairs, config.patch_size)
 
 
 def _plain_step(config: TrainConfig, source: CropSource) -> Callable[[], object]:

@@ -29,6 +29,8 @@ from swise_deploy.models.swisenet import (
     DenseFusion,
     ScaleWiseUpsample,
     SwiseNet,
+    shift_add_weight,
+    tap_weight,
 )
 from swise_export.resampling import PeriodicResize
 
@@ -233,8 +235,7 @@ def _halves(conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
 
 def _taps_from_tail(tail: nn.Conv2d) -> nn.Conv2d:
     """A 1x1 convolution: channel (row, column, out) is the product of one tap of a 3x3 tail."""
-    weight = tail.weight.permute(2, 3, 0, 1).reshape(-1, tail.in_channels, 1, 1)
-    return _conv(weight, None)
+    return _conv(tap_weight(tail.weight), None)
 
 
 def _unshuffled(conv: nn.Conv2d) -> nn.Conv2d:
@@ -245,11 +246,8 @@ def _unshuffled(conv: nn.Conv2d) -> nn.Conv2d:
 
 def _shift_add(tails: list[nn.Conv2d]) -> nn.Conv2d:
     """The 3x3 convolution of zeros and ones that shifts and adds what `_taps_from_tail` gave."""
-    out_channels = tails[0].out_channels
-    taps = torch.eye(_NUM_TAPS).reshape(1, _NUM_TAPS, 1, 3, 3)
-    weight = torch.eye(out_channels).reshape(out_channels, 1, out_channels, 1, 1) * taps
     bias = torch.stack([_bias(tail) for tail in tails]).sum(dim=0)
-    return _conv(weight.reshape(out_channels, -1, 3, 3), bias, padding=1)
+    return _conv(shift_add_weight(tails[0].out_channels), bias, padding=1)
 
 
 def _conv(

@@ -206,6 +206,21 @@ class _SumBranch(nn.Module):
     def make_conv(self, channels: int, scale: int) -> nn.Conv2d:
         raise NotImplementedError
 
+    def resized_tail(self, x: Tensor, to: tuple[int, int], crop: tuple[int, int]) -> Tensor:
+        """Resize features (N, c, H, W), crop the result, and make the picture of it.
+
+        Training makes the tail's taps before it resizes: the same picture up to rounding, with 27
+        channels to resize and to remember for the gradient, not c.
+        """
+        height, width = crop
+        if not self.training:
+            y: Tensor = self.tail(bicubic_to(x, *to)[:, :, :height, :width])
+            return y
+        taps = F.conv2d(x, tap_weight(self.tail.weight))
+        taps = bicubic_to(taps, *to, training=True)[:, :, :height, :width]
+        shift_add = shift_add_weight(self.tail.out_channels, device=taps.device)
+        return F.conv2d(taps, shift_add.to(taps.dtype), self.tail.bias, padding=1)
+
 
 class MagnifyBranch(_SumBranch):
     """To (scale + 1)x by PixelShuffle, then down to scale x."""
@@ -219,8 +234,7 @@ class MagnifyBranch(_SumBranch):
         height, width = x.shape[2:]
         up = F.pixel_shuffle(F.relu(self.conv(x)), self.scale + 1)
         size = height * self.scale, width * self.scale
-        y: Tensor = self.tail(bicubic_to(up, *size, training=self.training))
-        return y
+        return self.resized_tail(up, size, crop=size)
 
 
 class EqualBranch(_SumBranch):
@@ -252,9 +266,8 @@ class ReduceBranch(_SumBranch):
         y = torch.cat([y, y[:, :, height - height % 2 :]], dim=2)
         y = torch.cat([y, y[..., width - width % 2 :]], dim=3)
         down = F.pixel_unshuffle(y, 2)
-        up = bicubic_resize(down, 2 * self.scale, training=self.training)
-        sr: Tensor = self.tail(up[:, :, : height * self.scale, : width * self.scale])
-        return sr
+        padded = y.shape[2] * self.scale, y.shape[3] * self.scale
+        return self.resized_tail(down, padded, crop=(height * self.scale, width * self.scale))
 
 
 class PixelShuffleUpsample(nn.Module):
@@ -281,9 +294,24 @@ def global_average(x: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(x, 1)
 
 
-def bicubic_resize(x: Tensor, scale: int, *, training: bool = False) -> Tensor:
+def tap_weight(weight: Tensor) -> Tensor:
+    """Of a 3x3 convolution (out, c, 3, 3) the 1x1 one (9*out, c, 1, 1), a tap after the other.
+
+    Being 1x1 it commutes with interpolation. `shift_add_weight` then makes the 3x3 one's result.
+    """
+    return weight.permute(2, 3, 0, 1).reshape(-1, weight.shape[1], 1, 1)
+
+
+def shift_add_weight(out_channels: int, *, device: torch.device | None = None) -> Tensor:
+    """The 3x3 convolution of zeros and ones, (out, 9*out, 3, 3), that shifts and adds taps."""
+    taps = torch.eye(9, device=device).reshape(1, 9, 1, 3, 3)
+    channels = torch.eye(out_channels, device=device).reshape(out_channels, 1, out_channels, 1, 1)
+    return (channels * taps).reshape(out_channels, -1, 3, 3)
+
+
+def bicubic_resize(x: Tensor, scale: int) -> Tensor:
     """Upscale (N, C, H, W) by an integer, bicubic as in torch: a = -0.75, no antialiasing."""
-    return bicubic_to(x, x.shape[2] * scale, x.shape[3] * scale, training=training)
+    return bicubic_to(x, x.shape[2] * scale, x.shape[3] * scale)
 
 
 def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> nn.Module:

@@ -15,6 +15,7 @@ from swise_deploy.console import progress, run_command
 from swise_deploy.dependencies import require
 from swise_deploy.errors import InputError
 from swise_deploy.files import json_text
+from swise_deploy.training.allocator import keep_freed_memory
 from swise_deploy.training.config import (
     TrainConfig,
     config_from_layers,
@@ -133,6 +134,7 @@ def _run(options: argparse.Namespace, form_of: "FormOf | None") -> int:
     # Threads that wait for each other sleep instead of spinning: on a machine that does other work
     # as well, spinning made a step on 2 cores 3 to 4 times slower. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     config = _config(options)
     require("swise_deploy.training.loop", extra="train", purpose="training")
     from swise_deploy.training.loop import train  # torch, after parsing

@@ -49,6 +49,23 @@ def test_sum_serves_another_network() -> None:
     assert upsampler(torch.rand(1, 12, 5, 3)).shape == (1, 1, 20, 12)
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (5, 4), (6, 7)])
+def test_sum_trains_the_function_that_it_computes(scale: int, size: tuple[int, int]) -> None:
+    upsampler = ScaleWiseUpsample(8, 3, scale).double()
+    x = torch.rand(2, 8, *size, dtype=torch.float64, requires_grad=True)
+    wanted = torch.rand(2, 3, size[0] * scale, size[1] * scale, dtype=torch.float64)
+    inputs = [x, *upsampler.parameters()]
+
+    def picture_and_gradients(*, training: bool) -> list[torch.Tensor]:
+        picture = upsampler.train(training)(x)
+        return [picture, *torch.autograd.grad((picture * wanted).sum(), inputs)]
+
+    expected = picture_and_gradients(training=False)
+    for found, as_deployed in zip(picture_and_gradients(training=True), expected, strict=True):
+        torch.testing.assert_close(found, as_deployed, rtol=1e-10, atol=1e-10)
+
+
 def test_sum_refuses_unknown_branches() -> None:
     with pytest.raises(ValueError, match="widen"):
         ScaleWiseUpsample(8, 3, 2, branches=("widen",))  # type: ignore[arg-type]  # on purpose
