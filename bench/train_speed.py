@@ -14,10 +14,11 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -184,16 +185,15 @@ def _loop_in_a_process(config: TrainConfig, *, plain: bool) -> Iterator[Callable
 
 
 def _serve_steps(config: TrainConfig, calls: Connection, *, plain: bool) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the pipe is the end
     if not plain:
         keep_freed_memory()
     source = _crop_source(config)
     step = _plain_step(config, source) if plain else _swise_step(config, source)
-    while True:
-        try:
+    with suppress(EOFError, BrokenPipeError):
+        while True:
             calls.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        calls.send(step())
+            calls.send(step())
 
 
 def _crop_source(config: TrainConfig) -> CropSource:
