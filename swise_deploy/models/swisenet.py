@@ -209,11 +209,11 @@ class _SumBranch(nn.Module):
     def resized_tail(self, x: Tensor, to: tuple[int, int], crop: tuple[int, int]) -> Tensor:
         """Resize features (N, c, H, W), crop the result, and make the picture of it.
 
-        Training makes the tail's taps before it resizes: the same picture up to rounding, with 27
-        channels to resize and to remember for the gradient, not c.
+        With gradients, training makes the tail's taps before it resizes: the same picture up to
+        rounding, with 27 channels to resize and to remember, not c.
         """
         height, width = crop
-        if not self.training:
+        if not (self.training and torch.is_grad_enabled()):
             y: Tensor = self.tail(bicubic_to(x, *to)[:, :, :height, :width])
             return y
         taps = F.conv2d(x, tap_weight(self.tail.weight))
