@@ -19,3 +19,9 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("needs the test sets and published weights beside the checkout (../shared)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _allocator_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run within the tests' own process do not change how it allocates memory."""
+    monkeypatch.setattr("swise_deploy.training.cli.keep_freed_memory", lambda: False)
