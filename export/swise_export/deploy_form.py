@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swise_deploy.models.swisenet import (
+    NUM_TAPS,
     BlockGroup,
     ChannelLayerNorm,
     ChunkGatedBlock,
@@ -33,9 +34,6 @@ from swise_deploy.models.swisenet import (
     tap_weight,
 )
 from swise_export.resampling import PeriodicResize
-
-# 3x3 taps of a tail convolution, of 3 output channels each.
-_NUM_TAPS = 9
 
 
 def deploy_form(network: nn.Module) -> nn.Module:
@@ -174,7 +172,7 @@ class DeployScaleWiseUpsample(nn.Module):
         convs = {name: cast("nn.Conv2d", branch.conv) for name, branch in branches.items()}
         scale = upsampler.scale
         out_channels = next(iter(tails.values())).out_channels
-        planes = _NUM_TAPS * out_channels
+        planes = NUM_TAPS * out_channels
         self.scale = scale
         self.magnify = self.equal = self.reduce = None
         if "magnify" in branches:

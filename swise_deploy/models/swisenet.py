@@ -25,6 +25,9 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 NUM_GROUPS = 3
 NUM_BLOCKS = 3
 
+NUM_TAPS = 9
+"""Of a 3x3 convolution."""
+
 
 class SwiseNet(nn.Module):
     """SwiseNet for one scale.
@@ -304,7 +307,7 @@ def tap_weight(weight: Tensor) -> Tensor:
 
 def shift_add_weight(out_channels: int, *, device: torch.device | None = None) -> Tensor:
     """The 3x3 convolution of zeros and ones, (out, 9*out, 3, 3), that shifts and adds taps."""
-    taps = torch.eye(9, device=device).reshape(1, 9, 1, 3, 3)
+    taps = torch.eye(NUM_TAPS, device=device).reshape(1, NUM_TAPS, 1, 3, 3)
     channels = torch.eye(out_channels, device=device).reshape(out_channels, 1, out_channels, 1, 1)
     return (channels * taps).reshape(out_channels, -1, 3, 3)
 
