@@ -94,7 +94,16 @@ def _untrained_network(name: str, scale: int) -> LoadedNetwork:
     return LoadedNetwork(build_network(name, scale).eval(), name, scale, "no weights", digest)
 
 
-def _network_from_file(path: Path, name: str | None, scale: int | None) -> LoadedNetwork:
+def scales_of_weights(path: Path) -> tuple[int, ...]:
+    """The scales that weights can be opened for.
+
+    Raises:
+        InputError: A file that cannot be used.
+    """
+    return _recognise_file(path).scales
+
+
+def _recognise_file(path: Path) -> Recognised:
     state = read_state(path)
     try:
         recognised = recognise_state(state)
@@ -111,6 +120,11 @@ def _network_from_file(path: Path, name: str | None, scale: int | None) -> Loade
             f"Known: {', '.join(NETWORKS)}. swise-export takes other networks with "
             "--model package.module:factory or --model spandrel"
         )
+    return recognised
+
+
+def _network_from_file(path: Path, name: str | None, scale: int | None) -> LoadedNetwork:
+    recognised = _recognise_file(path)
     if name is not None and name != recognised.network:
         raise InputError(
             f"{path} holds weights of {recognised.network}, not of {name}. "

@@ -73,6 +73,14 @@ _HELP: dict[str, dict[str, str]] = {
     },
 }
 
+_SWITCHES = {
+    "teacher_ensemble": "teachers upscale a picture in its 8 orientations: better, 8 times as slow",
+    "channels_last": "batches in NHWC memory order",
+    "compile": "through torch.compile",
+    "cuda_graph": "replay the passes of a step as a CUDA graph; on one GPU, else nothing",
+    "tensorboard": "events for TensorBoard beside the JSONL log",
+}
+
 
 def main(arguments: Sequence[str] | None = None, *, form_of: "FormOf | None" = None) -> int:
     """Run `swise-train`; `form_of` makes what --qat trains. Returns the exit code."""
@@ -107,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="weights of another network to learn from as well; may be repeated",
+        help="weights of another network, at this scale or a larger one, to learn from as well; "
+        "may be repeated",
     )
     types = get_type_hints(TrainConfig)
     for title, flags in _HELP.items():
@@ -116,9 +125,13 @@ def _parser() -> argparse.ArgumentParser:
             convert = types[name] if types[name] in (int, float) else str
             group.add_argument(_flag(name), dest=name, type=convert, metavar="X", help=text)
     switches = parser.add_argument_group("switches")
-    for name in ("channels_last", "compile", "cuda_graph", "tensorboard"):
+    for name, text in _SWITCHES.items():
         switches.add_argument(
-            _flag(name), dest=name, action=argparse.BooleanOptionalAction, default=None
+            _flag(name),
+            dest=name,
+            action=argparse.BooleanOptionalAction,
+            default=None,
+            help=text,
         )
     return parser
 

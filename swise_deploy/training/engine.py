@@ -22,6 +22,7 @@ from swise_deploy.training.batches import Batch
 from swise_deploy.training.config import Loss, TrainConfig
 from swise_deploy.training.device_pictures import DevicePictures
 from swise_deploy.training.form import TrainedForm
+from swise_deploy.training.levels import pictures_from_levels
 from swise_deploy.training.optimization import (
     learning_rate_at,
     make_optimizer,
@@ -124,15 +125,8 @@ class _FromLevels(nn.Module):
         self._channels_last = channels_last
 
     def forward(self, levels: Tensor) -> Tensor:
-        sr: Tensor = self.network(_pictures(levels, channels_last=self._channels_last))
+        sr: Tensor = self.network(pictures_from_levels(levels, channels_last=self._channels_last))
         return sr
-
-
-def _pictures(levels: Tensor, *, channels_last: bool) -> Tensor:
-    """(N, H, W, 3) uint8 to (N, 3, H, W) float32 in [0, 1]."""
-    nchw = (levels.to(torch.float32) / 255).permute(0, 3, 1, 2)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return nchw.contiguous(memory_format=layout)
 
 
 class Trainer:
@@ -211,7 +205,7 @@ class Trainer:
     def _loss(self, sr: Tensor, lr: Tensor, hr: Tensor, taught: Tensor | None = None) -> Tensor:
         """Distance of (N, 3, H, W) to the HR pictures, to the teacher's, or to both."""
         distance = LOSSES[self._config.loss]
-        pictures = partial(_pictures, channels_last=self._config.channels_last)
+        pictures = partial(pictures_from_levels, channels_last=self._config.channels_last)
         if taught is not None:
             example = pictures(taught)
         elif self._teacher is not None:

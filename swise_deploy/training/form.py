@@ -6,10 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from swise_deploy.models.checkpoint import open_network
-from swise_deploy.models.registry import NETWORKS
 from swise_deploy.training.config import TrainConfig
-from swise_deploy.training.teaching import MeanOfNetworks
+from swise_deploy.training.teaching import MeanOfNetworks, open_teacher
 
 PLAN_NAME = "precision_plan.json"
 """What a run for INT8 leaves beside its weights, for `swise-export --precision-plan`."""
@@ -48,16 +46,20 @@ def as_it_is(network: nn.Module, config: TrainConfig) -> TrainedForm:
     """The network itself, with the teachers that the config names.
 
     Raises:
-        InputError: A teacher cannot be read, is of no known network, or has not got the scale.
+        InputError: A teacher cannot be read, is of no known network, or of a smaller scale.
     """
     form = TrainedForm(network, plain=lambda trained: trained)
     if not config.teacher:
         return form
-    teachers = [open_network(scale=config.scale, weights=file) for file in config.teacher]
-    titles = " and ".join(NETWORKS[teacher.name].title for teacher in teachers)
+    teachers = [
+        open_teacher(file, config.scale, ensemble=config.teacher_ensemble)
+        for file in config.teacher
+    ]
+    titles = " and ".join(teacher.title for teacher in teachers)
+    how = " in 8 orientations" if config.teacher_ensemble else ""
     return replace(
         form,
         teacher=MeanOfNetworks([teacher.module for teacher in teachers]),
         teacher_share=config.teacher_share,
-        note=f"learning {config.teacher_share:.0%} from {titles}",
+        note=f"learning {config.teacher_share:.0%} from {titles}{how}",
     )

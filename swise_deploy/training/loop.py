@@ -35,7 +35,7 @@ from swise_deploy.training.run_files import (
     write_state,
     write_weights,
 )
-from swise_deploy.training.teaching import key_of_files, upscale_in_windows
+from swise_deploy.training.teaching import key_of_teachers, upscale_in_windows
 from swise_deploy.training.validation import (
     held_out_indices,
     pairs_from_cache,
@@ -208,7 +208,7 @@ class _Run:
             return with_taught(
                 pictures,
                 upscale,
-                name=key_of_files(config.teacher),
+                name=key_of_teachers(config.teacher, ensemble=config.teacher_ensemble),
                 root=config.cache,
                 report=self._display.report,
             )

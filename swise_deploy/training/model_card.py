@@ -118,9 +118,10 @@ def _export_command(result: TrainResult) -> str:
 def _learnt_from(config: TrainConfig) -> str:
     if config.teacher:
         names = ", ".join(file.name for file in config.teacher)
+        how = ", each in 8 orientations" if config.teacher_ensemble else ""
         return (
-            f"- Learnt {config.teacher_share:.0%} from the mean of the pictures of {names}, the "
-            "rest from the HR pictures\n"
+            f"- Learnt {config.teacher_share:.0%} from the mean of the pictures of {names}{how}, "
+            "the rest from the HR pictures\n"
         )
     if config.qat is None:
         return ""

@@ -2,15 +2,20 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.images import RgbImage
-from swise_deploy.runner import float_from_image, image_from_float
+from swise_deploy.models.checkpoint import open_network, scales_of_weights
+from swise_deploy.models.registry import NETWORKS
+from swise_deploy.training.levels import levels_from_pictures, pictures_from_levels
 
 WINDOW = 128
 """Side of what a teacher sees at once, in LR pixels.
@@ -25,6 +30,88 @@ MARGIN = 16
 WINDOWS_AT_ONCE = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A network to learn from, in eval mode.
+
+    Attributes:
+        module: (N, 3, H, W) RGB in [0, 1] to (N, 3, H*scale, W*scale) at the run's scale.
+        title: What it is, for people.
+    """
+
+    module: nn.Module
+    title: str
+
+
+def open_teacher(file: Path, scale: int, *, ensemble: bool = False) -> Teacher:
+    """Load a teacher for a scale: weights for it, or for a larger one, whose pictures are shrunk.
+
+    A network for x4 says of an x3 picture's LR what a picture of 4/3 the size would be. Shrunk by
+    bicubic interpolation that is a picture at x3, and often a better one than a weaker network's.
+
+    Args:
+        file: Weights of a network of the registry.
+        scale: Of the run.
+        ensemble: Take the mean over the 8 orientations of a picture.
+
+    Raises:
+        InputError: A file that cannot be used, or weights for smaller scales only.
+    """
+    scales = scales_of_weights(file)
+    own = min((s for s in scales if s >= scale), default=None)
+    if own is None:
+        made_for = " and ".join(f"x{s}" for s in scales)
+        raise InputError(
+            f"{file} holds weights for {made_for}; expected a teacher for x{scale} or more"
+        )
+    network = open_network(scale=own, weights=file)
+    module = InAllOrientations(network.module) if ensemble else network.module
+    title = NETWORKS[network.name].title
+    if own == scale:
+        return Teacher(module, title)
+    return Teacher(Shrunk(module, scale), f"{title} (x{own}, shrunk)")
+
+
+class InAllOrientations(nn.Module):
+    """The mean of what a network makes of a picture in its 8 orientations, each turned back.
+
+    The geometric self-ensemble of Lim et al., 2017 (EDSR+).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, 3, H*scale, W*scale)."""
+        made = [
+            self._made_of(lr, turns, mirrored=mirrored)
+            for turns in range(4)
+            for mirrored in (False, True)
+        ]
+        return torch.stack(made).mean(dim=0)
+
+    def _made_of(self, lr: Tensor, turns: int, *, mirrored: bool) -> Tensor:
+        turned = torch.rot90(lr, turns, (2, 3))
+        sr = self.network(turned.flip(3)).flip(3) if mirrored else self.network(turned)
+        return torch.rot90(sr, -turns, (2, 3))
+
+
+class Shrunk(nn.Module):
+    """A network for a larger scale, in the place of one for `scale`."""
+
+    def __init__(self, network: nn.Module, scale: int) -> None:
+        super().__init__()
+        self.network = network
+        self.scale = scale
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, 3, H*scale, W*scale)."""
+        size = [side * self.scale for side in lr.shape[2:]]
+        sr = self.network(lr).float()
+        return F.interpolate(sr, size, mode="bicubic", antialias=True, align_corners=False)
+
+
 class MeanOfNetworks(nn.Module):
     """The mean of what networks make of pictures, RGB in [0, 1]."""
 
@@ -37,9 +124,10 @@ class MeanOfNetworks(nn.Module):
         return torch.stack([network(lr) for network in self.networks]).mean(dim=0)
 
 
-def key_of_files(files: Sequence[Path]) -> str:
-    """Hash of the bytes of files, in their order: 16 hexadecimal digits."""
-    return hashlib.sha256("\n".join(map(sha256_of, files)).encode()).hexdigest()[:16]
+def key_of_teachers(files: Sequence[Path], *, ensemble: bool = False) -> str:
+    """What tells teachers' pictures apart: by the files' bytes, in their order, and the way."""
+    digest = hashlib.sha256("\n".join(map(sha256_of, files)).encode()).hexdigest()[:16]
+    return f"{digest}_x8" if ensemble else digest
 
 
 def upscale_in_windows(
@@ -59,18 +147,18 @@ def upscale_in_windows(
     height, width = lr.shape[:2]
     tops, lefts = _window_starts(height), _window_starts(width)
     corners = [(top, left) for top in tops for left in lefts]
-    windows = np.concatenate(
-        [float_from_image(lr[top : top + WINDOW, left : left + WINDOW]) for top, left in corners]
-    )
-    made = []
+    windows = np.stack([lr[top : top + WINDOW, left : left + WINDOW] for top, left in corners])
+    made: list[RgbImage] = []
     with torch.inference_mode():
         for batch in torch.split(torch.from_numpy(windows), WINDOWS_AT_ONCE):
-            made += list(network(batch.to(device)).float().cpu().numpy())
+            made += list(
+                levels_from_pictures(network(pictures_from_levels(batch.to(device)))).cpu().numpy()
+            )
     sr = np.empty((height * scale, width * scale, 3), np.uint8)
     # What a window saw at its far edges is overwritten by those after it.
     for (top, left), window in zip(corners, made, strict=True):
         above, before = (MARGIN * scale if start else 0 for start in (top, left))
-        kept = image_from_float(window[None])[above:, before:]
+        kept = window[above:, before:]
         row, column = top * scale + above, left * scale + before
         sr[row : row + kept.shape[0], column : column + kept.shape[1]] = kept
     return sr

@@ -316,13 +316,33 @@ def test_command_line_learns_from_teachers_and_the_card_says_so(
     )
     assert main(flags(settings)) == 0
     shown = capsys.readouterr().err
-    assert "learning 25% from FSRCNN and FSRCNN" in shown
+    assert "learning 25% from FSRCNN and FSRCNN\n" in shown
     assert f"and {straight.best_psnr_y_db:.3f} dB of what it learns from" in shown
     card = (settings.out / "README.md").read_text()
-    assert f"Learnt 25% from the mean of the pictures of {teacher.name}, {other.name}" in card
+    assert f"Learnt 25% from the mean of the pictures of {teacher.name}, {other.name}, the" in card
     assert str(teacher.parent) not in card
     # 30 steps of 4 crops of 8x8 pixels are more than the 6 pictures of 22x20 have.
     assert bool(list(settings.cache.glob("*/taught_x2_*.bin"))) == (steps == 30)
+
+
+def test_a_teacher_in_all_orientations_is_said_and_cached_apart(straight, pictures, tmp_path):
+    shown = {}
+    for ensemble in (False, True):
+        settings = config(
+            pictures,
+            tmp_path / f"run_{ensemble}",
+            steps=30,
+            weight_norm=(),
+            teacher=(straight.weights,),
+            teacher_ensemble=ensemble,
+        )
+        assert main(flags(settings)) == 0
+        shown[ensemble] = (settings.out / "README.md").read_text()
+    assert "each in 8 orientations" in shown[True]
+    assert "orientations" not in shown[False].replace("teacher_ensemble", "")
+    taught = sorted(file.read_bytes() for file in settings.cache.glob("*/taught_x2_*.bin"))
+    assert len(taught) == 2
+    assert taught[0] != taught[1]
 
 
 def test_a_stop_ends_the_upscaling_by_a_teacher_and_leaves_no_file(straight, pictures, tmp_path):
@@ -333,7 +353,7 @@ def test_a_stop_ends_the_upscaling_by_a_teacher_and_leaves_no_file(straight, pic
     assert not settings.out.exists()
 
 
-def test_a_teacher_of_another_scale_is_refused(pictures, tmp_path):
+def test_a_teacher_of_a_smaller_scale_is_refused(pictures, tmp_path):
     teacher = shipped_weights("swisenet", 2)
     settings = config(pictures, tmp_path / "run", scale=3, holdout=0, teacher=(teacher,))
     with pytest.raises(InputError, match=f"{teacher.name}.* x2"):
