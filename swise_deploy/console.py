@@ -53,7 +53,7 @@ def run_command(command: Callable[[], int]) -> int:
         return error.exit_code
     except KeyboardInterrupt as stop:
         print_error("interrupted; nothing half-written was left behind")
-        return _TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+        return exit_code_of(stop)
     except MemoryError as error:
         print_error(f"not enough memory: {error}. Use a smaller picture, size or batch")
         return SwiseError.exit_code
@@ -66,6 +66,11 @@ def run_command(command: Callable[[], int]) -> int:
         sys.stdout = _nowhere()  # or Python would try once more at its end
         print_error(f"cannot write the result to stdout: {error.strerror}")
         return SwiseError.exit_code
+
+
+def exit_code_of(stop: KeyboardInterrupt) -> int:
+    """Of a command that was stopped: 130 for Ctrl-C, 143 for SIGTERM."""
+    return _TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
 
 
 def _nowhere() -> TextIO:

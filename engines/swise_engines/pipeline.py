@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from swise_deploy.errors import SwiseError
+from swise_deploy.interrupts import HeldInterrupts
 from swise_deploy.processors import num_usable_cpus
 
 Item = TypeVar("Item")
@@ -45,7 +46,8 @@ def run_overlapped(
         num_threads: Readers, and as many writers.
 
     Yields:
-        An outcome for each item, soon after it is known. Errors that are no SwiseError end the run.
+        An outcome for each item, soon after it is known. Errors that are no SwiseError end the run;
+        Ctrl-C does while an item is worked on.
     """
     source = iter(items)
     reading: deque[tuple[Item, Future[Read]]] = deque()
@@ -61,25 +63,28 @@ def run_overlapped(
                 return
             reading.append((item, readers.submit(read, item)))
 
-    try:
-        read_ahead()
-        while reading:
-            item, future = reading.popleft()
-            try:
-                worked = work(item, future.result())
-            except SwiseError as error:
-                yield Outcome(item, error)
-            else:
-                writing.append((item, writers.submit(write, item, worked)))
+    with HeldInterrupts() as interrupts:
+        try:
             read_ahead()
-            while len(writing) >= num_threads or (writing and writing[0][1].done()):
+            while reading:
+                item, future = reading.popleft()
+                try:
+                    was_read = future.result()
+                    with interrupts.let_through():
+                        worked = work(item, was_read)
+                except SwiseError as error:
+                    yield Outcome(item, error)
+                else:
+                    writing.append((item, writers.submit(write, item, worked)))
+                read_ahead()
+                while len(writing) >= num_threads or (writing and writing[0][1].done()):
+                    yield _written(*writing.popleft())
+            while writing:
                 yield _written(*writing.popleft())
-        while writing:
-            yield _written(*writing.popleft())
-    finally:
-        # What is being written is finished: it is whole. What only waits is dropped.
-        readers.shutdown(cancel_futures=True)
-        writers.shutdown(cancel_futures=True)
+        finally:
+            # What is being written is finished: it is whole. What only waits is dropped.
+            readers.shutdown(cancel_futures=True)
+            writers.shutdown(cancel_futures=True)
 
 
 def _written(item: Item, future: "Future[None]") -> Outcome[Item]:

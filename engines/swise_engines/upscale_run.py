@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swise_deploy.console import INTERRUPTED, print_error, progress
+from swise_deploy.console import exit_code_of, print_error, progress
 from swise_deploy.errors import InputError
 from swise_engines.folder import (
     Job,
@@ -229,9 +229,9 @@ def _run_video(arguments: argparse.Namespace) -> int:
         result = upscale_video(upscaler, source, target, options=options, report=report)
         seconds = time.perf_counter() - started
         summary = Summary(upscaler.name, upscaler.scale, upscaler.reason, seconds=seconds)
-    if result.interrupted:
+    if result.interruption is not None:
         print_error(f"interrupted; the first {result.num_frames} frames are in {result.path}")
-        return INTERRUPTED
+        return exit_code_of(result.interruption)
     for problem in result.problems:
         print_error(f"{source}: {problem}")
     if result.problems:

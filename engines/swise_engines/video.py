@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swise_deploy.files import writing
+from swise_deploy.interrupts import HeldInterrupts
 from swise_engines.pipeline import consuming, prefetched
 from swise_engines.upscaler import Upscaler
 from swise_engines.video_reader import Shot, VideoReader
@@ -23,13 +24,13 @@ class VideoResult:
         path: Where the result is.
         num_frames: Frames written.
         problems: What of the input could not be read.
-        interrupted: Whether Ctrl-C ended it; the result is whole up to there.
+        interruption: What ended it early, Ctrl-C or SIGTERM; the result is whole up to there.
     """
 
     path: Path
     num_frames: int = 0
     problems: list[str] = field(default_factory=list)
-    interrupted: bool = False
+    interruption: KeyboardInterrupt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,8 @@ class Progress:
     seconds: float
 
 
-class _InterruptedError(Exception):
-    """Ctrl-C came while frames were upscaled; what was written is whole."""
-
-    def __init__(self, num_frames: int) -> None:
-        super().__init__()
-        self.num_frames = num_frames
+class _NamedPartialError(Exception):
+    """The file has its place already, under another name."""
 
 
 def upscale_video(
@@ -60,7 +57,7 @@ def upscale_video(
     """Upscale a video file.
 
     Sound and subtitles are copied as they are. Damaged parts are left out and told. Ctrl-C finishes
-    the file where it is and names it NAME.partial.SUFFIX.
+    the file where it is and names it NAME.partial.SUFFIX; once more, and nothing is left.
 
     Raises:
         InputError: No video in it, nothing readable, or something that the output format cannot
@@ -69,50 +66,45 @@ def upscale_video(
         BackendMissingError: PyAV is not installed.
     """
     result = VideoResult(target)
-    with VideoReader(source) as reader:
-        try:
-            with writing(target) as temporary:
-                try:
-                    result.num_frames = _convert(upscaler, reader, temporary, options, report)
-                except _InterruptedError:
-                    partial = target.with_name(f"{target.stem}.partial{target.suffix}")
-                    temporary.replace(partial)
-                    raise
-        except _InterruptedError as error:
-            result.num_frames = error.num_frames
-            result.interrupted = True
-            result.path = partial
+    with VideoReader(source) as reader, HeldInterrupts() as interrupts:
+        with contextlib.suppress(_NamedPartialError), writing(target) as temporary:
+            with VideoWriter(temporary, reader, upscaler.scale, options) as writer:
+                result.num_frames, result.interruption = _write_events(
+                    upscaler, reader, writer, report, interrupts
+                )
+            if result.interruption is not None:
+                result.path = target.with_name(f"{target.stem}.partial{target.suffix}")
+                temporary.replace(result.path)
+                raise _NamedPartialError
         result.problems = reader.problems
     return result
 
 
-def _convert(
+def _write_events(
     upscaler: Upscaler,
     reader: VideoReader,
-    path: Path,
-    options: VideoOptions,
+    writer: VideoWriter,
     report: Callable[[Progress], None],
-) -> int:
-    """Write the whole result to `path`; return the number of frames."""
+    interrupts: HeldInterrupts,
+) -> tuple[int, KeyboardInterrupt | None]:
+    """Write all that the reader has; return the number of frames, and what ended it early."""
     started = time.perf_counter()
     num_frames = 0
-    interrupted = False
     with (
-        VideoWriter(path, reader, upscaler.scale, options) as writer,
         contextlib.closing(prefetched(reader.events(), ahead=_FRAMES_AHEAD)) as events,
         consuming(writer.write, behind=_FRAMES_AHEAD) as put,
     ):
         try:
             for event in events:
                 if isinstance(event, Shot):
-                    put(Shot(upscaler(event.rgb), event.pts, event.duration))
+                    with interrupts.let_through():
+                        rgb = upscaler(event.rgb)
+                    put(Shot(rgb, event.pts, event.duration))
                     num_frames += 1
                     seconds = time.perf_counter() - started
                     report(Progress(num_frames, reader.num_frames, seconds))
                 else:
                     put(event)
-        except KeyboardInterrupt:
-            interrupted = True
-    if interrupted:
-        raise _InterruptedError(num_frames)
-    return num_frames
+        except KeyboardInterrupt as interruption:
+            return num_frames, interruption
+    return num_frames, None

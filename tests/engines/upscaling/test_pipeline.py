@@ -1,3 +1,5 @@
+import os
+import signal
 import threading
 import time
 
@@ -74,8 +76,30 @@ def test_leaving_early_finishes_what_is_being_written():
     )
     next(outcomes)
     outcomes.close()
-    assert started == finished
+    assert sorted(started) == sorted(finished)
     assert len(started) < 20
+
+
+def test_ctrl_c_waits_until_no_lock_can_be_held():
+    """Raised inside a future's or a queue's lock it left the lock taken, and the run hung."""
+    worked = []
+
+    def read(item):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)  # the main thread waits for this, and hears it now
+        return item
+
+    def work(item, _was_read):
+        worked.append(item)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            list(run_overlapped(range(1), read=read, work=work, write=lambda *_: None))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert worked == []
+    assert caught.traceback[-1].name == "_deliver"
 
 
 def test_prefetched_items_keep_their_order_and_the_error_comes_last():

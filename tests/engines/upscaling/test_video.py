@@ -267,7 +267,10 @@ def test_x265_says_nothing_of_its_own(tmp_path, small_network, capfd):
     assert "x265" not in capfd.readouterr().err
 
 
-def test_ctrl_c_leaves_a_playable_file_under_another_name(tmp_path, small_network):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_leaves_a_playable_file_under_another_name(
+    tmp_path, small_network, number, code
+):
     source = write_video(tmp_path / "in.mkv", pts=range(0, 40_000, 40))
     rooms = [str(ROOT / room) for room in (".", "export", "engines", "bench")]
     arguments = [source, "-o", tmp_path / "out.mkv", "--model", small_network(radius=8)]
@@ -281,9 +284,9 @@ def test_ctrl_c_leaves_a_playable_file_under_another_name(tmp_path, small_networ
         assert process.stderr is not None
         while "fps" not in process.stderr.readline():  # the first report, after a second
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "out.partial.mkv" in errors
     frames, _ = read_video(tmp_path / "out.partial.mkv")
     assert 0 < len(frames) < 1000
