@@ -167,14 +167,15 @@ def _loop_in_a_process(config: TrainConfig, *, plain: bool) -> Iterator[Callable
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     process = spawn.Process(target=_serve_steps, args=(config, there), kwargs={"plain": plain})
-    process.start()
+    with _ctrl_c_ignored():  # which the process inherits: the end of the pipe is its end
+        process.start()
     there.close()
 
     def step() -> object:
         try:
             here.send(None)
             return here.recv()
-        except (EOFError, BrokenPipeError) as error:
+        except (EOFError, ConnectionError) as error:
             raise SwiseError("a loop's process ended by itself; its message is above") from error
 
     try:
@@ -184,13 +185,21 @@ def _loop_in_a_process(config: TrainConfig, *, plain: bool) -> Iterator[Callable
         process.join()
 
 
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve_steps(config: TrainConfig, calls: Connection, *, plain: bool) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the pipe is the end
     if not plain:
         keep_freed_memory()
     source = _crop_source(config)
     step = _plain_step(config, source) if plain else _swise_step(config, source)
-    with suppress(EOFError, BrokenPipeError):
+    with suppress(EOFError, ConnectionError):
         while True:
             calls.recv()
             calls.send(step())
