@@ -56,7 +56,7 @@ _HELP: dict[str, dict[str, str]] = {
         "learning_rate": "after the warm-up",
         "schedule": "constant, step or cosine",
         "warmup_steps": "steps of linear growth",
-        "loss": "l1, or mse to finish with",
+        "loss": "l1; mse or psnr to finish with",
         "optimizer": "adamp, adam or adamw",
         "clip_norm": "largest norm of the gradients; 0 does not clip",
         "ema_decay": "of the averaged weights; 0 averages nothing",

@@ -23,7 +23,7 @@ else:
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "step", "cosine"]
 OptimizerName = Literal["adamp", "adam", "adamw"]
-Loss = Literal["l1", "mse"]
+Loss = Literal["l1", "mse", "psnr"]
 
 # What a resumed run may change: it is told, and does not make the steps already done another run's.
 CHANGEABLE = frozenset(
@@ -59,7 +59,8 @@ class TrainConfig:
         batch_size: Crops per step over all processes together.
         patch_size: Side of a crop in LR pixels.
         seed: Decides fresh weights, data order and crops.
-        loss: "l1", or "mse", which is what PSNR measures: to finish with.
+        loss: "l1"; or to finish with, "mse", or "psnr", which is minus the mean PSNR of the crops
+            and weighs each by its own error.
         optimizer: "adamp" (Heo et al., 2021), "adam" or "adamw".
         learning_rate: After the warm-up.
         final_learning_rate: Where "cosine" ends.

@@ -1,5 +1,6 @@
 """What a step gives to the network."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ pytest.importorskip("lightning_fabric")
 
 from swise_deploy.training.batches import Batch
 from swise_deploy.training.config import TrainConfig
-from swise_deploy.training.engine import Trainer, launch_fabric
+from swise_deploy.training.engine import LEAST_MSE, Trainer, launch_fabric, minus_psnr
 from swise_deploy.training.form import TrainedForm
 
 
@@ -96,3 +97,13 @@ def test_a_teacher_has_its_share_of_the_loss_and_is_not_trained(
     assert float(result.loss) == pytest.approx(share * away**2 + (1 - share) * 0.1**2)
     assert network.offset.item() == pytest.approx(0.11)
     assert teacher.offset.item() == pytest.approx(0.3)
+
+
+def test_minus_psnr_is_the_mean_over_crops_and_levels_off() -> None:
+    hr = torch.zeros(2, 3, 4, 4)
+    sr = hr.clone()
+    sr[0], sr[1] = 0.1, 0.01  # 20 and 40 dB
+    each = [float(minus_psnr(sr[i : i + 1], hr[i : i + 1])) for i in range(2)]
+    assert each == pytest.approx([-20, -40 + 10 * math.log10(2)], abs=0.05)
+    assert float(minus_psnr(sr, hr)) == pytest.approx(sum(each) / 2)
+    assert float(minus_psnr(hr, hr)) == pytest.approx(10 * math.log10(LEAST_MSE))
