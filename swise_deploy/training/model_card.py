@@ -172,7 +172,8 @@ def draw_curve(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.plot([r["step"] for r in train], [r["loss"] for r in train], color="tab:blue", lw=0.8)
     axes.set_xlabel("step")
     axes.set_ylabel("loss", color="tab:blue")
-    axes.set_yscale("log")
+    if all(r["loss"] > 0 for r in train):  # minus a PSNR is in dB already
+        axes.set_yscale("log")
     val = [r for r in records if r["kind"] == "val"]
     if val:
         right = axes.twinx()

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -323,6 +324,16 @@ def test_command_line_learns_from_teachers_and_the_card_says_so(
     assert str(teacher.parent) not in card
     # 30 steps of 4 crops of 8x8 pixels are more than the 6 pictures of 22x20 have.
     assert bool(list(settings.cache.glob("*/taught_x2_*.bin"))) == (steps == 30)
+
+
+def test_a_loss_below_zero_has_a_curve(pictures, tmp_path):
+    settings = config(pictures, tmp_path / "run", steps=10, loss="psnr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a logarithmic axis warns of them, and shows nothing
+        assert main(flags(settings)) == 0
+    assert (settings.out / "curve.png").is_file()
+    losses = [record["loss"] for record in read_log(settings.out) if record["kind"] == "train"]
+    assert max(losses) < 0
 
 
 def test_a_teacher_in_all_orientations_is_said_and_cached_apart(straight, pictures, tmp_path):
