@@ -19,7 +19,7 @@ from typing import TextIO
 from swise_deploy import __version__
 from swise_deploy.errors import InputError, SwiseError
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _TERMINATED = 143  # 128 + SIGTERM
 _MANY_NAMES = 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -70,7 +70,7 @@ def run_command(command: Callable[[], int]) -> int:
 
 def exit_code_of(stop: KeyboardInterrupt) -> int:
     """Of a command that was stopped: 130 for Ctrl-C, 143 for SIGTERM."""
-    return _TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+    return _TERMINATED if isinstance(stop, _Terminated) else _INTERRUPTED
 
 
 def _nowhere() -> TextIO:

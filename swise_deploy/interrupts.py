@@ -3,14 +3,10 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING
 
 from typing_extensions import Self
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -1,6 +1,7 @@
 """Reading, working and writing at the same time, in order; a failure stops its own item only."""
 
 import contextlib
+import itertools
 import queue
 import threading
 from collections import deque
@@ -52,39 +53,42 @@ def run_overlapped(
     source = iter(items)
     reading: deque[tuple[Item, Future[Read]]] = deque()
     writing: deque[tuple[Item, Future[None]]] = deque()
-    readers = ThreadPoolExecutor(num_threads, "read")
-    writers = ThreadPoolExecutor(num_threads, "write")
+    with (
+        HeldInterrupts() as interrupts,
+        _pool(num_threads, "write") as writers,
+        _pool(num_threads, "read") as readers,
+    ):
 
-    def read_ahead() -> None:
-        while len(reading) < num_threads:
+        def read_ahead() -> None:
+            for item in itertools.islice(source, num_threads - len(reading)):
+                reading.append((item, readers.submit(read, item)))
+
+        read_ahead()
+        while reading:
+            item, future = reading.popleft()
             try:
-                item = next(source)
-            except StopIteration:
-                return
-            reading.append((item, readers.submit(read, item)))
-
-    with HeldInterrupts() as interrupts:
-        try:
+                was_read = future.result()
+                with interrupts.let_through():
+                    worked = work(item, was_read)
+            except SwiseError as error:
+                yield Outcome(item, error)
+            else:
+                writing.append((item, writers.submit(write, item, worked)))
             read_ahead()
-            while reading:
-                item, future = reading.popleft()
-                try:
-                    was_read = future.result()
-                    with interrupts.let_through():
-                        worked = work(item, was_read)
-                except SwiseError as error:
-                    yield Outcome(item, error)
-                else:
-                    writing.append((item, writers.submit(write, item, worked)))
-                read_ahead()
-                while len(writing) >= num_threads or (writing and writing[0][1].done()):
-                    yield _written(*writing.popleft())
-            while writing:
+            while len(writing) >= num_threads or (writing and writing[0][1].done()):
                 yield _written(*writing.popleft())
-        finally:
-            # What is being written is finished: it is whole. What only waits is dropped.
-            readers.shutdown(cancel_futures=True)
-            writers.shutdown(cancel_futures=True)
+        while writing:
+            yield _written(*writing.popleft())
+
+
+@contextlib.contextmanager
+def _pool(num_threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads; on leaving what they are at is finished, and what only waits is dropped."""
+    pool = ThreadPoolExecutor(num_threads, name)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _written(item: Item, future: "Future[None]") -> Outcome[Item]:
