@@ -94,13 +94,20 @@ def _untrained_network(name: str, scale: int) -> LoadedNetwork:
     return LoadedNetwork(build_network(name, scale).eval(), name, scale, "no weights", digest)
 
 
-def scales_of_weights(path: Path) -> tuple[int, ...]:
-    """The scales that weights can be opened for.
+def open_at_least(scale: int, weights: Path) -> LoadedNetwork:
+    """Load a network at the least of its weights' scales that is not below one.
 
     Raises:
-        InputError: A file that cannot be used.
+        InputError: A file that cannot be used, or weights for smaller scales only.
     """
-    return _recognise_file(path).scales
+    recognised = _recognise_file(weights)
+    own = min((s for s in recognised.scales if s >= scale), default=None)
+    if own is None:
+        raise InputError(
+            f"{weights} holds {recognised.network} weights for {_made_for(recognised)}; expected "
+            f"some for x{scale} or more"
+        )
+    return _load(recognised, weights, own)
 
 
 def _recognise_file(path: Path) -> Recognised:
@@ -133,11 +140,18 @@ def _network_from_file(path: Path, name: str | None, scale: int | None) -> Loade
     if scale is None:
         scale = recognised.scales[0]
     if scale not in recognised.scales:
-        made_for = " and ".join(f"x{s}" for s in recognised.scales)
         raise InputError(
-            f"{path} holds {recognised.network} weights for {made_for}, not x{scale}. "
+            f"{path} holds {recognised.network} weights for {_made_for(recognised)}, not x{scale}. "
             f"Use --scale {recognised.scales[0]}, or weights for x{scale}"
         )
+    return _load(recognised, path, scale)
+
+
+def _made_for(recognised: Recognised) -> str:
+    return " and ".join(f"x{scale}" for scale in recognised.scales)
+
+
+def _load(recognised: Recognised, path: Path, scale: int) -> LoadedNetwork:
     try:
         module = recognised.load(scale).eval()
     except RuntimeError as error:

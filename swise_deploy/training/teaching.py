@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swise_deploy.errors import InputError
 from swise_deploy.files import sha256_of
 from swise_deploy.images import RgbImage
-from swise_deploy.models.checkpoint import open_network, scales_of_weights
+from swise_deploy.models.checkpoint import open_at_least
 from swise_deploy.models.registry import NETWORKS
 from swise_deploy.training.levels import levels_from_pictures, pictures_from_levels
 
@@ -57,19 +56,12 @@ def open_teacher(file: Path, scale: int, *, ensemble: bool = False) -> Teacher:
     Raises:
         InputError: A file that cannot be used, or weights for smaller scales only.
     """
-    scales = scales_of_weights(file)
-    own = min((s for s in scales if s >= scale), default=None)
-    if own is None:
-        made_for = " and ".join(f"x{s}" for s in scales)
-        raise InputError(
-            f"{file} holds weights for {made_for}; expected a teacher for x{scale} or more"
-        )
-    network = open_network(scale=own, weights=file)
+    network = open_at_least(scale, file)
     module = InAllOrientations(network.module) if ensemble else network.module
     title = NETWORKS[network.name].title
-    if own == scale:
+    if network.scale == scale:
         return Teacher(module, title)
-    return Teacher(Shrunk(module, scale), f"{title} (x{own}, shrunk)")
+    return Teacher(Shrunk(module, scale), f"{title} (x{network.scale}, shrunk)")
 
 
 class InAllOrientations(nn.Module):

@@ -103,7 +103,7 @@ def test_a_teacher_serves_its_scale_and_smaller_ones():
 
 def test_x4_weights_of_swisenet_teach_x3():
     """The x3 picture that the shipped x4 weights make is close to that of the x3 weights."""
-    lr = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 6), scale_factor=4, mode="bicubic")
+    lr = F.interpolate(torch.rand(1, 3, 6, 6), scale_factor=4, mode="bicubic")
     made = {}
     for scale in (3, 4):
         with torch.inference_mode():
