@@ -1,11 +1,12 @@
 """The blend of two networks that is best on pictures that neither was trained on.
 
     python bench/blend_weights.py OLD NEW --data DIR --output FILE
+    python bench/blend_weights.py OLD NEW --val DIR --output FILE
 
 NEW was trained on from OLD, so that the weights between them are a network too, often better than
 both (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). Scored are the pictures
-that `swise-train --data DIR` holds out for validation. Prints PSNR-Y in dB and SSIM-Y of each share
-of NEW.
+that `swise-train --data DIR` holds out for validation, or those of a folder. Prints PSNR-Y in dB
+and SSIM-Y of each share of NEW.
 """
 
 import argparse
@@ -19,10 +20,15 @@ from torch import Tensor
 from swise_deploy.console import progress, run_command
 from swise_deploy.errors import InputError
 from swise_deploy.models.checkpoint import LoadedNetwork, open_network
-from swise_deploy.protocol import mean_quality
+from swise_deploy.protocol import Pair, mean_quality
 from swise_deploy.training.picture_cache import open_pairs
 from swise_deploy.training.run_files import write_weights
-from swise_deploy.training.validation import held_out_indices, pairs_from_cache, score_network
+from swise_deploy.training.validation import (
+    held_out_indices,
+    pairs_from_cache,
+    pairs_from_folder,
+    score_network,
+)
 
 
 def main() -> int:
@@ -30,7 +36,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("old", type=Path, metavar="OLD", help="weights that NEW started from")
     parser.add_argument("new", type=Path, metavar="NEW", help="weights of the same network")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="as for training")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, metavar="DIR", help="as for training")
+    source.add_argument("--val", type=Path, metavar="DIR", help="score all pictures of a folder")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="safetensors")
     parser.add_argument("--scale", type=int, help="for weights that serve several")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="as for training")
@@ -49,9 +57,7 @@ def _run(options: argparse.Namespace) -> int:
     old = open_network(scale=options.scale, weights=options.old)
     new = open_network(old.name, scale=old.scale, weights=options.new)
     _refuse_different(old, new)
-    pictures = open_pairs(options.data, old.scale, root=options.cache, report=lambda *_: None)
-    held_out = held_out_indices(pictures, options.holdout, smallest=options.patch_size)
-    pairs = pairs_from_cache(pictures, held_out, crop=options.crop)
+    pairs = _pairs(options, old.scale)
     begin, end = ({n: t.clone() for n, t in x.module.state_dict().items()} for x in (old, new))
     blends = {}
     for part in range(options.parts + 1):
@@ -72,6 +78,14 @@ def _run(options: argparse.Namespace) -> int:
     write_weights(options.output, old.module, facts)
     progress(f"{options.output}: {facts['blend']}")
     return 0
+
+
+def _pairs(options: argparse.Namespace, scale: int) -> list[Pair]:
+    if options.val is not None:
+        return pairs_from_folder(options.val, scale, crop=options.crop)
+    pictures = open_pairs(options.data, scale, root=options.cache, report=lambda *_: None)
+    held_out = held_out_indices(pictures, options.holdout, smallest=options.patch_size)
+    return pairs_from_cache(pictures, held_out, crop=options.crop)
 
 
 def _between(

@@ -35,8 +35,9 @@ def pictures(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("source", ["--data", "--val"])
 def test_the_best_blend_of_two_networks_off_to_either_side_lies_between(
-    monkeypatch, pictures, tmp_path, capsys
+    monkeypatch, pictures, tmp_path, capsys, source
 ):
     # Without its last convolution's kernel the network is bicubic, brighter by that one's bias.
     torch.manual_seed(0)
@@ -46,7 +47,7 @@ def test_the_best_blend_of_two_networks_off_to_either_side_lies_between(
     for file, offset in (("old", -0.05), ("new", 0.15)):
         save_file({**state, name: torch.full((3,), offset)}, tmp_path / f"{file}.safetensors")
     blend = tmp_path / "blend.safetensors"
-    arguments = ["--data", pictures, "--cache", tmp_path / "cache", "--output", blend]
+    arguments = [source, pictures, "--cache", tmp_path / "cache", "--output", blend]
     files = [tmp_path / "old.safetensors", tmp_path / "new.safetensors"]
     assert (
         run(monkeypatch, *files, *arguments, "--holdout", 2, "--patch-size", 8, "--parts", 4) == 0
