@@ -35,6 +35,7 @@ from swise_deploy.protocol import Pair, read_pairs
 from swise_deploy.runner import upscale
 from swise_deploy.timing import Interval, picture_call, ratio, time_calls
 from swise_export.calibration import RANGE_METHODS
+from swise_export.drift_budget import DriftBudget
 from swise_export.exporting import export_onnx, traced_form
 from swise_export.int8 import Int8Config, Int8Recipe, Int8Search
 from swise_export.manifest import read_manifest
@@ -166,7 +167,7 @@ def _artefacts(
     )
     for budget in sorted({*(options.max_drift or [0.05]), EVERYTHING_DB}):
         plan = search.plan(
-            budget,
+            DriftBudget(budget),
             model_name=network.name,
             scale=scale,
             form="deploy",

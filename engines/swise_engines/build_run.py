@@ -23,6 +23,7 @@ from swise_engines.profiles import profile_from_sizes
 from swise_engines.progress import progress_bar
 from swise_engines.targets import find_target, load_targets
 from swise_engines.verification import verify_built
+from swise_export.drift_budget import DriftBudget
 
 MIB = 1 << 20
 
@@ -55,7 +56,7 @@ def run_build(arguments: Namespace) -> int:
         gpu,
         asked=arguments.verify,
         images=arguments.images,
-        max_drift_db=arguments.max_drift,
+        budget=DriftBudget(arguments.max_drift, arguments.max_worst),
         say=progress,
     )
     if arguments.json:

@@ -135,7 +135,13 @@ def _add_verification(parser: argparse.ArgumentParser) -> None:
         type=finite,
         default=0.05,
         metavar="DB",
-        help="refuse an engine that loses more PSNR-Y than this (0.05)",
+        help="refuse an engine that loses more PSNR-Y than this on average (0.05)",
+    )
+    parser.add_argument(
+        "--max-worst",
+        type=finite,
+        metavar="DB",
+        help="refuse an engine that loses more PSNR-Y than this on any one picture",
     )
 
 

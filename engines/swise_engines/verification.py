@@ -23,6 +23,7 @@ from swise_engines.engine_manifest import EngineManifest, write_manifest
 from swise_engines.engine_runner import EngineRunner
 from swise_engines.profiles import Profile
 from swise_export.drift import check_gate, measure_drift
+from swise_export.drift_budget import DriftBudget
 from swise_export.manifest import manifest_path
 from swise_export.onnx_runner import OnnxRunner
 
@@ -45,7 +46,7 @@ def verify_built(
     *,
     asked: bool | None,
     images: Path | None,
-    max_drift_db: float,
+    budget: DriftBudget,
     say: Callable[[str], None],
 ) -> Built:
     """Measure an engine's drift where it can run, and write it into its manifest.
@@ -56,7 +57,7 @@ def verify_built(
         gpu: The GPU of this machine.
         asked: True insists, False leaves it out, None does it where the engine can run.
         images: A folder of pictures; None takes the shipped ones.
-        max_drift_db: Most PSNR-Y that may be lost, in dB.
+        budget: What may be lost.
         say: Called with what is going on.
 
     Raises:
@@ -81,11 +82,11 @@ def verify_built(
         EngineRunner(built.path, cuda=gpu.cuda) as engine,
         OnnxRunner(onnx, as_device=True) as reference,
     ):
-        return judge(built, engine, reference, pairs, max_drift_db=max_drift_db)
+        return judge(built, engine, reference, pairs, budget=budget)
 
 
 def judge(
-    built: Built, engine: Runner, reference: Runner, pairs: Sequence[Pair], *, max_drift_db: float
+    built: Built, engine: Runner, reference: Runner, pairs: Sequence[Pair], *, budget: DriftBudget
 ) -> Built:
     """Compare two active runners; keep the engine with its drift, or delete it.
 
@@ -94,7 +95,7 @@ def judge(
     """
     try:
         drift, _ = measure_drift(engine, reference, pairs)
-        check_gate(drift, max_drift_db)
+        check_gate(drift, budget)
     except QualityGateError:
         built.path.unlink(missing_ok=True)
         manifest_path(built.path).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.images import RgbImage, calibration_paths
 from swise_deploy.models.checkpoint import LoadedNetwork
 from swise_deploy.protocol import Pair, centre_crop, read_pairs
+from swise_export.drift_budget import DriftBudget
 from swise_export.export_config import ExportConfig
 from swise_export.exporting import traced_form
 from swise_export.fp16 import fp16_from_fp32
@@ -67,7 +68,7 @@ def find_attempts(
             model,
             pairs,
             scale=network.scale,
-            max_drift_db=config.max_drift_db,
+            budget=config.budget,
             kept=kept,
             threads=config.threads,
             say=say,
@@ -115,7 +116,7 @@ def _int8_attempts(
     before: PrecisionPlan | None = None
     for share in _BUDGET_SHARES:
         plan = search.plan(
-            share * config.max_drift_db,
+            config.budget.share(share),
             model_name=network.name,
             scale=network.scale,
             form=config.form,
@@ -123,16 +124,16 @@ def _int8_attempts(
         )
         if before is None or plan.int8_layers != before.int8_layers:
             if not plan.int8_layers:
-                raise _nothing_fits(plan, config.max_drift_db)
+                raise _nothing_fits(plan, config.budget)
             yield Attempt(int8=Int8Recipe(plan, search.calibration.weights))
         before = plan
 
 
-def _nothing_fits(plan: PrecisionPlan, max_drift_db: float) -> QualityGateError:
+def _nothing_fits(plan: PrecisionPlan, budget: DriftBudget) -> QualityGateError:
     worst = sorted(plan.layers, key=lambda layer: layer.noise_db)[:_NAMED_OBSTACLES]
     named = ", ".join(f"{layer.name} ({layer.alone_db:+.3f} dB alone)" for layer in worst)
     return QualityGateError(
-        f"no layer can be INT8 within {max_drift_db} dB. What costs most: {named}. Nothing was "
+        f"no layer can be INT8 within {budget}. What costs most: {named}. Nothing was "
         "kept. Allow more with --max-drift, calibrate on pictures like yours with --calib, train "
         "with swise-train --qat, or use --fp16"
     )

@@ -120,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DB",
         help="PSNR-Y that may be lost on average before the artefact is refused (default: 0.05)",
     )
+    check.add_argument(
+        "--max-worst",
+        type=finite,
+        metavar="DB",
+        help="PSNR-Y that any one picture may lose (default: no limit)",
+    )
     parser.add_argument(
         "--threads",
         type=parse_threads,
@@ -183,6 +189,7 @@ def _config(args: argparse.Namespace) -> "ExportConfig":
         size=args.size,
         form="plain" if args.plain else "deploy",
         max_drift_db=args.max_drift,
+        max_worst_db=args.max_worst,
         rest=args.rest,
         range_method=args.calib_method,
         plan=args.precision_plan,

@@ -11,6 +11,7 @@ from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.metrics import Quality, quality
 from swise_deploy.protocol import Pair, mean_quality
 from swise_deploy.runner import Runner, float_from_image, image_from_float, upscale
+from swise_export.drift_budget import DriftBudget
 from swise_export.manifest import Drift
 
 # PSNR of two pictures that are equal is infinite, which neither averages nor fits into JSON.
@@ -81,18 +82,18 @@ def measure_drift(
     return drift, pictures
 
 
-def check_gate(drift: Drift, max_drift_db: float) -> None:
-    """Refuse an artefact that lost too much on average.
+def check_gate(drift: Drift, budget: DriftBudget) -> None:
+    """Refuse an artefact that lost too much.
 
     Raises:
-        QualityGateError: It lost more than `max_drift_db` of PSNR-Y, or its output is not finite.
+        QualityGateError: It lost more than `budget` allows.
     """
-    loss = -drift.psnr_y_db
-    if not loss <= max_drift_db:  # also refuses NaN
+    if not budget.allows(drift.psnr_y_db, drift.worst_psnr_y_db):
+        flag = "--max-drift" if budget.allows_worst(drift.worst_psnr_y_db) else "--max-worst"
         raise QualityGateError(
-            f"the artefact lost {loss:.4f} dB of PSNR-Y on {drift.images} pictures (worst: "
-            f"{drift.worst_image}, {-drift.worst_psnr_y_db:.4f} dB); allowed: {max_drift_db} dB. "
-            "Nothing was kept. Allow more with --max-drift, or use a higher precision"
+            f"the artefact lost {-drift.psnr_y_db:.4f} dB of PSNR-Y on {drift.images} pictures "
+            f"(worst: {drift.worst_image}, {-drift.worst_psnr_y_db:.4f} dB); allowed: {budget}. "
+            f"Nothing was kept. Allow more with {flag}, or use a higher precision"
         )
 
 

@@ -8,6 +8,7 @@ from swise_deploy.errors import InputError
 from swise_deploy.protocol import LEAST_LR_SIDE
 from swise_deploy.runner import PictureIO
 from swise_export.calibration import RangeMethod
+from swise_export.drift_budget import DriftBudget
 from swise_export.manifest import Form
 from swise_export.precision_plan import Rest
 
@@ -19,6 +20,7 @@ class ExportConfig:
     Attributes:
         size: (width, height) of the only input size; None for any.
         max_drift_db: PSNR-Y that may be lost on average.
+        max_worst_db: PSNR-Y that any one picture may lose; None sets no limit.
         threads: Threads of ONNX Runtime for verification and latency.
         rest: With INT8, what the other layers compute in; None is fp16, or what the plan says.
         range_method: With INT8, how ranges are chosen; None takes the one with the least drift.
@@ -31,6 +33,7 @@ class ExportConfig:
     size: tuple[int, int] | None = None
     form: Form = "deploy"
     max_drift_db: float = 0.05
+    max_worst_db: float | None = None
     threads: int = 1
     rest: Rest | None = None
     range_method: RangeMethod | None = None
@@ -50,3 +53,8 @@ class ExportConfig:
         ):
             if value is not None and self.precision != "int8":
                 raise InputError(f"{name} {value} is for INT8, not {self.precision}. Add --int8")
+
+    @property
+    def budget(self) -> DriftBudget:
+        """What may be lost."""
+        return DriftBudget(self.max_drift_db, self.max_worst_db)

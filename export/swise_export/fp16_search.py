@@ -8,6 +8,7 @@ import onnx
 
 from swise_deploy.protocol import Pair
 from swise_export.calibration import textured_crops
+from swise_export.drift_budget import DriftBudget
 from swise_export.gating import GatedNetwork, gated_fp16
 from swise_export.half_rounding import MOVES
 
@@ -24,7 +25,7 @@ def nodes_for_fp32(
     pairs: Sequence[Pair],
     *,
     scale: int,
-    max_drift_db: float,
+    budget: DriftBudget,
     kept: Collection[str],
     threads: int,
     say: Callable[[str], None] = logger.info,
@@ -35,7 +36,7 @@ def nodes_for_fp32(
         model: fp32, float io, every node named.
         pairs: Pictures; a crop of some of them is measured on.
         scale: Output size over input size.
-        max_drift_db: PSNR-Y that may be lost.
+        budget: What may be lost.
         kept: Nodes that are fp32 already.
         threads: Threads of ONNX Runtime.
         say: Takes lines of progress.
@@ -48,7 +49,12 @@ def nodes_for_fp32(
     crops = textured_crops(pairs[:_MOST_CROPS], size=_CROP, per_picture=1, scale=scale)
     gated = gated_fp16(model, names)
     network = GatedNetwork(gated, names, crops, scale=scale, threads=threads)
-    if network.effect(names).drift_db >= -max_drift_db:
+
+    def fits_budget(lowered: Collection[str]) -> bool:
+        found = network.effect(lowered)
+        return budget.allows(found.drift_db, found.worst_db)
+
+    if fits_budget(names):
         return ()
     losses: dict[str, float] = {}
     start = said = time.monotonic()
@@ -63,7 +69,7 @@ def nodes_for_fp32(
     too_few, enough = 0, len(names)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        if network.effect(worst_first[middle:]).drift_db >= -max_drift_db:
+        if fits_budget(worst_first[middle:]):
             enough = middle
         else:
             too_few = middle

@@ -24,6 +24,7 @@ from swise_export.calibration import (
     hash_of_pictures,
     textured_crops,
 )
+from swise_export.drift_budget import DriftBudget
 from swise_export.fp16 import HalfModel, fp16_from_fp32
 from swise_export.gating import GatedNetwork, gated_int8
 from swise_export.precision_plan import PlannedLayer, PrecisionPlan, Rest
@@ -170,14 +171,14 @@ class Int8Search:
         return max(RANGE_METHODS, key=lambda method: worst[method])
 
     def plan(
-        self, max_drift_db: float, *, model_name: str, scale: int, form: str, weights_sha256: str
+        self, budget: DriftBudget, *, model_name: str, scale: int, form: str, weights_sha256: str
     ) -> PrecisionPlan:
-        """The placement with the most INT8 that loses no more than `max_drift_db`."""
+        """The placement with the most INT8 that keeps to `budget`."""
         placement = place(
             self._held_out,
             self.units,
             self._effects,
-            max_drift_db=max_drift_db,
+            budget=budget,
             all_mult_adds=self.mult_adds,
             say=self._say,
         )
@@ -197,7 +198,8 @@ class Int8Search:
             rounding=self._config.rounding,
             num_pictures=self.calibration.num_pictures,
             pictures_sha256=self.calibration.pictures_sha256,
-            max_drift_db=max_drift_db,
+            max_drift_db=budget.mean_db,
+            max_worst_db=budget.worst_db,
             held_out_drift_db=placement.drift_db,
             drift_by_step=placement.steps,
         )

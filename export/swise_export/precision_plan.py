@@ -55,7 +55,8 @@ class PrecisionPlan:
         rounding: How the weights were rounded.
         num_pictures: Crops that were calibrated on.
         pictures_sha256: Their hash.
-        max_drift_db: The budget.
+        max_drift_db: The budget, on average over pictures.
+        max_worst_db: The budget of any one picture; None where there was none.
         held_out_drift_db: What the placement lost on the pictures that were held out.
         drift_by_step: Every placement that was measured on them.
     """
@@ -74,6 +75,7 @@ class PrecisionPlan:
     max_drift_db: float
     held_out_drift_db: float
     drift_by_step: tuple[Step, ...] = ()
+    max_worst_db: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

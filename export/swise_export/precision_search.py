@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from swise_deploy.files import append_json_line, read_json_lines
+from swise_export.drift_budget import DriftBudget
 from swise_export.gating import Effect, GatedNetwork
 from swise_export.quantization import Layer
 
@@ -148,7 +149,7 @@ def place(
     units: Sequence[Unit],
     effects: Mapping[str, Effect],
     *,
-    max_drift_db: float,
+    budget: DriftBudget,
     all_mult_adds: int,
     say: Callable[[str], None] = logger.info,
 ) -> Placement:
@@ -161,8 +162,8 @@ def place(
         journal: Measures on pictures that were not calibrated on.
         units: What may be lowered.
         effects: Of each unit alone.
-        max_drift_db: PSNR-Y that may be lost, as measured and if the error had nothing to do with
-            the network's own.
+        budget: What may be lost, on average as measured and if the error had nothing to do with
+            the network's own; on one picture in the latter way.
         all_mult_adds: Of the whole network, for shares.
         say: Takes lines of progress.
     """
@@ -174,14 +175,15 @@ def place(
         found = journal.effect([layer for unit in chosen for layer in unit.layers])
         share = sum(unit.mult_adds for unit in chosen) / all_mult_adds
         if names not in steps:
-            say(f"placement: {share:.0%} of the Mult-Adds, {found.drift_db:+.4f} dB")
+            worst = "" if budget.worst_db is None else f", {found.worst_db:+.4f} dB at worst"
+            say(f"placement: {share:.0%} of the Mult-Adds, {found.drift_db:+.4f} dB{worst}")
         steps[names] = Step(share, found.drift_db, sum(len(u.layers) for u in chosen))
         return found
 
     def fits_budget(chosen: Sequence[Unit]) -> bool:
         # On hard pictures rounding may win something by chance, which pays for nothing elsewhere.
         found = measured(chosen)
-        return min(found.drift_db, found.noise_db) >= -max_drift_db
+        return budget.allows(min(found.drift_db, found.noise_db), found.worst_db)
 
     for share in _PARETO_SHARES:
         measured(order[: _prefix_of_share(order, share * all_mult_adds)])

@@ -167,7 +167,7 @@ def _first_that_passes(
                 drift, pictures = measure_drift(
                     artefact, reference, pairs, on_picture=lambda name: say(f"verifying on {name}")
                 )
-            check_gate(drift, config.max_drift_db)
+            check_gate(drift, config.budget)
         except QualityGateError as error:
             refused = error
             say(f"refused: {str(error).split('. ')[0]}")

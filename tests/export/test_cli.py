@@ -70,14 +70,17 @@ def test_the_latency_of_half_precision_on_x86_is_said_to_be_no_measure_of_a_gpu(
     assert ("no measure of a GPU" in capsys.readouterr().out) == (precision == "fp16")
 
 
+@pytest.mark.parametrize("flag", ["--max-drift", "--max-worst"])
 def test_gate_refuses_and_leaves_nothing(
-    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:
     out = tmp_path / "net.onnx"
     out.write_text("an older artefact")
     # No artefact gains 100 dB.
-    assert main(["--images", str(pictures), "-o", str(out), "--max-drift", "-100"]) == 4
-    assert "allowed: -100" in capsys.readouterr().err
+    assert main(["--images", str(pictures), "-o", str(out), flag, "-100"]) == 4
+    said = capsys.readouterr().err
+    assert "allowed: " in said
+    assert f"Allow more with {flag}" in said
     assert out.read_text() == "an older artefact"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "pictures"]
 
@@ -214,7 +217,8 @@ def test_a_size_too_small_to_score_is_refused(
 
 
 @pytest.mark.parametrize(
-    "option", [["--max-drift", "nan"], ["--threads", "-3"], ["--threads", "0"]]
+    "option",
+    [["--max-drift", "nan"], ["--max-worst", "nan"], ["--threads", "-3"], ["--threads", "0"]],
 )
 def test_impossible_numbers_are_usage_errors(
     option: list[str], capsys: pytest.CaptureFixture[str]

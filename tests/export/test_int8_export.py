@@ -14,6 +14,7 @@ from swise_deploy.images import write_image
 from swise_deploy.models import fsrcnn
 from swise_deploy.protocol import Pair
 from swise_export.cli import main
+from swise_export.drift_budget import DriftBudget
 from swise_export.fp16_search import nodes_for_fp32
 from swise_export.manifest import read_manifest
 from swise_export.onnx_runner import OnnxRunner
@@ -155,7 +156,7 @@ def test_operations_that_fp16_ruins_go_back_to_fp32() -> None:
         ir_version=8,
     )
     image = np.random.default_rng(0).integers(64, 256, (16, 16, 3)).astype(np.uint8)
-    settings = {"scale": 1, "max_drift_db": 0.01, "threads": 1}
+    settings = {"scale": 1, "budget": DriftBudget(0.01), "threads": 1}
     pairs = [Pair("noise", image, image)]
     assert nodes_for_fp32(model, pairs, kept=(), **settings) == ("shrink",)
     assert nodes_for_fp32(model, pairs, kept=("shrink",), **settings) == ()

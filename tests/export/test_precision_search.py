@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from swise_deploy.errors import InputError
+from swise_export.drift_budget import DriftBudget
 from swise_export.gating import Effect
 from swise_export.pareto import draw_pareto, pareto_front
 from swise_export.precision_plan import PlannedLayer, PrecisionPlan, read_plan, write_plan
@@ -33,7 +34,7 @@ class AdditiveNetwork:
 def placement(budget: float, journal: Journal | None = None):
     journal = journal or Journal(AdditiveNetwork())
     effects = measure_sensitivity(journal, UNITS)
-    return place(journal, UNITS, effects, max_drift_db=budget, all_mult_adds=100)
+    return place(journal, UNITS, effects, budget=DriftBudget(budget), all_mult_adds=100)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_what_costs_much_and_wins_nothing_is_left_out_of_any_budget() -> None:
     # Of a loss of 0.231, "picture" causes 0.4% with 1.1% of the Mult-Adds; "cheap" 87%.
     journal = Journal(AdditiveNetwork())
     effects = measure_sensitivity(journal, units)
-    found = place(journal, units, effects, max_drift_db=1.0, all_mult_adds=100)
+    found = place(journal, units, effects, budget=DriftBudget(1.0), all_mult_adds=100)
     assert {unit.name for unit in found.units} == {"big", "middle", "picture"}
     assert max(step.mult_adds_share for step in found.steps) == pytest.approx(0.87)
 
@@ -81,6 +82,47 @@ def test_what_chance_wins_pays_for_nothing() -> None:
     found = placement(0.012, Journal(LuckyNetwork()))
     assert {unit.name for unit in found.units} == {"big", "small"}
     assert found.drift_db == 0.01
+
+
+class UnevenNetwork(AdditiveNetwork):
+    """One picture of many loses a hundred times what they lose on average."""
+
+    def effect(self, lowered: Collection[str]) -> Effect:
+        loss = super().effect(lowered).noise_db
+        return Effect(loss, loss, 100 * loss)
+
+
+@pytest.mark.parametrize(
+    ("worst_db", "expected"),
+    [
+        (None, {"big", "middle", "small"}),
+        (3.1, {"big", "middle", "small"}),
+        (1.1, {"big", "small"}),
+    ],
+)
+def test_no_picture_loses_more_than_its_own_budget(
+    worst_db: float | None, expected: set[str]
+) -> None:
+    journal = Journal(UnevenNetwork())
+    effects = measure_sensitivity(journal, UNITS)
+    said: list[str] = []
+    budget = DriftBudget(0.05, worst_db)
+    found = place(journal, UNITS, effects, budget=budget, all_mult_adds=100, say=said.append)
+    assert {unit.name for unit in found.units} == expected
+    # Why a placement that keeps the average was not taken.
+    assert any("dB at worst" in line for line in said) == (worst_db is not None)
+
+
+def test_a_budget_refuses_what_is_no_number_and_halves_both_limits() -> None:
+    budget = DriftBudget(0.05, 0.3)
+    assert budget.allows(-0.05, -0.3)
+    assert not budget.allows(-0.051, 0.0)
+    assert not budget.allows(0.0, -0.31)
+    assert not budget.allows(float("nan"), 0.0)
+    assert not budget.allows(0.0, float("nan"))
+    assert budget.share(0.5) == DriftBudget(0.025, 0.15)
+    assert DriftBudget(0.05).share(0.5) == DriftBudget(0.025)
+    assert str(budget) == "0.05 dB, 0.3 dB on any one picture"
 
 
 def test_every_step_says_its_share_and_drift() -> None:
