@@ -21,6 +21,7 @@ from swise_deploy.console import progress, run_command
 from swise_deploy.errors import InputError
 from swise_deploy.models.checkpoint import LoadedNetwork, open_network
 from swise_deploy.protocol import Pair, mean_quality
+from swise_deploy.training.allocator import keep_freed_memory
 from swise_deploy.training.picture_cache import open_pairs
 from swise_deploy.training.run_files import write_weights
 from swise_deploy.training.validation import (
@@ -51,6 +52,7 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    keep_freed_memory()
     for name in ("holdout", "parts"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}; expected 1 or more")
