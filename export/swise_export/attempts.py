@@ -132,9 +132,10 @@ def _int8_attempts(
 def _nothing_fits(plan: PrecisionPlan, budget: DriftBudget) -> QualityGateError:
     worst = sorted(plan.layers, key=lambda layer: layer.noise_db)[:_NAMED_OBSTACLES]
     named = ", ".join(f"{layer.name} ({layer.alone_db:+.3f} dB alone)" for layer in worst)
+    flags = "--max-drift" if budget.worst_db is None else "--max-drift or --max-worst"
     return QualityGateError(
         f"no layer can be INT8 within {budget}. What costs most: {named}. Nothing was "
-        "kept. Allow more with --max-drift, calibrate on pictures like yours with --calib, train "
+        f"kept. Allow more with {flags}, calibrate on pictures like yours with --calib, train "
         "with swise-train --qat, or use --fp16"
     )
 

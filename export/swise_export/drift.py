@@ -86,7 +86,7 @@ def check_gate(drift: Drift, budget: DriftBudget) -> None:
     """Refuse an artefact that lost too much.
 
     Raises:
-        QualityGateError: It lost more than `budget` allows.
+        QualityGateError: It lost more than `budget` allows, or its output is not finite.
     """
     if not budget.allows(drift.psnr_y_db, drift.worst_psnr_y_db):
         flag = "--max-drift" if budget.allows_worst(drift.worst_psnr_y_db) else "--max-worst"

@@ -31,5 +31,5 @@ class DriftBudget:
 
     def __str__(self) -> str:
         """In words, with units."""
-        worst = "" if self.worst_db is None else f", {self.worst_db:g} dB on any one picture"
-        return f"{self.mean_db:g} dB{worst}"
+        worst = "" if self.worst_db is None else f", {self.worst_db} dB on any one picture"
+        return f"{self.mean_db} dB{worst}"

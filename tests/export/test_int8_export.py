@@ -111,7 +111,7 @@ def test_budget_that_nothing_fits_says_what_stands_in_the_way(
     # No placement gains 100 dB.
     assert main([*small, "-o", str(out), "--calib-method", "mse", "--max-drift", "-100"]) == 4
     message = capsys.readouterr().err
-    assert "no layer can be INT8 within -100 dB" in message
+    assert "no layer can be INT8 within -100.0 dB" in message
     assert "dB alone" in message
     assert not out.exists()
 
