@@ -18,7 +18,7 @@ def pareto_front(steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 def draw_pareto(path: Path, plan: PrecisionPlan, *, title: str) -> None:
-    """Draw what was measured, the front, the budget and the placement that was chosen.
+    """Draw what was measured, the front, the budgets and the placement that was chosen.
 
     Raises:
         BackendMissingError: matplotlib is not installed.
@@ -49,6 +49,17 @@ def draw_pareto(path: Path, plan: PrecisionPlan, *, title: str) -> None:
         zorder=3,
         label="chosen",
     )
+    if plan.max_worst_db is not None:
+        worst = [step for step in steps if step.worst_db is not None]
+        axes.scatter(
+            [100 * s.mult_adds_share for s in worst],
+            [s.worst_db for s in worst],
+            color="0.6",
+            marker="v",
+            s=18,
+            label="worst picture",
+        )
+        axes.axhline(-plan.max_worst_db, color="tab:red", linestyle=":", label="its budget")
     axes.set_xlabel("share of the Mult-Adds in INT8 (%)")
     axes.set_ylabel("PSNR-Y drift on held-out pictures (dB)")
     axes.set_title(title)

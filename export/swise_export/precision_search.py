@@ -52,11 +52,13 @@ class Step:
         mult_adds_share: Of the lower precision, of all Mult-Adds.
         drift_db: PSNR-Y lost (negative) or won on the held-out pictures.
         num_layers: In the lower precision.
+        worst_db: Of the picture that loses most, as the power of the error; None in older plans.
     """
 
     mult_adds_share: float
     drift_db: float
     num_layers: int
+    worst_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,8 @@ def place(
         if names not in steps:
             worst = "" if budget.worst_db is None else f", {found.worst_db:+.4f} dB at worst"
             say(f"placement: {share:.0%} of the Mult-Adds, {found.drift_db:+.4f} dB{worst}")
-        steps[names] = Step(share, found.drift_db, sum(len(u.layers) for u in chosen))
+        num_layers = sum(len(unit.layers) for unit in chosen)
+        steps[names] = Step(share, found.drift_db, num_layers, found.worst_db)
         return found
 
     def fits_budget(chosen: Sequence[Unit]) -> bool:

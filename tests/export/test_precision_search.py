@@ -128,8 +128,8 @@ def test_a_budget_refuses_what_is_no_number_and_halves_both_limits() -> None:
 def test_every_step_says_its_share_and_drift() -> None:
     steps = placement(0.012).steps
     assert steps == tuple(sorted(steps, key=lambda s: (s.mult_adds_share, s.drift_db)))
-    assert Step(1.0, pytest.approx(-0.231), 4) in steps
-    assert Step(0.7, pytest.approx(-0.011), 2) in steps
+    assert Step(1.0, pytest.approx(-0.231), 4, pytest.approx(-0.231)) in steps
+    assert Step(0.7, pytest.approx(-0.011), 2, pytest.approx(-0.011)) in steps
 
 
 def test_same_input_same_placement() -> None:
@@ -203,3 +203,24 @@ def test_front_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     draw_pareto(tmp_path / "front.png", a_plan(), title="x")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_front_shows_the_budget_of_any_one_picture(tmp_path: Path) -> None:
+    figures = pytest.importorskip("matplotlib.figure")
+    drawn: list[str] = []
+    saved = figures.Figure.savefig
+
+    def savefig(figure, *args, **kwargs) -> None:
+        drawn.extend(text.get_text() for text in figure.axes[0].get_legend().get_texts())
+        saved(figure, *args, **kwargs)
+
+    older = dataclasses.replace(a_plan(), max_worst_db=0.02)
+    step = Step(0.7, -0.01, 1, -0.015)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures.Figure, "savefig", savefig)
+        draw_pareto(tmp_path / "none.png", a_plan(), title="x")
+        assert "its budget" not in drawn
+        for plan in (older, dataclasses.replace(older, drift_by_step=(step,))):
+            drawn.clear()
+            draw_pareto(tmp_path / "worst.png", plan, title="x")
+            assert {"worst picture", "its budget"} <= set(drawn)
