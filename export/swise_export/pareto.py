@@ -1,5 +1,6 @@
 """Drift against the share of INT8, as a picture."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from swise_deploy.dependencies import require
@@ -28,11 +29,10 @@ def draw_pareto(path: Path, plan: PrecisionPlan, *, title: str) -> None:
     figure = figures.Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.add_subplot()
     steps = [step for step in plan.drift_by_step if step.num_layers]
-    shares, drifts = ([getattr(s, name) for s in steps] for name in ("mult_adds_share", "drift_db"))
-    axes.scatter([100 * s for s in shares], drifts, color="0.6", s=18, label="measured")
+    axes.scatter(_percent(steps), [s.drift_db for s in steps], color="0.6", s=18, label="measured")
     front = pareto_front(tuple(steps))
     axes.plot(
-        [100 * s.mult_adds_share for s in front],
+        _percent(front),
         [s.drift_db for s in front],
         color="tab:blue",
         marker="o",
@@ -52,7 +52,7 @@ def draw_pareto(path: Path, plan: PrecisionPlan, *, title: str) -> None:
     if plan.max_worst_db is not None:
         worst = [step for step in steps if step.worst_db is not None]
         axes.scatter(
-            [100 * s.mult_adds_share for s in worst],
+            _percent(worst),
             [s.worst_db for s in worst],
             color="0.6",
             marker="v",
@@ -67,3 +67,7 @@ def draw_pareto(path: Path, plan: PrecisionPlan, *, title: str) -> None:
     axes.legend()
     with writing(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def _percent(steps: Iterable[Step]) -> list[float]:
+    return [100 * step.mult_adds_share for step in steps]

@@ -205,7 +205,9 @@ def test_front_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_front_shows_the_budget_of_any_one_picture(tmp_path: Path) -> None:
+def test_front_shows_the_budget_of_any_one_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     figures = pytest.importorskip("matplotlib.figure")
     drawn: list[str] = []
     saved = figures.Figure.savefig
@@ -214,13 +216,12 @@ def test_front_shows_the_budget_of_any_one_picture(tmp_path: Path) -> None:
         drawn.extend(text.get_text() for text in figure.axes[0].get_legend().get_texts())
         saved(figure, *args, **kwargs)
 
+    monkeypatch.setattr(figures.Figure, "savefig", savefig)
+    draw_pareto(tmp_path / "none.png", a_plan(), title="x")
+    assert "its budget" not in drawn
     older = dataclasses.replace(a_plan(), max_worst_db=0.02)
     step = Step(0.7, -0.01, 1, -0.015)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures.Figure, "savefig", savefig)
-        draw_pareto(tmp_path / "none.png", a_plan(), title="x")
-        assert "its budget" not in drawn
-        for plan in (older, dataclasses.replace(older, drift_by_step=(step,))):
-            drawn.clear()
-            draw_pareto(tmp_path / "worst.png", plan, title="x")
-            assert {"worst picture", "its budget"} <= set(drawn)
+    for plan in (older, dataclasses.replace(older, drift_by_step=(step,))):
+        drawn.clear()
+        draw_pareto(tmp_path / "worst.png", plan, title="x")
+        assert {"worst picture", "its budget"} <= set(drawn)
