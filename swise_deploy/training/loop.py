@@ -112,12 +112,12 @@ def train(
     state = _state_to_resume(config.out, resume=resume)
     if config.qat is None:
         form_of = as_it_is
-        precision, reason = resolve_precision(config.precision, config.accelerator)
+        because = "as this run began" if resume else "as asked"
+        precision, reason = resolve_precision(config.precision, config.accelerator, because=because)
     elif form_of is None:
         raise InputError("training for INT8 needs swise_export. Start it as swise-train --qat")
     else:
         precision, reason = "fp32", "INT8 is imitated in it"
-    reason = "as this run began" if resume else reason
     config = dataclasses.replace(config, precision=precision)
     fabric = launch_fabric(config, precision)
     with Display(quiet=not fabric.is_global_zero) as display:

@@ -21,12 +21,15 @@ FABRIC_NAMES: dict[Resolved, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 WORTHWHILE = 1.1
 
 
-def resolve_precision(wanted: Precision, accelerator: str) -> tuple[Resolved, str]:
+def resolve_precision(
+    wanted: Precision, accelerator: str, *, because: str = "as asked"
+) -> tuple[Resolved, str]:
     """Turn "auto" into what is faster here.
 
     Args:
         wanted: A format, or "auto".
         accelerator: As Lightning Fabric names them.
+        because: Why it is `wanted`, where that is a format.
 
     Returns:
         The format, and why, as a clause for the user.
@@ -45,8 +48,10 @@ def resolve_precision(wanted: Precision, accelerator: str) -> tuple[Resolved, st
     on_gpu = has_gpu and accelerator in ("cuda", "gpu", "auto")
     if wanted == "fp16" and not on_gpu:
         raise InputError("precision is fp16 on a CPU; expected fp32, bf16 or auto there")
+    if wanted == "bf16" and not on_gpu and accelerator != "mps":
+        return wanted, because + _slower_than_fp32()
     if wanted != "auto":
-        return wanted, "as asked"
+        return wanted, because
     if on_gpu:
         major, minor = torch.cuda.get_device_capability()
         # bf16 tensor cores came with compute capability 8.0; before it bf16 is emulated.
@@ -55,12 +60,21 @@ def resolve_precision(wanted: Precision, accelerator: str) -> tuple[Resolved, st
     if accelerator == "mps":
         return "fp32", "not measured on mps"
     speedup = bf16_speedup()
-    capability = torch.backends.cpu.get_cpu_capability()
     chosen: Resolved = "bf16" if speedup >= WORTHWHILE else "fp32"
-    return (
-        chosen,
-        f"measured on this CPU ({capability}): bf16 runs at {speedup:.2f}x of fp32's speed",
-    )
+    return chosen, _measured(speedup)
+
+
+def _slower_than_fp32() -> str:
+    """What to say of bf16 on a CPU that only imitates it; nothing where it has it."""
+    speedup = bf16_speedup(rounds=1)
+    if speedup >= 1:
+        return ""
+    return f", but {_measured(speedup)}; --precision auto would take fp32"
+
+
+def _measured(speedup: float) -> str:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"measured on this CPU ({capability}): bf16 runs at {speedup:.2f}x of fp32's speed"
 
 
 def bf16_speedup(*, rounds: int = 4) -> float:

@@ -136,12 +136,34 @@ def test_fp16_on_a_cpu_is_refused():
 
 
 def test_auto_says_what_it_measured_and_a_format_is_taken_as_asked():
-    assert resolve_precision("bf16", "cpu") == ("bf16", "as asked")
+    assert resolve_precision("fp32", "cpu") == ("fp32", "as asked")
     chosen, reason = resolve_precision("auto", "cpu")
     capability = torch.backends.cpu.get_cpu_capability()
     assert capability in reason
     # AVX2 has no bf16 arithmetic: it is emulated there, at a fraction of fp32's speed.
     assert chosen == "fp32" if capability == "AVX2" else chosen in ("fp32", "bf16")
+
+
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+
+
+@pytest.mark.parametrize(
+    ("speedup", "reason"),
+    [
+        (1.0, "as this run began"),
+        (
+            0.0721,
+            (
+                f"as this run began, but measured on this CPU ({CAPABILITY}): bf16 runs at 0.07x "
+                "of fp32's speed; --precision auto would take fp32"
+            ),
+        ),
+    ],
+)
+def test_bf16_is_taken_as_asked_and_said_to_be_slow_where_it_is(monkeypatch, speedup, reason):
+    monkeypatch.setattr("swise_deploy.training.precision.bf16_speedup", lambda **_: speedup)
+    made = resolve_precision("bf16", "cpu", because="as this run began")
+    assert made == ("bf16", reason)
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp16", "fp32"])
