@@ -14,6 +14,8 @@ from swise_deploy.training.optimization import learning_rate_at, make_optimizer
 from swise_deploy.training.precision import resolve_precision
 from swise_deploy.training.weight_norm import fold_weights, normalise_weights
 
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+
 
 def config(**settings):
     return TrainConfig(data=Path("pictures"), out=Path("run"), **settings)
@@ -138,13 +140,9 @@ def test_fp16_on_a_cpu_is_refused():
 def test_auto_says_what_it_measured_and_a_format_is_taken_as_asked():
     assert resolve_precision("fp32", "cpu") == ("fp32", "as asked")
     chosen, reason = resolve_precision("auto", "cpu")
-    capability = torch.backends.cpu.get_cpu_capability()
-    assert capability in reason
+    assert CAPABILITY in reason
     # AVX2 has no bf16 arithmetic: it is emulated there, at a fraction of fp32's speed.
-    assert chosen == "fp32" if capability == "AVX2" else chosen in ("fp32", "bf16")
-
-
-CAPABILITY = torch.backends.cpu.get_cpu_capability()
+    assert chosen == "fp32" if CAPABILITY == "AVX2" else chosen in ("fp32", "bf16")
 
 
 @pytest.mark.parametrize(
