@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from swise_deploy.errors import SwiseError
-from swise_deploy.images import RgbImage
+from swise_deploy.pictures.files import RgbImage
 
 PictureIO = Literal["float", "uint8"]
 """How pictures enter and leave an artefact.

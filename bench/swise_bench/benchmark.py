@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swise_bench.energy import measure_energy
-from swise_bench.host import QuietnessWatch, describe_host
-from swise_bench.latency import compare_latencies, measure_latency, open_all
-from swise_bench.layers import profile_onnx, profile_openvino
-from swise_bench.memory import measure_memory
-from swise_bench.quality import result_from_scores, score_pictures
-from swise_bench.results import (
+from swise_bench.measuring.energy import measure_energy
+from swise_bench.measuring.latency import compare_latencies, measure_latency, open_all
+from swise_bench.measuring.layers import profile_onnx, profile_openvino
+from swise_bench.measuring.memory import measure_memory
+from swise_bench.measuring.quality import result_from_scores, score_pictures
+from swise_bench.results.document import (
     Benchmark,
     Cost,
     Energy,
@@ -26,15 +25,16 @@ from swise_bench.results import (
     QualityResult,
     SubjectResult,
 )
-from swise_bench.subjects import Subject, file_subject, load_network, onnx_path, open_subject
-from swise_deploy.caches import cache_folder
-from swise_deploy.console import progress, size_text
+from swise_bench.results.host import QuietnessWatch, describe_host
+from swise_bench.subjects.spec import Subject, file_subject, load_network, onnx_path, open_subject
+from swise_deploy.command.console import progress, size_text
 from swise_deploy.errors import BackendMissingError, InputError
-from swise_deploy.files import sha256_of
-from swise_deploy.images import find_images
+from swise_deploy.pictures.files import find_images
 from swise_deploy.runner import Runner, upscale
-from swise_engines.engine_manifest import read_manifest
-from swise_export.counting import (
+from swise_deploy.storage.caches import cache_folder
+from swise_deploy.storage.files import sha256_of
+from swise_engines.tensorrt.manifest import read_manifest
+from swise_export.graph.counting import (
     NTIRE_LR_SIZE,
     Counts,
     count_onnx,
@@ -46,7 +46,7 @@ from swise_export.manifest import facts_of_onnx
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from swise_deploy.metrics import Quality
+    from swise_deploy.evaluation.metrics import Quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def _stored_facts(path: Path | None) -> dict[str, str]:
 def _count(subject: Subject, path: Path | None, scale: int) -> "tuple[Cost, ...] | NotMeasured":
     sizes = (lr_size_for_hr(scale), NTIRE_LR_SIZE)
     if path is None:
-        from swise_bench.torch_counting import count_torch
+        from swise_bench.measuring.torch_counts import count_torch
 
         module = load_network(subject).module
         return tuple(_cost(count_torch(module, lr_size=size), "torch network") for size in sizes)
@@ -285,7 +285,7 @@ def _rounding(
     """What to score: a file that ONNX Runtime's CPU would compute in fp32 is rounded as it says."""
     if path is None or "CPUExecutionProvider" not in runner.name:
         return nullcontext(runner)
-    from swise_export.onnx_runner import OnnxRunner  # onnxruntime takes a while
+    from swise_export.runtimes.onnxruntime import OnnxRunner  # onnxruntime takes a while
 
     return OnnxRunner(path, threads=settings.threads, as_device=True)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from swise_deploy.console import (
+from swise_deploy.command.console import (
     add_version,
     at_least,
     finite,
@@ -13,7 +13,7 @@ from swise_deploy.console import (
     parse_threads,
     run_command,
 )
-from swise_deploy.processors import num_usable_cpus
+from swise_deploy.command.cpus import num_usable_cpus
 
 EPILOG = """\
 examples:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from swise_bench.automatic import resolve_auto
 from swise_bench.benchmark import Settings, run_benchmark
-from swise_bench.gate import compare_documents, describe_changes, differing_conditions
-from swise_bench.input_sizes import choose_lr_sizes
-from swise_bench.peaks import measure_peaks
-from swise_bench.prediction import (
+from swise_bench.measuring.peaks import measure_peaks
+from swise_bench.measuring.trtexec import measure_trtexec
+from swise_bench.reports.page import page_from_benchmark
+from swise_bench.reports.roofline import (
     PREDICTED_PRECISIONS,
     Prediction,
     device_from_target,
@@ -23,17 +22,20 @@ from swise_bench.prediction import (
     predict,
     tables_from_predictions,
 )
-from swise_bench.report_html import page_from_benchmark
-from swise_bench.report_tables import csv_from_benchmark, tables_from_benchmark
-from swise_bench.results import (
+from swise_bench.reports.showcase import Showcase, make_showcase, write_figure
+from swise_bench.reports.tables import csv_from_benchmark, tables_from_benchmark
+from swise_bench.reports.text_tables import TextTable, markdown_from_tables, print_tables
+from swise_bench.results.document import (
     Benchmark,
     NotMeasured,
     TrtexecResult,
     document_from_benchmark,
     read_document,
 )
-from swise_bench.showcase import Showcase, make_showcase, write_figure
-from swise_bench.subjects import (
+from swise_bench.results.regression import compare_documents, describe_changes, differing_conditions
+from swise_bench.subjects.input_sizes import choose_lr_sizes
+from swise_bench.subjects.resolve_auto import resolve_auto
+from swise_bench.subjects.spec import (
     NETWORK_RUNNERS,
     Subject,
     onnx_path,
@@ -41,17 +43,15 @@ from swise_bench.subjects import (
     parse_subject,
 )
 from swise_bench.table1 import find_sets, measure_table, text_from_rows
-from swise_bench.text_tables import TextTable, markdown_from_tables, print_tables
-from swise_bench.trtexec import measure_trtexec
-from swise_deploy.caches import cache_folder
-from swise_deploy.console import choose, progress
+from swise_deploy.command.console import choose, progress
 from swise_deploy.errors import InputError, QualityGateError
-from swise_deploy.files import json_text, write_json, writing
-from swise_deploy.images import find_images, picture_names
-from swise_deploy.models.registry import NETWORKS
+from swise_deploy.networks.registry import NETWORKS
+from swise_deploy.pictures.files import find_images, picture_names
 from swise_deploy.runner import upscale
-from swise_engines.targets import find_target, load_targets
-from swise_export.counting import count_onnx
+from swise_deploy.storage.caches import cache_folder
+from swise_deploy.storage.files import json_text, write_json, writing
+from swise_engines.targets.catalogue import find_target, load_targets
+from swise_export.graph.counting import count_onnx
 
 _MAX_REGRESS = 0.05
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from swise_deploy import __version__
-from swise_deploy.console import choose, run_command
+from swise_deploy.command.console import choose, run_command
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("swise_export.cli", "a checkpoint to a verified ONNX file"),
-    "build": ("swise_engines.cli_build", "an ONNX file to a TensorRT engine"),
+    "build": ("swise_engines.building.cli", "an ONNX file to a TensorRT engine"),
     "bench": ("swise_bench.cli", "what an artefact costs and what it is worth, measured"),
-    "upscale": ("swise_engines.cli_upscale", "pictures and videos, upscaled"),
-    "train": ("swise_export.cli_train", "weights from photographs"),
-    "doctor": ("swise_engines.cli_doctor", "what this machine can do, and what it lacks"),
+    "upscale": ("swise_engines.upscaling.cli", "pictures and videos, upscaled"),
+    "train": ("swise_export.training.cli", "weights from photographs"),
+    "doctor": ("swise_engines.doctor.cli", "what this machine can do, and what it lacks"),
 }
 """Subcommand to the module whose `main(argv)` runs it, and what it makes."""
 

@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swise_bench.quality import Upscale, score_pictures
-from swise_bench.results import NotMeasured
-from swise_bench.subjects import Subject, open_subject
-from swise_bench.text_tables import MISSING, TextTable
-from swise_deploy.console import progress
+from swise_bench.measuring.quality import Upscale, score_pictures
+from swise_bench.reports.text_tables import MISSING, TextTable
+from swise_bench.results.document import NotMeasured
+from swise_bench.subjects.spec import Subject, open_subject
+from swise_deploy.checkpoints.shipped import WEIGHTS_SUFFIXES, shipped_weights
+from swise_deploy.command.console import progress
 from swise_deploy.errors import InputError
-from swise_deploy.files import sha256_of
-from swise_deploy.images import RgbImage, find_images
-from swise_deploy.imresize import imresize
-from swise_deploy.metrics import Quality
-from swise_deploy.models.registry import NETWORKS, build_network
-from swise_deploy.models.shipped import WEIGHTS_SUFFIXES, shipped_weights
-from swise_deploy.protocol import mean_quality
+from swise_deploy.evaluation.metrics import Quality
+from swise_deploy.evaluation.pairs import mean_quality
+from swise_deploy.networks.registry import NETWORKS, build_network
+from swise_deploy.pictures.files import RgbImage, find_images
+from swise_deploy.pictures.imresize import imresize
 from swise_deploy.runner import upscale
-from swise_export.counting import lr_size_for_hr
+from swise_deploy.storage.files import sha256_of
+from swise_export.graph.counting import lr_size_for_hr
 
 if TYPE_CHECKING:
-    from swise_deploy.models.checkpoint import LoadedNetwork
+    from swise_deploy.checkpoints.load import LoadedNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def measure_table(
 
 
 def _rows_without_weights(name: str, scale: int, sets: Iterable[str]) -> Iterator[TableRow]:
-    from swise_bench.torch_counting import count_torch
+    from swise_bench.measuring.torch_counts import count_torch
 
     counts = count_torch(build_network(name, scale), lr_size=lr_size_for_hr(scale))
     reason = NotMeasured("no weights: give a folder of them with --weights")
@@ -172,7 +172,7 @@ def _bicubic(lr: RgbImage, *, scale: int) -> RgbImage:
 
 
 def _networks(weights: Path | None, scale: int) -> "Iterator[LoadedNetwork]":
-    from swise_deploy.models.checkpoint import open_network
+    from swise_deploy.checkpoints.load import open_network
 
     for name in NETWORKS:
         if shipped_weights(name, scale) is not None:
@@ -217,7 +217,7 @@ def _network_rows(
     cache: Path,
     runner: str,
 ) -> Iterator[TableRow]:
-    from swise_bench.torch_counting import count_torch
+    from swise_bench.measuring.torch_counts import count_torch
 
     counts = count_torch(network.module, lr_size=lr_size_for_hr(network.scale))
     weights = Path(network.source)

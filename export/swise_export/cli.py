@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swise_deploy.caches import cache_folder
-from swise_deploy.console import (
+from swise_deploy.command.console import (
     add_version,
     finite,
     parse_size,
@@ -16,14 +15,15 @@ from swise_deploy.console import (
     progress,
     run_command,
 )
-from swise_deploy.dependencies import require
+from swise_deploy.command.cpus import num_usable_cpus
+from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError
-from swise_deploy.files import json_text
-from swise_deploy.processors import num_usable_cpus
+from swise_deploy.storage.caches import cache_folder
+from swise_deploy.storage.files import json_text
 
 if TYPE_CHECKING:
-    from swise_deploy.models.checkpoint import LoadedNetwork
-    from swise_export.export_config import ExportConfig
+    from swise_deploy.checkpoints.load import LoadedNetwork
+    from swise_export.config import ExportConfig
 
 _EPILOG = """examples:
   swise-export --fp16                          shipped SwiseNet x2, half precision
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(args: argparse.Namespace) -> int:
     # Only here: --help must not wait for torch.
-    from swise_deploy.images import find_images
+    from swise_deploy.pictures.files import find_images
 
     images = find_images(args.images) if args.images is not None else None
     if args.calib is not None and args.precision != "int8":
@@ -149,9 +149,9 @@ def _export(args: argparse.Namespace) -> int:
     if args.output is not None and (args.output.suffix.lower() != ".onnx" or args.output.is_dir()):
         raise InputError(f"--output {args.output}: expected the name of a file, such as NAME.onnx")
     progress("loading torch and the network")
-    require("swise_export.verified", extra="export", purpose="turning a checkpoint into ONNX")
+    require("swise_export.job", extra="export", purpose="turning a checkpoint into ONNX")
+    from swise_export.job import export_verified
     from swise_export.report import dict_from_report, text_from_report
-    from swise_export.verified import export_verified
 
     network = _network(args)
     name = f"{network.name}_x{network.scale}_{args.precision}.onnx"
@@ -175,13 +175,13 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _network(args: argparse.Namespace) -> "LoadedNetwork":
-    from swise_deploy.models.foreign import open_any
+    from swise_deploy.checkpoints.foreign import open_any
 
     return open_any(args.model, scale=args.scale, weights=args.weights)
 
 
 def _config(args: argparse.Namespace) -> "ExportConfig":
-    from swise_export.export_config import ExportConfig
+    from swise_export.config import ExportConfig
 
     return ExportConfig(
         precision=args.precision,

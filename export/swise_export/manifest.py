@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from swise_deploy.errors import InputError
-from swise_deploy.files import read_json, write_json
 from swise_deploy.runner import PictureIO
+from swise_deploy.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
     import onnx

@@ -3,14 +3,14 @@
 import dataclasses
 import platform
 
-from swise_deploy.console import size_text
-from swise_deploy.models.registry import NETWORKS
+from swise_deploy.command.console import size_text
+from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.timing import Interval, Timing
-from swise_export.counting import lr_size_for_hr
+from swise_export.graph.counting import lr_size_for_hr
+from swise_export.job import ExportReport
 from swise_export.manifest import manifest_path
-from swise_export.pareto import pareto_front
-from swise_export.precision_plan import PrecisionPlan
-from swise_export.verified import ExportReport
+from swise_export.precision.pareto import pareto_front
+from swise_export.precision.plan import PrecisionPlan
 
 _GIGA = 1e9
 _NAMED_LAYERS = 8

@@ -11,11 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, get_type_hints
 
-from swise_deploy.console import progress, run_command
-from swise_deploy.dependencies import require
+from swise_deploy.command.console import progress, run_command
+from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError
-from swise_deploy.files import json_text
-from swise_deploy.training.allocator import keep_freed_memory
+from swise_deploy.storage.files import json_text
 from swise_deploy.training.config import (
     TrainConfig,
     config_from_layers,
@@ -25,9 +24,10 @@ from swise_deploy.training.config import (
     settings_from_file,
     settings_from_toml,
 )
+from swise_deploy.training.step.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
-    from swise_deploy.training.form import FormOf
+    from swise_deploy.training.start.trained_form import FormOf
 
 # Flags that stand for a setting of TrainConfig, by group; all others are spelled out in _parser.
 _HELP: dict[str, dict[str, str]] = {
@@ -151,7 +151,7 @@ def _run(options: argparse.Namespace, form_of: "FormOf | None") -> int:
     config = _config(options)
     require("swise_deploy.training.loop", extra="train", purpose="training")
     from swise_deploy.training.loop import train  # torch, after parsing
-    from swise_deploy.training.model_card import write_model_card
+    from swise_deploy.training.run.model_card import write_model_card
 
     result = train(config, resume=options.resume, stop=_StopFlag(), form_of=form_of)
     if result is None:
@@ -196,7 +196,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
 
 
 def _resumed_config(flags: dict[str, object]) -> TrainConfig:
-    from swise_deploy.training.run_files import read_config  # torch, after parsing
+    from swise_deploy.training.run.run_files import read_config  # torch, after parsing
 
     if "out" not in flags:
         raise InputError("--resume needs the folder of the run. Give --out DIR")

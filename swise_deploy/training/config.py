@@ -11,9 +11,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
-from swise_deploy.console import choose
+from swise_deploy.command.console import choose
 from swise_deploy.errors import InputError
-from swise_deploy.models.registry import NETWORKS, Upsampler
+from swise_deploy.networks.registry import NETWORKS, Upsampler
 
 if sys.version_info >= (3, 11):
     import tomllib

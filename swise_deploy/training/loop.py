@@ -12,21 +12,23 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError, SwiseError
-from swise_deploy.files import writing
-from swise_deploy.images import RgbImage
-from swise_deploy.metrics import Quality
-from swise_deploy.protocol import Pair, mean_quality
-from swise_deploy.training.batches import Batch, BatchStream, crop_source, cut_crops, draw_crops
+from swise_deploy.evaluation.metrics import Quality
+from swise_deploy.evaluation.pairs import Pair, mean_quality
+from swise_deploy.pictures.files import RgbImage
+from swise_deploy.storage.files import writing
 from swise_deploy.training.config import TrainConfig
-from swise_deploy.training.device_pictures import kept_on_gpu
-from swise_deploy.training.display import Display
-from swise_deploy.training.engine import Trainer, build_network, can_record, launch_fabric
-from swise_deploy.training.form import FormOf, TrainedForm, as_it_is
-from swise_deploy.training.logbook import Logbook
-from swise_deploy.training.optimization import learning_rate_at
-from swise_deploy.training.picture_cache import PicturePairs, open_pairs, with_taught
-from swise_deploy.training.precision import resolve_precision
-from swise_deploy.training.run_files import (
+from swise_deploy.training.data.batches import (
+    Batch,
+    BatchStream,
+    crop_source,
+    cut_crops,
+    draw_crops,
+)
+from swise_deploy.training.data.device_pictures import kept_on_gpu
+from swise_deploy.training.data.picture_cache import PicturePairs, open_pairs, with_taught
+from swise_deploy.training.run.display import Display
+from swise_deploy.training.run.logbook import Logbook
+from swise_deploy.training.run.run_files import (
     RunState,
     read_state,
     rewind_log,
@@ -35,14 +37,18 @@ from swise_deploy.training.run_files import (
     write_state,
     write_weights,
 )
-from swise_deploy.training.teaching import key_of_teachers, upscale_in_windows
-from swise_deploy.training.validation import (
+from swise_deploy.training.run.running_means import Summary, Window
+from swise_deploy.training.run.validation import (
     held_out_indices,
     pairs_from_cache,
     pairs_from_folder,
     score_network,
 )
-from swise_deploy.training.window import Summary, Window
+from swise_deploy.training.start.teachers import key_of_teachers, upscale_in_windows
+from swise_deploy.training.start.trained_form import FormOf, TrainedForm, as_it_is
+from swise_deploy.training.step.optimization import learning_rate_at
+from swise_deploy.training.step.precision import resolve_precision
+from swise_deploy.training.step.trainer import Trainer, build_network, can_record, launch_fabric
 
 Steps = BatchStream[Batch | NDArray[np.int64]]
 """Of a run: what the trainer takes, in the order of the steps."""
@@ -99,7 +105,7 @@ def train(
         config: The run.
         resume: Continue the run that `config.out` holds.
         stop: Asked after every step; once it answers True the run saves and ends.
-        form_of: Makes what is trained for `config.qat`; swise_export.qat has one.
+        form_of: Makes what is trained for `config.qat`; swise_export.training.qat has one.
 
     Returns:
         Where the run stands, in the first process; None in the others.

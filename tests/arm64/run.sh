@@ -69,7 +69,7 @@ in_arm64() { # the main of a swise module, in the root
 chroot "$root" python3 -c 'import platform; print(platform.machine(), platform.python_version())'
 
 echo "== swise-doctor"
-in_arm64 swise_engines.cli_doctor
+in_arm64 swise_engines.doctor.cli
 
 how="--runner onnxruntime --threads 1 --quiet" # the same runner on both, whatever else is there
 picture=${PICTURE:-$root/work/picture.png}
@@ -79,9 +79,9 @@ for artefact in "$@"; do
     name=$(basename "$artefact" .onnx)
     cp "${artefact%.onnx}".* "$root/work/"
     echo "== $name: swise-upscale"
-    "$python" -c 'import sys; from swise_engines.cli_upscale import main; sys.exit(main(sys.argv[1:]))' \
+    "$python" -c 'import sys; from swise_engines.upscaling.cli import main; sys.exit(main(sys.argv[1:]))' \
         "$picture" --model "$artefact" -o "$root/work/$name.here.png" $how
-    in_arm64 swise_engines.cli_upscale \
+    in_arm64 swise_engines.upscaling.cli \
         /work/picture.png --model "/work/$name.onnx" -o "/work/$name.arm64.png" $how
     "$python" "$here/compare.py" compare "$root/work/$name.here.png" "$root/work/$name.arm64.png"
     echo "== $name: swise-bench (emulated)"

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from swise_bench.benchmark import Settings, run_benchmark
-from swise_bench.results import Benchmark
-from swise_bench.subjects import parse_subject
+from swise_bench.results.document import Benchmark
+from swise_bench.subjects.spec import parse_subject
 
 
 def save_nearest(path: Path, *, blur: bool = False, size: tuple[int, int] | None = None) -> Path:

@@ -6,17 +6,17 @@ import onnx
 import pytest
 
 from swise_bench.benchmark import Settings, _profiler_of, run_benchmark
-from swise_bench.layers import profile_onnx, profile_openvino
-from swise_bench.report_tables import csv_from_benchmark, tables_from_benchmark
-from swise_bench.results import (
+from swise_bench.measuring.layers import profile_onnx, profile_openvino
+from swise_bench.reports.tables import csv_from_benchmark, tables_from_benchmark
+from swise_bench.reports.text_tables import markdown_from_tables
+from swise_bench.results.document import (
     Benchmark,
     Memory,
     NotMeasured,
     document_from_benchmark,
     read_document,
 )
-from swise_bench.subjects import parse_subject
-from swise_bench.text_tables import markdown_from_tables
+from swise_bench.subjects.spec import parse_subject
 
 
 def test_every_subject_is_timed_at_every_batch_in_the_same_rounds(benchmark_run: Benchmark) -> None:

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from swise_bench.cli import main
-from swise_deploy.images import write_image
+from swise_deploy.pictures.files import write_image
 
 
 def _arguments(*subjects: Path | str, tmp_path: Path) -> list[str]:

@@ -16,8 +16,8 @@ from swise_bench.table1 import (
     text_from_rows,
 )
 from swise_deploy.errors import InputError
-from swise_deploy.metrics import Quality
-from swise_deploy.models.registry import NETWORKS
+from swise_deploy.evaluation.metrics import Quality
+from swise_deploy.networks.registry import NETWORKS
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from swise_engines.building import Built, build_engine
-from swise_engines.cuda import (
+from swise_engines.building.build import Built, build_engine
+from swise_engines.building.options import BuildOptions, choose_backend
+from swise_engines.building.progress import Report
+from swise_engines.cuda.boundary import (
     Cuda,
     Device,
     DeviceBuffer,
@@ -29,11 +31,9 @@ from swise_engines.cuda import (
     find_gpu,
     out_of_memory,
 )
-from swise_engines.planning import BuildOptions, choose_backend
-from swise_engines.profiles import Extent, Profile
-from swise_engines.progress import Report
-from swise_engines.targets import find_target
-from swise_engines.tensorrt_api import Messages, create_runtime, load_tensorrt
+from swise_engines.targets.catalogue import find_target
+from swise_engines.tensorrt.api import Messages, create_runtime, load_tensorrt
+from swise_engines.tensorrt.profiles import Extent, Profile
 
 Kind = Literal["fp32", "fp16", "int8", "mixed"]
 MakeOnnx = Callable[..., Path]
@@ -330,7 +330,7 @@ def build_here(served: str, tmp_path_factory: pytest.TempPathFactory) -> Callabl
             extents = (profile.min, profile.opt, profile.max)
             options += ["--size", ":".join(f"{e.width}x{e.height}" for e in extents)]
         done = subprocess.run(
-            [sys.executable, "-m", "swise_engines.cli_build", str(onnx_path), *options],
+            [sys.executable, "-m", "swise_engines.building.cli", str(onnx_path), *options],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             capture_output=True,
             text=True,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from swise_deploy.models.checkpoint import LoadedNetwork
-from swise_deploy.models.swisenet import SwiseNet
+from swise_deploy.checkpoints.load import LoadedNetwork
+from swise_deploy.networks.swisenet import SwiseNet
 
 
 def loaded_swisenet(scale: int, *, gain: float = 1.0) -> LoadedNetwork:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from swise_deploy.images import write_image
-from swise_deploy.models.checkpoint import shipped_weights
+from swise_deploy.checkpoints.load import shipped_weights
+from swise_deploy.pictures.files import write_image
 from swise_export.cli import main
 
 REPORT_KEYS = {

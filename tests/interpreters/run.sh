@@ -26,8 +26,8 @@ for python in "$@"; do
 import importlib.util, sys
 for module in ("torch", "safetensors", "tensorrt", "pycuda"):
     assert importlib.util.find_spec(module) is None, module
-for module in ("swise_export.onnx_runner", "swise_engines.upscaler", "swise_engines.cli_upscale",
-               "swise_bench.cli", "swise_engines.cli_build", "swise_engines.cli_doctor"):
+for module in ("swise_export.runtimes.onnxruntime", "swise_engines.upscaling.upscaler", "swise_engines.upscaling.cli",
+               "swise_bench.cli", "swise_engines.building.cli", "swise_engines.doctor.cli"):
     importlib.import_module(module)
     print("imports", module)
 '

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from swise_deploy.errors import InputError
-from swise_engines.pipeline import consuming, prefetched, run_overlapped
+from swise_engines.upscaling.pipeline import consuming, prefetched, run_overlapped
 
 
 def test_reading_working_and_writing_overlap():

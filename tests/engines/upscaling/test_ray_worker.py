@@ -3,8 +3,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from swise_engines.ray_upscale import _Worker
-from swise_engines.upscaler import Upscaler
+from swise_engines.upscaling.ray import _Worker
+from swise_engines.upscaling.upscaler import Upscaler
 
 
 def png(image):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swise_engines.metadata import Metadata
-from swise_engines.pictures import Picture, decode_picture
-from swise_engines.stills import spread_colour, upscale_bytes, upscale_picture
-from swise_engines.upscaler import Upscaler
+from swise_engines.upscaling.pictures.codecs import Picture, decode_picture
+from swise_engines.upscaling.pictures.metadata import Metadata
+from swise_engines.upscaling.stills import spread_colour, upscale_bytes, upscale_picture
+from swise_engines.upscaling.upscaler import Upscaler
 
 
 def test_transparency_is_upscaled_like_a_picture(small_network):

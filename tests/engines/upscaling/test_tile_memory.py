@@ -3,8 +3,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from swise_engines.tile_memory import peak_live_bytes, tile_side
-from swise_export.shapes import shape_graph
+from swise_engines.upscaling.tile_memory import peak_live_bytes, tile_side
+from swise_export.graph.shapes import shape_graph
 
 
 def test_the_peak_counts_what_is_alive_at_once():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from swise_deploy.models.registry import NETWORKS, network_module
-from swise_engines.reach import measure_reach
-from swise_engines.tiling import TileLimits
-from swise_engines.upscaler import Upscaler
+from swise_deploy.networks.registry import NETWORKS, network_module
+from swise_engines.upscaling.receptive_field import measure_reach
+from swise_engines.upscaling.tiling import TileLimits
+from swise_engines.upscaling.upscaler import Upscaler
 
 torch = pytest.importorskip("torch", reason="networks are built in torch")
 
@@ -21,8 +21,8 @@ BOUNDED = [
 
 
 def runner_of(name):
-    from swise_deploy.models.checkpoint import LoadedNetwork
-    from swise_deploy.models.torch_runner import TorchRunner
+    from swise_deploy.checkpoints.load import LoadedNetwork
+    from swise_deploy.runners.torch_cpu import TorchRunner
 
     torch.manual_seed(0)
     network = NETWORKS[name]

@@ -7,12 +7,12 @@ import pytest
 
 from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.runner import upscale as runner_upscale
-from swise_engines.engine_runner import EngineRunner
-from swise_engines.profiles import Extent, Profile
-from swise_engines.sources import _probe_sizes, limits_of_profiles, open_source
-from swise_engines.tiling import TileLimits
-from swise_engines.upscaler import Upscaler
-from swise_export.onnx_runner import OnnxRunner
+from swise_engines.running.runner import EngineRunner
+from swise_engines.tensorrt.profiles import Extent, Profile
+from swise_engines.upscaling.opening import _probe_sizes, limits_of_profiles, open_source
+from swise_engines.upscaling.tiling import TileLimits
+from swise_engines.upscaling.upscaler import Upscaler
+from swise_export.runtimes.onnxruntime import OnnxRunner
 
 
 def noise(shape, dtype=np.uint8, seed=0):

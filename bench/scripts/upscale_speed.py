@@ -1,0 +1,177 @@
+"""Measure `swise-upscale`: time outside the network, memory, and what tiles change.
+
+    python bench/scripts/upscale_speed.py share  FOLDER --scale 4    folder run against a plain loop
+    python bench/scripts/upscale_speed.py memory PICTURE --scale 4   peak resident memory of one run
+    python bench/scripts/upscale_speed.py tiles  PICTURE... --scale 2   tiled against full frame
+
+Run it with the package installed. `share` interleaves the two ways, so that their ratio holds on a
+busy machine; seconds do not.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import resource
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from swise_bench.results.host import QuietnessWatch, describe_host
+from swise_deploy.evaluation.metrics import psnr
+from swise_deploy.pictures.files import find_images, read_rgb
+from swise_deploy.storage.files import write_json
+from swise_engines.upscaling.jobs import Job, read_file, upscale_files, write_file
+from swise_engines.upscaling.stills import upscale_bytes
+from swise_engines.upscaling.upscaler import Upscaler
+
+Way = Callable[[Upscaler, list[Job]], None]
+
+
+def main() -> int:
+    """Run one measurement and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("share", "memory", "tiles"))
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--model", default="swisenet")
+    parser.add_argument("--scale", type=int, default=None)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--number", type=int, default=4, help="pictures in a round of share")
+    parser.add_argument("--tile", type=int, nargs="*", default=[128, 192, 256])
+    parser.add_argument("--runner", default="auto")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="what was measured, and where")
+    arguments = parser.parse_args()
+    watch = QuietnessWatch()
+    found = {"share": _share, "memory": _memory, "tiles": _tiles}[arguments.what](arguments)
+    if arguments.output:
+        asked = [Path(argument).name for argument in sys.argv[1:]]  # where folders lie says nothing
+        document = {
+            "schema_version": 1,
+            "command": shlex.join(["bench/scripts/upscale_speed.py", *asked]),
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            **found,
+            "warning": watch.finish().warning,
+            "host": dataclasses.asdict(describe_host()),
+        }
+        write_json(arguments.output, document)
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _share(arguments: argparse.Namespace) -> dict[str, object]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Upscaler.open(arguments.model, scale=arguments.scale, runner=arguments.runner) as upscaler,
+    ):
+        width, height = 1280 // upscaler.scale, 720 // upscaler.scale
+        jobs = []
+        for path in find_images(arguments.pictures[0])[: arguments.number]:
+            source = Path(folder) / "in" / f"{path.stem}.png"
+            source.parent.mkdir(exist_ok=True)
+            with Image.open(path) as image:
+                image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS).save(source)
+            jobs.append(Job(source, Path(folder) / "out" / source.name))
+        upscaler(read_rgb(jobs[0].source))  # warm-up
+        _say(f"{upscaler.name}, x{upscaler.scale}, {len(jobs)} pictures of {width}x{height}")
+        results = [
+            {name: _timed(way, upscaler, jobs) for name, way in _WAYS.items()}
+            for _ in range(arguments.rounds)
+        ]
+    shares = {
+        name: [1 - network_s / wall_s for wall_s, network_s in (r[name] for r in results)]
+        for name in _WAYS
+    }
+    for name, values in shares.items():
+        _say(f"{name:8} outside the network: {100 * statistics.median(values):.1f}% of the time")
+    ratios = [r["folder"][0] / r["plain"][0] for r in results]
+    _say(f"folder / plain, wall time: {statistics.median(ratios):.3f} (median of {len(ratios)})")
+    return {
+        "runner": upscaler.name,
+        "model": arguments.model,
+        "scale": upscaler.scale,
+        "lr_size": [width, height],
+        "num_pictures": len(jobs),
+        "share_outside_network": shares,
+        "folder_over_plain": ratios,
+    }
+
+
+def _timed(way: Way, upscaler: Upscaler, jobs: list[Job]) -> tuple[float, float]:
+    before, start = upscaler.network_s, time.perf_counter()
+    way(upscaler, jobs)
+    return time.perf_counter() - start, upscaler.network_s - before
+
+
+def _in_folder(upscaler: Upscaler, jobs: list[Job]) -> None:
+    failures = [outcome.error for outcome in upscale_files(upscaler, jobs) if outcome.error]
+    assert not failures, failures
+
+
+def _in_plain_loop(upscaler: Upscaler, jobs: list[Job]) -> None:
+    for job in jobs:
+        write_file(job.target, upscale_bytes(upscaler, read_file(job.source), "png"))
+
+
+_WAYS: dict[str, Way] = {"plain": _in_plain_loop, "folder": _in_folder}
+
+
+def _memory(arguments: argparse.Namespace) -> dict[str, object]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "swise_engines.upscaling.cli", str(arguments.pictures[0])]
+        command += ["-o", f"{folder}/sr.png", "--model", arguments.model]
+        command += ["--runner", arguments.runner, "--json"]
+        if arguments.scale is not None:
+            command += ["--scale", str(arguments.scale)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603
+        runner = json.loads(done.stdout)["runner"]
+        with Image.open(f"{folder}/sr.png") as image:
+            size = image.size
+    peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    _say(f"{size[0]}x{size[1]} output, {runner}: {peak_mib:.0f} MiB resident at most")
+    return {
+        "runner": runner,
+        "model": arguments.model,
+        "sr_size": size,
+        "peak_rss_mib": round(peak_mib),
+    }
+
+
+def _tiles(arguments: argparse.Namespace) -> dict[str, object]:
+    differences = []
+    for path in arguments.pictures:
+        image = read_rgb(path)
+        with Upscaler.open(
+            arguments.model, scale=arguments.scale, runner=arguments.runner, tile=8192
+        ) as upscaler:
+            whole = upscaler(image)
+        _say(f"{path.name} {image.shape[1]}x{image.shape[0]}")
+        for tile in arguments.tile:
+            with Upscaler.open(
+                arguments.model, scale=arguments.scale, runner=arguments.runner, tile=tile
+            ) as upscaler:
+                tiled = upscaler(image)
+            difference = np.abs(tiled.astype(int) - whole)
+            share = 100 * float(np.mean(difference > 1))
+            psnr_db = psnr(tiled.astype(float), whole.astype(float))
+            _say(
+                f"  tiles of {tile}: largest difference {difference.max()} levels, {share:.2f}% of "
+                f"samples differ by more than 1, PSNR {psnr_db:.1f} dB"
+            )
+            differences.append([path.name, tile, int(difference.max()), round(psnr_db, 2)])
+    return {"model": arguments.model, "picture_tile_levels_psnr": differences}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measurements: latency, memory, energy, layers, quality, counts."""

@@ -1,0 +1,108 @@
+"""Memory of a run, in a process of its own so that nothing else is counted."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from swise_bench.measuring.nvml import NvmlError, open_nvml
+from swise_bench.results.document import Memory, NotMeasured
+from swise_bench.subjects.spec import RUNNER_MODULES, open_subject, parse_subject
+from swise_deploy.command.console import parse_size, size_text
+from swise_deploy.timing import picture_call
+
+_TIMEOUT_S = 600.0
+_NUM_RUNS = 3
+
+
+def measure_memory(
+    subject: str, *, lr_size: tuple[int, int], threads: int, folder: Path
+) -> Memory | NotMeasured:
+    """Run a subject in a new process and read how much memory it took at most.
+
+    Args:
+        subject: As `swise_bench.subjects.spec.parse_subject` reads it.
+        lr_size: Input size, (W, H).
+        threads: Threads of the runtime.
+        folder: Where exported files are kept.
+    """
+    if not Path("/proc/self/status").is_file():
+        return NotMeasured("no /proc/self/status: peak memory is read there, on Linux")
+    size = size_text(lr_size)
+    command = [
+        sys.executable,
+        "-m",
+        "swise_bench.measuring.memory",
+        subject,
+        size,
+        str(threads),
+        str(folder),
+    ]
+    try:
+        done = subprocess.run(  # noqa: S603  # this interpreter, this module
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
+    except subprocess.TimeoutExpired:
+        return NotMeasured(f"the process took more than {_TIMEOUT_S:.0f} s")
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return NotMeasured(f"the process failed with exit code {done.returncode}: {last}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    device = found["device_bytes"]
+    return Memory(
+        found["peak"],
+        found["before_load"],
+        found["after_load"],
+        NotMeasured(device) if isinstance(device, str) else device,
+        lr_size,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The child process: SUBJECT WxH THREADS FOLDER; measures itself and prints JSON."""
+    subject, size, threads, folder = sys.argv[1:] if argv is None else argv
+    parsed = parse_subject(subject)
+    importlib.import_module(RUNNER_MODULES[parsed.runner])
+    before_load = _resident_bytes("VmRSS")
+    with open_subject(parsed, threads=int(threads), folder=Path(folder)) as runner:
+        after_load = _resident_bytes("VmRSS")
+        call = picture_call(runner, parse_size(size))
+        for _ in range(_NUM_RUNS):
+            call()
+        device_bytes = _device_bytes()
+    found = {
+        "before_load": before_load,
+        "after_load": after_load,
+        "peak": _resident_bytes("VmHWM"),
+        "device_bytes": device_bytes,
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
+    return 0
+
+
+def _resident_bytes(field: str) -> int:
+    """VmRSS: resident now; VmHWM: the most so far (proc_pid_status(5))."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _device_bytes() -> int | str:
+    try:
+        with open_nvml() as nvml:
+            return nvml.used_by_this_process()
+    except NvmlError as error:
+        return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Counting a torch network on torch's dispatcher, as `swise_export.graph.counting` counts files.
+
+Nothing is computed: the network runs on the meta device, which knows shapes only. torch's own
+FlopCounterMode counts 2 per MAC (a multiplication and an addition), fvcore 1, as here.
+"""
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.module_tracker import ModuleTracker
+
+from swise_export.graph.counting import Counts, LayerCounts
+
+aten = torch.ops.aten
+
+# Operators of the dispatcher that move or convert data and compute nothing; views are recognised
+# by their schema.
+_MOVERS = frozenset(
+    [
+        "cat",
+        "stack",
+        "clone",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "copy_",
+        "_to_copy",
+        "replication_pad2d",
+        "constant_pad_nd",
+        "reflection_pad2d",
+        "index",
+        "roll",
+        "empty",
+        "zeros",
+        "ones",
+        "full",
+        "arange",
+        "channel_shuffle",
+        "repeat",
+    ]
+)
+_CONVOLUTION = "convolution"
+_MATRIX_PRODUCTS = {"mm": 0, "addmm": 1, "bmm": 0, "baddbmm": 1}
+
+
+def count_torch(module: nn.Module, *, lr_size: tuple[int, int]) -> Counts:
+    """Count a network for one picture (1, 3, H, W), lr_size = (W, H).
+
+    Parameters that the run never read are counted too, under the name "never read".
+    """
+    width, height = lr_size
+    network = copy.deepcopy(module).to("meta").eval()
+    recorder = _Recorder()
+    with torch.no_grad(), recorder.modules, recorder:
+        sr = network(torch.empty(1, 3, height, width, device="meta"))
+    layers = list(recorder.layers)
+    never_read = sum(p.numel() for p in network.parameters()) - sum(x.params for x in layers)
+    if never_read:
+        layers.append(LayerCounts("never read", "none", (), never_read, 0, 0, 0, 0, "none"))
+    return Counts(
+        lr_size=lr_size,
+        sr_size=(sr.shape[3], sr.shape[2]),
+        layers=tuple(layers),
+        uncounted=dict(recorder.uncounted),
+        unknown={},
+    )
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lacks the type
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch lacks the type
+        self.modules = ModuleTracker()
+        self.layers: list[LayerCounts] = []
+        self.uncounted: Counter[str] = Counter()
+        self._read: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,  # the type has no public name
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # whatever the operator returns
+        del types
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self._record(func, [a for a in _flat(args) if isinstance(a, Tensor)], args, result)
+        return result
+
+    def _record(
+        self,
+        func: torch._ops.OpOverload,
+        tensors: list[Tensor],
+        args: Sequence[Any],
+        result: Tensor,
+    ) -> None:
+        name = func.overloadpacket.__name__
+        aliases = [r.alias_info for r in func._schema.returns]  # noqa: SLF001  # no public way
+        is_view = any(alias and not alias.is_write for alias in aliases)
+        params = 0
+        for tensor in tensors:
+            if isinstance(tensor, nn.Parameter) and id(tensor) not in self._read:
+                self._read.add(id(tensor))
+                params += tensor.numel()
+        mult_adds = _mult_adds(name, args, result)
+        if not (mult_adds or is_view or name in _MOVERS):
+            self.uncounted[name] += 1
+        moved = [] if is_view else [*tensors, result]
+        path = max(self.modules.parents, key=len, default="")
+        self.layers.append(
+            LayerCounts(
+                name=path.partition(".")[2] or path,
+                op_type="Conv" if name == _CONVOLUTION else name,
+                output_shape=tuple(result.shape),
+                params=params,
+                mult_adds=mult_adds,
+                activations=result.numel() if mult_adds else 0,
+                traffic_bytes=sum(t.nbytes for t in moved),
+                num_moved=sum(t.numel() for t in moved),
+                precision={torch.float32: "fp32", torch.float16: "fp16"}.get(
+                    result.dtype, str(result.dtype)
+                ),
+            )
+        )
+
+
+def _mult_adds(name: str, args: Sequence[Any], result: Tensor) -> int:
+    if name == _CONVOLUTION:
+        lr, weight, is_transposed = args[0], args[1], args[6]
+        per_element: int = math.prod(weight.shape[1:])
+        return per_element * (lr.numel() if is_transposed else result.numel())
+    if name in _MATRIX_PRODUCTS:
+        inner: int = args[_MATRIX_PRODUCTS[name]].shape[-1]
+        return result.numel() * inner
+    return 0
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    flat: list[Any] = []
+    for value in values:
+        flat.extend(value if isinstance(value, (list, tuple)) else [value])
+    return flat

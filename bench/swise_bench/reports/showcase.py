@@ -1,0 +1,144 @@
+"""One crop of one picture through every subject: for a slider, and as papers' kind of figure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from swise_bench.measuring.quality import Upscale
+from swise_deploy.evaluation.metrics import Quality, quality
+from swise_deploy.evaluation.pairs import pair_from_hr
+from swise_deploy.pictures.files import RgbImage, read_rgb
+from swise_deploy.pictures.imresize import imresize
+from swise_deploy.storage.files import writing
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One method's crop, and the scores of its whole picture; none for the ground truth."""
+
+    label: str
+    crop: RgbImage
+    score: Quality | None
+
+
+@dataclass(frozen=True, slots=True)
+class Showcase:
+    """A picture, where the crop lies in it, and the crop by every method: HR first, then bicubic.
+
+    Attributes:
+        picture: File name.
+        scale: Output size over input size.
+        box: Left, top, width and height of the crop, in HR pixels.
+        panels: HR, bicubic, then the subjects.
+        context: The whole ground truth with the crop outlined, small.
+    """
+
+    picture: str
+    scale: int
+    box: tuple[int, int, int, int]
+    panels: tuple[Panel, ...]
+    context: RgbImage
+
+
+def make_showcase(
+    path: Path, scale: int, subjects: Mapping[str, Upscale], *, side: int = 160
+) -> Showcase:
+    """Upscale a picture by every subject and cut out the part with the most detail.
+
+    Args:
+        path: The ground truth.
+        scale: Output size over input size.
+        subjects: What upscales, by name.
+        side: Largest side of the crop, in HR pixels.
+    """
+    pair = pair_from_hr(path.name, read_rgb(path), scale)
+    box = _busiest_box(pair.hr, side)
+    bicubic = np.asarray(imresize(pair.lr, Fraction(scale)), np.uint8)
+    outputs = {"bicubic": bicubic, **{name: run(pair.lr) for name, run in subjects.items()}}
+    panels = [Panel("HR", _cut(pair.hr, box), None)]
+    panels += [
+        Panel(name, _cut(sr, box), quality(sr, pair.hr, border=scale))
+        for name, sr in outputs.items()
+    ]
+    return Showcase(path.name, scale, box, tuple(panels), _outlined(pair.hr, box))
+
+
+def write_figure(path: Path, showcase: Showcase, *, columns: int = 4) -> None:
+    """Write the panels side by side as a PNG, PSNR and SSIM under each.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    magnify = max(1, 320 // max(showcase.box[2:]))
+    width, height = (side * magnify for side in showcase.box[2:])
+    gap, caption = 12, 46
+    rows = -(-len(showcase.panels) // columns)
+    columns = -(-len(showcase.panels) // rows)
+    context = Image.fromarray(showcase.context)
+    tall = rows * (height + caption) + gap
+    context.thumbnail((2 * width, tall - gap - caption))
+    left = context.width + 2 * gap
+    canvas = Image.new("RGB", (left + columns * (width + gap), tall), "white")
+    canvas.paste(context, (gap, gap))
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=14)
+    draw.text(
+        (gap, gap + context.height + 4), f"{showcase.picture} x{showcase.scale}", "black", font
+    )
+    for index, panel in enumerate(showcase.panels):
+        x = left + (index % columns) * (width + gap)
+        y = gap + (index // columns) * (height + caption)
+        crop = Image.fromarray(panel.crop).resize((width, height), Image.Resampling.NEAREST)
+        canvas.paste(crop, (x, y))
+        label = _fitting(draw, font, panel.label, width)
+        draw.text((x, y + height + 3), label, "black", font)
+        draw.text((x, y + height + 21), describe_score(panel.score), "black", font)
+    with writing(path) as temporary:
+        canvas.save(temporary, format="PNG")
+
+
+def describe_score(score: Quality | None) -> str:
+    """PSNR/SSIM as papers print them under a crop."""
+    return "PSNR / SSIM" if score is None else f"{score.psnr_y_db:.2f} dB / {score.ssim_y:.4f}"
+
+
+def _busiest_box(hr: RgbImage, side: int) -> tuple[int, int, int, int]:
+    """The square with the largest mean gradient, on a grid of half its side."""
+    grey = hr.astype(np.float32).mean(axis=2)
+    detail = np.abs(np.diff(grey, axis=0))[:, :-1] + np.abs(np.diff(grey, axis=1))[:-1]
+    height, width = (min(side, s) for s in hr.shape[:2])
+    tops = range(0, max(1, hr.shape[0] - height + 1), max(1, height // 2))
+    lefts = range(0, max(1, hr.shape[1] - width + 1), max(1, width // 2))
+    places = [(top, left) for top in tops for left in lefts]
+    top, left = max(
+        places, key=lambda p: float(detail[p[0] : p[0] + height, p[1] : p[1] + width].mean())
+    )
+    return left, top, width, height
+
+
+def _cut(image: RgbImage, box: tuple[int, int, int, int]) -> RgbImage:
+    left, top, width, height = box
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def _outlined(hr: RgbImage, box: tuple[int, int, int, int]) -> RgbImage:
+    left, top, width, height = box
+    image = Image.fromarray(hr)
+    corners = (left, top, left + width - 1, top + height - 1)
+    ImageDraw.Draw(image).rectangle(corners, outline="red", width=max(2, image.width // 200))
+    return np.asarray(image, np.uint8)
+
+
+def _fitting(
+    draw: ImageDraw.ImageDraw,
+    font: "ImageFont.FreeTypeFont | ImageFont.ImageFont",
+    text: str,
+    width: int,
+) -> str:
+    while len(text) > 4 and draw.textlength(text, font) > width:
+        text = f"...{text[4:]}"
+    return text

@@ -1,0 +1,1 @@
+"""Benchmark results as values and JSON, and the regression gate."""

@@ -1,0 +1,1 @@
+"""Benchmark subjects: the files and networks that are measured."""

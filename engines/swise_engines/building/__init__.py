@@ -1,0 +1,1 @@
+"""The swise-build command: an ONNX file compiled to an engine."""

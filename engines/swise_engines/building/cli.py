@@ -1,0 +1,156 @@
+"""`swise-build`: an ONNX file to an engine for one device."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swise_deploy.command.console import add_version, at_least, finite, parse_size, run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_EPILOG = """\
+examples:
+  swise-build swisenet_x2_fp16.onnx --target sm86
+  swise-build swisenet_x2_fp16.onnx --target sm120 --size 64x64:320x180:640x360
+  swise-build swisenet_x2_fp16.onnx --target current --size 640x360 --size 960x540
+  swise-build swisenet_x2_fp16.onnx --compatibility ampere_plus --target sm86
+
+swise-build --list names the targets; swise-doctor tells which can be served here. Engines for RTX
+cards are built anywhere, also without a GPU; a Jetson's are built on it.
+
+exit codes: 0 done, 1 failed, 2 usage, 3 a package or device is missing, 4 the drift gate refused,
+130 Ctrl-C
+"""
+
+
+def main(arguments: "Sequence[str] | None" = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.onnx is None and not parsed.list:
+        parser.error("FILE.onnx is missing")
+
+    def run() -> int:
+        from swise_engines.building.report import run_build  # after --help
+
+        return run_build(parsed)
+
+    return run_command(run)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="swise-build",
+        description="Build a TensorRT engine from an ONNX file and say what precision is in it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "onnx", type=Path, nargs="?", metavar="FILE.onnx", help="what swise-export wrote"
+    )
+    parser.add_argument("--list", action="store_true", help="list the targets, and build nothing")
+    parser.add_argument(
+        "--target",
+        default="current",
+        metavar="NAME",
+        help="the device: sm86, rtx-4090, jetson-orin-nano, ... or current, the GPU here (default)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: FILE.TARGET.engine beside it"
+    )
+    _add_sizes(parser)
+    _add_tensorrt(parser)
+    _add_verification(parser)
+    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: the user's cache")
+    parser.add_argument("--no-cache", action="store_true", help="build even what was built before")
+    parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
+    add_version(parser)
+    return parser
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size",
+        type=_parse_sizes,
+        action="append",
+        metavar="WxH | MIN:TYPICAL:MAX",
+        help="input sizes: one for an engine of that size alone, three for a range; several times "
+        "for several profiles (default: from 16x16 to what gives a Full HD picture)",
+    )
+    parser.add_argument(
+        "--batch", type=at_least(1), default=1, metavar="N", help="most pictures at once (1)"
+    )
+
+
+def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8", "mixed"),
+        help="fail unless the engine computes in it (default: what the ONNX file says of itself)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("tensorrt", "tensorrt_rtx"),
+        help="default: the first of the target's that is installed",
+    )
+    parser.add_argument(
+        "--workspace", type=at_least(1), metavar="MIB", help="limit for scratch memory"
+    )
+    parser.add_argument(
+        "--optimization-level",
+        type=int,
+        choices=range(6),
+        metavar="0-5",
+        help="how long to look for faster kernels",
+    )
+    parser.add_argument(
+        "--dla-core", type=at_least(0), metavar="N", help="run on a deep-learning accelerator"
+    )
+    parser.add_argument(
+        "--compatibility",
+        choices=("none", "same_sm", "ampere_plus"),
+        default="none",
+        help="other GPUs that may run the engine",
+    )
+    parser.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="let later versions of TensorRT run the engine",
+    )
+
+
+def _add_verification(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        help="measure the engine's drift on pictures (default: where the engine can run)",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="pictures to verify on (default: the shipped)"
+    )
+    parser.add_argument(
+        "--max-drift",
+        type=finite,
+        default=0.05,
+        metavar="DB",
+        help="refuse an engine that loses more PSNR-Y than this on average (0.05)",
+    )
+    parser.add_argument(
+        "--max-worst",
+        type=finite,
+        metavar="DB",
+        help="refuse an engine that loses more PSNR-Y than this on any one picture",
+    )
+
+
+def _parse_sizes(text: str) -> list[tuple[int, int]]:
+    sizes = [parse_size(part) for part in text.split(":")]
+    if len(sizes) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected WxH, or three joined by colons")
+    return sizes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

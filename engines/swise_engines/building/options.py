@@ -1,0 +1,188 @@
+"""What a build is asked for, checked against the target, the TensorRT and the GPU that are here."""
+
+from dataclasses import dataclass
+
+from swise_deploy.errors import BackendMissingError, InputError
+from swise_engines.building.builder_config import CompileOptions
+from swise_engines.cuda.boundary import Device
+from swise_engines.targets.catalogue import Backend, Target
+from swise_engines.tensorrt.api import is_installed, load_tensorrt, wheel_for
+from swise_engines.tensorrt.manifest import Compatibility
+from swise_engines.tensorrt.onnx_source import SourceOnnx
+from swise_engines.tensorrt.profiles import Profile, default_profile
+from swise_engines.tensorrt.rtx_gpus import is_newer, reason_unserved, rtx_capabilities
+
+_MOST_DLA_CORES = 2  # of any Jetson; the builder refuses one that is not there
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What is to be built.
+
+    Attributes:
+        target: The device; None is the GPU at hand.
+        backend: Which TensorRT; None takes the target's first that is installed.
+        profiles: Sizes that the engine takes; none takes the defaults for the scale.
+        max_batch: Most pictures at once, for the default profile.
+        precision: What is asked for; "" asks for what the ONNX file says of itself.
+        workspace_mib: Limit for scratch memory while building.
+        optimization_level: 0 to 5.
+        dla_core: Deep-learning accelerator to run on.
+        compatibility: Which other GPUs may run the engine.
+        version_compatible: Whether later versions of TensorRT may.
+    """
+
+    target: Target | None
+    backend: Backend | None = None
+    profiles: tuple[Profile, ...] = ()
+    max_batch: int = 1
+    precision: str = ""
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    dla_core: int | None = None
+    compatibility: Compatibility = "none"
+    version_compatible: bool = False
+
+
+def choose_backend(options: BuildOptions, device: Device | None) -> Backend:
+    """The TensorRT to build with: the one asked for, or the target's first that can build here.
+
+    Raises:
+        InputError: The target has no such backend.
+        BackendMissingError: None of them is installed, or the GPU at hand is asked for without one.
+    """
+    if options.target is None and device is None:
+        raise BackendMissingError(
+            "--target current needs a GPU, and there is none here. Name the device that the engine "
+            "is for; swise-build --list names them"
+        )
+    known: tuple[Backend, ...] = ("tensorrt", "tensorrt_rtx")
+    if options.target is not None:
+        known = options.target.backends
+    if options.backend is not None:
+        if options.backend not in known:
+            raise InputError(
+                f"--backend {options.backend}: {title_of(options)} is served by {', '.join(known)}"
+            )
+        return options.backend
+    if device is None and known == ("tensorrt",):
+        raise _not_on_device(options)
+    # Where none can, the preferred one tells what is missing.
+    chosen = next((b for b in known if _can_build(b, options, device)), known[0])
+    load_tensorrt(chosen)
+    return chosen
+
+
+def _can_build(backend: Backend, options: BuildOptions, device: Device | None) -> bool:
+    if not is_installed(backend):
+        return False
+    target = options.target
+    on_device = device is not None and (target is None or target.sm == device.sm)
+    return backend == "tensorrt_rtx" or on_device
+
+
+def plan_build(
+    source: SourceOnnx,
+    options: BuildOptions,
+    backend: Backend,
+    version: str,
+    device: Device | None,
+) -> CompileOptions:
+    """Check that source, target, TensorRT and GPU go together, and say what TensorRT is told.
+
+    Raises:
+        InputError: They do not.
+        BackendMissingError: The target's engines are built on the target, which is not here, or
+            the GPU at hand is the target, and this TensorRT does not serve it.
+    """
+    target = options.target
+    if backend == "tensorrt":
+        _check_on_device(options, version, device)
+    elif target is None and device is not None:
+        _check_served(version, device)
+    num_dla_cores = _MOST_DLA_CORES if target is None else target.dla_cores
+    if options.dla_core is not None and options.dla_core >= num_dla_cores:
+        raise InputError(
+            f"--dla-core {options.dla_core}: {title_of(options)} has {num_dla_cores} of them, "
+            "counted from 0"
+        )
+    profiles = options.profiles
+    if not profiles:
+        profiles = (source.fit_profile(default_profile(source.scale, max_batch=options.max_batch)),)
+    for profile in profiles:
+        source.check_profile(profile)
+        if options.dla_core is not None and not profile.is_fixed:
+            raise InputError(
+                f"--dla-core {options.dla_core}: an accelerator takes one size and batch, but the "
+                f"profile is {profile}. Give one with --size WxH"
+            )
+    sm = target.sm if target is not None else (device.sm if device is not None else None)
+    return CompileOptions(
+        backend=backend,
+        sm=sm,
+        profiles=profiles,
+        precision=options.precision or source.precision,
+        workspace_mib=options.workspace_mib,
+        optimization_level=options.optimization_level,
+        dla_core=options.dla_core,
+        compatibility=_compatibility(options, backend, sm),
+        version_compatible=options.version_compatible,
+    )
+
+
+def _compatibility(options: BuildOptions, backend: Backend, sm: str | None) -> Compatibility:
+    """What was asked for; portable where the GPU at hand is newer than all that RTX names."""
+    is_free = options.target is None and options.compatibility == "none"
+    if backend != "tensorrt_rtx" or not is_free or sm is None:
+        return options.compatibility
+    return "ampere_plus" if is_newer(rtx_capabilities(load_tensorrt(backend)), sm) else "none"
+
+
+def _check_served(version: str, device: Device) -> None:
+    """TensorRT for RTX builds for such a GPU without complaint, and then loads nothing on it."""
+    capabilities = rtx_capabilities(load_tensorrt("tensorrt_rtx"))
+    reason = reason_unserved(version, capabilities, device.sm)
+    if reason:
+        raise BackendMissingError(
+            f"{reason}, and here is {device.name}. TensorRT may serve it: pip install "
+            f"'{wheel_for(device.driver_cuda)}' 'swise-deploy[tensorrt]', then swise-build "
+            "--backend tensorrt. To build for another device, name it, such as --target sm86"
+        )
+
+
+def _check_on_device(options: BuildOptions, version: str, device: Device | None) -> None:
+    target = options.target
+    if device is None:
+        raise _not_on_device(options)
+    if target is not None and target.sm != device.sm:
+        raise InputError(
+            f"{target.title} has SM {target.sm}, but this is a {device.name} of SM {device.sm}, "
+            "and TensorRT builds for the GPU that it runs on. Build on the device, or for this one "
+            "with --target current"
+        )
+    if target is not None and not target.served_by(version):
+        raise InputError(
+            f"TensorRT {version} does not serve {target.title}; "
+            f"{', '.join(target.tensorrt_versions)} do"
+        )
+
+
+def _not_on_device(options: BuildOptions) -> BackendMissingError:
+    return BackendMissingError(
+        f"TensorRT builds on the device itself, where it times its kernels: run swise-build on "
+        f"{title_of(options)}. Engines for RTX cards build anywhere with --backend tensorrt_rtx"
+    )
+
+
+def target_slug(options: BuildOptions, settings: CompileOptions) -> str:
+    """How an engine's file name names what it is for, such as "sm86" or "jetson-orin-nano"."""
+    if settings.compatibility == "ampere_plus":
+        return "portable"
+    if options.target is not None:
+        return options.target.name
+    return f"sm{(settings.sm or '').replace('.', '')}"
+
+
+def title_of(options: BuildOptions) -> str:
+    """What the target is called."""
+    return "the GPU at hand" if options.target is None else options.target.title

@@ -1,0 +1,1 @@
+"""Runtimes available for a network on this machine, and the fastest of them."""

@@ -1,0 +1,204 @@
+"""The little of CUDA that running an engine needs, behind one boundary.
+
+Two packages can serve it: cuda-python, which installs from wheels and has CUDA graphs, and
+pycuda, which many Jetsons have and which compiles on the device. Which one serves is part of a
+runner's name.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from swise_deploy.errors import BackendMissingError, SwiseError
+
+MIB = 1 << 20
+
+Binding = Literal["cuda-python", "pycuda"]
+
+# Package and module of each, tried in this order.
+BINDINGS: dict[Binding, tuple[str, str]] = {
+    "cuda-python": ("cuda", "swise_engines.cuda.cuda_python"),
+    "pycuda": ("pycuda", "swise_engines.cuda.pycuda"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU.
+
+    Attributes:
+        name: As its driver calls it.
+        sm: Compute capability, such as "8.7".
+        memory_bytes: Its memory; a Jetson's is shared with the CPU.
+        is_integrated: Whether it shares the CPU's memory.
+        driver_cuda: The CUDA version that its driver serves, such as "12.6".
+    """
+
+    name: str
+    sm: str
+    memory_bytes: int
+    is_integrated: bool
+    driver_cuda: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBuffer:
+    """Memory of the GPU."""
+
+    pointer: int
+    size_bytes: int
+    release: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class HostBuffer:
+    """Page-locked memory of the CPU; `pointer` is its address on the GPU, 0 if it is not mapped."""
+
+    array: NDArray[np.generic]
+    pointer: int
+    release: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A queue of work; `handle` is what the binding needs to use it."""
+
+    pointer: int
+    handle: object
+    release: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Work that was recorded once and is launched again as one piece."""
+
+    launch: Callable[[Stream], None]
+    release: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Two events on a stream, and the milliseconds of GPU time between them."""
+
+    start: Callable[[Stream], None]
+    stop: Callable[[Stream], None]
+    elapsed_ms: Callable[[], float]
+    release: Callable[[], None]
+
+
+class Cuda(Protocol):
+    """One GPU through one binding. Everything but `use` happens inside `with cuda.use():`."""
+
+    @property
+    def name(self) -> str:
+        """Binding and version, such as "cuda-python 13.0"."""
+
+    @property
+    def device(self) -> Device:
+        """The GPU."""
+
+    @property
+    def has_graphs(self) -> bool:
+        """Whether `capture` works."""
+
+    def use(self) -> AbstractContextManager[None]:
+        """Make the GPU's primary context current on this thread."""
+
+    def free_memory(self) -> tuple[int, int]:
+        """Free and total bytes."""
+
+    def allocate(self, size_bytes: int) -> DeviceBuffer:
+        """Take memory of the GPU.
+
+        Raises:
+            SwiseError: There is not enough; the message carries the numbers.
+        """
+
+    def allocate_host(
+        self, shape: tuple[int, ...], dtype: DTypeLike, *, mapped: bool
+    ) -> HostBuffer:
+        """Take page-locked memory, visible to the GPU if `mapped`."""
+
+    def create_stream(self) -> Stream:
+        """A queue that does not wait for others."""
+
+    def synchronize(self, stream: Stream) -> None:
+        """Wait until everything on the stream is done."""
+
+    def upload(self, stream: Stream, target: DeviceBuffer, source: NDArray[np.generic]) -> None:
+        """Copy page-locked memory to the GPU, behind what is on the stream."""
+
+    def download(self, stream: Stream, target: NDArray[np.generic], source: DeviceBuffer) -> None:
+        """Copy from the GPU to page-locked memory, behind what is on the stream."""
+
+    def create_timer(self) -> Timer:
+        """Events that measure GPU time."""
+
+    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
+        """Record what `enqueue` puts on the stream, without running it."""
+
+
+def open_cuda(binding: Binding | None = None, *, index: int = 0) -> Cuda:
+    """Open a GPU with the binding named, or with the first that serves.
+
+    Raises:
+        BackendMissingError: No binding is installed, or no GPU answers; each says why.
+    """
+    asked = [binding] if binding is not None else list(BINDINGS)
+    installed = [name for name in asked if importlib.util.find_spec(BINDINGS[name][0])]
+    if not installed:
+        raise BackendMissingError(
+            f"running an engine needs {' or '.join(asked)}, and it is not installed. Install it "
+            "with: pip install 'swise-deploy[rtx]' (on a Jetson: 'swise-deploy[tensorrt]')"
+        )
+    reasons = []
+    for name in installed:
+        opened, reason = _try_open(name, index)
+        if opened is not None:
+            return opened
+        reasons.append(reason)
+    raise BackendMissingError("; ".join(reasons))
+
+
+def _try_open(binding: Binding, index: int) -> tuple[Cuda | None, str]:
+    try:
+        return importlib.import_module(BINDINGS[binding][1]).open_device(index), ""
+    except BackendMissingError as error:
+        return None, str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuAtHand:
+    """The GPU of this machine, or why there is none."""
+
+    cuda: Cuda | None
+    reason: str = ""
+
+    @property
+    def device(self) -> Device | None:
+        """What it is."""
+        return None if self.cuda is None else self.cuda.device
+
+
+def find_gpu() -> GpuAtHand:
+    """Look for a GPU; not finding one is an answer, not an error."""
+    try:
+        return GpuAtHand(open_cuda())
+    except BackendMissingError as error:
+        return GpuAtHand(None, str(error))
+
+
+def out_of_memory(asked_bytes: int, free_bytes: int, total_bytes: int, purpose: str) -> SwiseError:
+    """The error of an allocation that did not fit."""
+    return SwiseError(
+        f"out of GPU memory: {purpose} needs {asked_bytes / MIB:.0f} MiB, but "
+        f"{free_bytes / MIB:.0f} of {total_bytes / MIB:.0f} MiB are free. Close what else uses "
+        "the GPU, build the engine for smaller pictures (swise-build --size), or upscale in "
+        "smaller tiles"
+    )

@@ -1,0 +1,109 @@
+"""Page-locked and device memory for one input and one output, kept from run to run."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from swise_engines.cuda.boundary import Cuda, DeviceBuffer, HostBuffer, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One tensor's memory: on the CPU, page-locked, and on the GPU.
+
+    On a GPU that shares the CPU's memory both are the same, and nothing is copied.
+    """
+
+    host: HostBuffer
+    device: DeviceBuffer | None
+
+    @property
+    def pointer(self) -> int:
+        """Address on the GPU."""
+        return self.host.pointer if self.device is None else self.device.pointer
+
+    @property
+    def size_bytes(self) -> int:
+        """How much it holds."""
+        return self.host.array.nbytes
+
+    def view(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+        """Its beginning on the CPU, as a tensor."""
+        flat: NDArray[np.generic] = self.host.array[: _size_of(shape, dtype)].view(dtype)
+        return flat.reshape(shape)
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self.host.release()
+        if self.device is not None:
+            self.device.release()
+
+
+def _size_of(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+class BufferPool:
+    """The memory of one runner. It grows to the largest shape that was seen, and stays.
+
+    Args:
+        cuda: The GPU.
+        on_move: Called before memory is given back whose address may still be recorded somewhere.
+    """
+
+    def __init__(self, cuda: Cuda, on_move: Callable[[], None]) -> None:
+        self._cuda = cuda
+        self._on_move = on_move
+        self._channels: list[Channel] = []
+
+    def fit(
+        self, lr_shape: tuple[int, ...], sr_shape: tuple[int, ...], dtype: DTypeLike
+    ) -> tuple[Channel, Channel]:
+        """Memory for an input and an output of these shapes.
+
+        Raises:
+            SwiseError: There is not enough.
+        """
+        sizes = [_size_of(shape, dtype) for shape in (lr_shape, sr_shape)]
+        held = [channel.size_bytes for channel in self._channels] or [0, 0]
+        if any(size > have for size, have in zip(sizes, held, strict=True)):
+            self.release()
+            try:
+                for size, have in zip(sizes, held, strict=True):
+                    self._channels.append(self._take(max(size, have)))
+            except BaseException:
+                self.release()
+                raise
+        lr, sr = self._channels
+        return lr, sr
+
+    def _take(self, size_bytes: int) -> Channel:
+        is_shared = self._cuda.device.is_integrated
+        host = self._cuda.allocate_host((size_bytes,), np.uint8, mapped=is_shared)
+        if is_shared:
+            return Channel(host, None)
+        try:
+            return Channel(host, self._cuda.allocate(size_bytes))
+        except BaseException:
+            host.release()
+            raise
+
+    def upload(self, stream: Stream, lr: Channel, array: NDArray[np.generic]) -> None:
+        """Send an input that lies in `lr`, unless the GPU sees it there anyway."""
+        if lr.device is not None:
+            self._cuda.upload(stream, lr.device, array)
+
+    def download(self, stream: Stream, array: NDArray[np.generic], sr: Channel) -> None:
+        """Fetch an output into its place in `sr`, unless it is there anyway."""
+        if sr.device is not None:
+            self._cuda.download(stream, array, sr.device)
+
+    def release(self) -> None:
+        """Give everything back; harmless when there is nothing."""
+        if self._channels:
+            self._on_move()
+        while self._channels:
+            self._channels.pop().release()

@@ -1,0 +1,1 @@
+"""Engines validated, loaded and executed."""

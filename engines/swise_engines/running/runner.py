@@ -1,0 +1,232 @@
+"""Running a TensorRT engine on a GPU."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swise_deploy.errors import InputError, SwiseError
+from swise_deploy.runner import PictureIO, RunnerContext
+from swise_engines.building.cache import BuildCache
+from swise_engines.cuda.boundary import Cuda, Stream, Timer
+from swise_engines.cuda.buffers import BufferPool
+from swise_engines.cuda.graphs import GraphOfShape
+from swise_engines.running.loaded_engine import LoadedEngine
+from swise_engines.targets.catalogue import Backend
+from swise_engines.tensorrt.api import Api
+from swise_engines.tensorrt.manifest import read_manifest
+from swise_engines.tensorrt.profiles import Extent, choose_profile, extent_of_shape
+from swise_export.manifest import manifest_path
+
+
+class EngineRunner(RunnerContext):
+    """Runs an engine; one runner serves one thread.
+
+    `share()` gives a further runner on the same loaded engine, for another thread: it has its own
+    execution context, stream and memory. A shape that repeats is replayed as a CUDA graph, where
+    the CUDA binding has them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        trust: bool = False,
+        backend: Backend | None = None,
+        use_graphs: bool = True,
+        cache: BuildCache | None = None,
+        cuda: Cuda | None = None,
+    ) -> None:
+        """Prepare to run an engine; nothing is loaded before `activate`.
+
+        Args:
+            path: The engine, with its manifest beside it.
+            trust: Run it even without a manifest.
+            backend: Which TensorRT made it, for an engine without a manifest.
+            use_graphs: Replay repeated shapes as CUDA graphs.
+            cache: Where TensorRT for RTX keeps the kernels that it compiles; None is the user's.
+            cuda: The GPU; None opens the first.
+        """
+        self.path = path
+        self._trust = trust
+        self._backend = backend
+        self._use_graphs = use_graphs
+        self._cache = cache
+        self._cuda = cuda
+        self._loaded: LoadedEngine | None = None
+        self._owns_engine = True
+        self._run: _Run | None = None
+
+    @property
+    def name(self) -> str:
+        """What runs the engine, once it is active; else the file's name."""
+        return self.path.name if self._loaded is None else self._loaded.name
+
+    @property
+    def scale(self) -> int:
+        """Output size over input size.
+
+        Raises:
+            InputError: The engine has no manifest and is not active.
+        """
+        if self._loaded is not None:
+            return self._loaded.facts.scale
+        manifest = read_manifest(self.path)
+        if manifest is None:
+            raise _no_manifest(self.path, "scale")
+        return manifest.scale
+
+    @property
+    def io(self) -> PictureIO:
+        """How pictures enter and leave.
+
+        Raises:
+            InputError: The engine has no manifest and is not active.
+        """
+        if self._loaded is not None:
+            return self._loaded.facts.io
+        manifest = read_manifest(self.path)
+        if manifest is None:
+            raise _no_manifest(self.path, "io")
+        return manifest.io
+
+    @property
+    def gpu_ms(self) -> float:
+        """Milliseconds that the GPU took for the last `infer`, copies left out."""
+        assert self._run is not None, "gpu_ms before activate"
+        return self._run.gpu_ms
+
+    def activate(self) -> None:
+        """Check the file and load it; what `LoadedEngine` raises is raised."""
+        if self._run is not None:
+            return
+        if self._loaded is None:
+            self._loaded = LoadedEngine(
+                self.path,
+                trust=self._trust,
+                backend=self._backend,
+                cache=self._cache,
+                cuda=self._cuda,
+                use_graphs=self._use_graphs,
+            )
+        try:
+            self._run = _Run(self._loaded, use_graphs=self._use_graphs)
+        except BaseException:
+            self.deactivate()
+            raise
+
+    def share(self) -> "EngineRunner":
+        """A runner for another thread, on the same loaded engine; close it before this one."""
+        assert self._loaded is not None, "share before activate"
+        other = EngineRunner(self.path, use_graphs=self._use_graphs)
+        other._loaded, other._owns_engine = self._loaded, False
+        return other
+
+    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Upscale a batch: (N, 3, H, W) float32 in [0, 1], or (N, H, W, 3) uint8, as `io` says.
+
+        Raises:
+            InputError: Another type or layout, or a size that no profile takes.
+            SwiseError: Out of memory, or TensorRT failed.
+        """
+        assert self._run is not None, "infer before activate"
+        return self._run.infer(lr)
+
+    def deactivate(self) -> None:
+        """Give the memory back, and the engine if no other runner brought it."""
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+        if self._loaded is not None and self._owns_engine:
+            self._loaded.close()
+            self._loaded = None
+
+
+class _Run:
+    """Context, stream, memory and graph of one thread."""
+
+    def __init__(self, loaded: LoadedEngine, *, use_graphs: bool) -> None:
+        self._loaded = loaded
+        self._cuda = loaded.cuda
+        self._context: Api = loaded.create_context()
+        with self._cuda.use():
+            self._stream: Stream = self._cuda.create_stream()
+            self._timer: Timer = self._cuda.create_timer()
+        self._buffers = BufferPool(self._cuda, self._forget_graph)
+        # TensorRT for RTX captures graphs by itself, as its runtime was told.
+        is_ours = use_graphs and self._cuda.has_graphs and loaded.backend == "tensorrt"
+        self._graphs = GraphOfShape(self._cuda) if is_ours else None
+        self._profile = 0
+        self._addressed: tuple[int, tuple[int, ...], int, int] | None = None
+        self.gpu_ms = 0.0
+
+    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+        facts = self._loaded.facts
+        dtype = np.dtype(np.uint8 if facts.io == "uint8" else np.float32)
+        if lr.dtype != dtype:
+            raise InputError(f"input of type {lr.dtype}; this engine takes {dtype}")
+        extent = extent_of_shape(lr.shape, facts.io)
+        profile = choose_profile(facts.profiles, extent)
+        enlarged = Extent(extent.batch, extent.width * facts.scale, extent.height * facts.scale)
+        with self._cuda.use():
+            sr_shape = enlarged.shape(facts.io)
+            lr_memory, sr_memory = self._buffers.fit(lr.shape, sr_shape, dtype)
+            self._address(profile, lr.shape, lr_memory.pointer, sr_memory.pointer)
+            source = lr_memory.view(lr.shape, dtype)
+            result = sr_memory.view(sr_shape, dtype)
+            np.copyto(source, lr)
+            self._buffers.upload(self._stream, lr_memory, source)
+            self._timer.start(self._stream)
+            if self._graphs is None:
+                self._enqueue()
+            else:
+                self._graphs.run(self._stream, lr.shape, self._enqueue)
+            self._timer.stop(self._stream)
+            self._buffers.download(self._stream, result, sr_memory)
+            self._cuda.synchronize(self._stream)
+            self.gpu_ms = self._timer.elapsed_ms()
+            return result.copy()
+
+    def _address(self, profile: int, shape: tuple[int, ...], lr: int, sr: int) -> None:
+        if self._addressed == (profile, shape, lr, sr):
+            return
+        facts = self._loaded.facts
+        context = self._context
+        self._addressed = None  # unless all of it succeeds
+        self._forget_graph()
+        if profile != self._profile:
+            if not context.set_optimization_profile_async(profile, self._stream.pointer):
+                raise SwiseError(f"TensorRT refuses profile {profile}: {self._loaded.explain()}")
+            self._cuda.synchronize(self._stream)
+            self._profile = profile
+        if not context.set_input_shape(facts.input_name, shape):
+            raise SwiseError(f"TensorRT refuses shape {shape}: {self._loaded.explain()}")
+        for name, address in ((facts.input_name, lr), (facts.output_name, sr)):
+            if not context.set_tensor_address(name, address):
+                raise SwiseError(f"TensorRT refuses memory for {name}: {self._loaded.explain()}")
+        self._addressed = (profile, shape, lr, sr)
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._stream.pointer):
+            raise SwiseError(f"TensorRT failed to run: {self._loaded.explain()}")
+
+    def _forget_graph(self) -> None:
+        if self._graphs is not None:
+            self._graphs.forget()
+
+    def close(self) -> None:
+        with self._cuda.use():
+            self._cuda.synchronize(self._stream)
+            self._forget_graph()
+            self._buffers.release()
+            self._timer.release()
+            self._context = None
+            self._stream.release()
+
+
+def _no_manifest(engine: Path, fact: str) -> InputError:
+    return InputError(
+        f"{engine} has no manifest ({manifest_path(engine).name} beside it), which states its "
+        f"{fact}. Copy that file too, build it again with swise-build, or, to trust it all the "
+        "same, activate EngineRunner(path, trust=True) first"
+    )

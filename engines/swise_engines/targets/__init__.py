@@ -1,0 +1,1 @@
+"""Devices that engines are built for, with a source for every number."""

@@ -1,0 +1,1 @@
+"""TensorRT: one import boundary for its versions, manifests, profiles and layer precisions."""

@@ -1,0 +1,1 @@
+"""The swise-upscale command: pictures, folders and videos of any size."""

@@ -1,0 +1,131 @@
+"""`swise-upscale`: pictures, folders and videos through a network."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swise_deploy.command.console import add_version, at_least, parse_threads, run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_EPILOG = """\
+examples:
+  swise-upscale photo.jpg -o photo_x2.png
+  swise-upscale holiday/ -o holiday_x4/ --scale 4
+  swise-upscale 'in/*.png' -o out/ --model swisenet_x4_fp16.onnx
+  swise-upscale clip.mp4 -o clip_x2.mp4 --crf 16
+  cat photo.png | swise-upscale - -o - > photo_x2.png
+
+exit codes: 0 done, 1 some failed, 2 usage, 3 a package or device is missing, 130 Ctrl-C
+"""
+
+
+def main(arguments: "Sequence[str] | None" = None) -> int:
+    """Run the command line; return the exit code."""
+    parsed = _parser().parse_args(arguments)
+    if parsed.memory is not None and parsed.tile is not None:
+        _parser().error("--tile and --memory both decide the size of tiles; give one")
+
+    def run() -> int:
+        from swise_engines.upscaling.command import run_upscale  # after --help
+
+        return run_upscale(parsed)
+
+    return run_command(run)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="swise-upscale",
+        description="Upscale pictures, folders of pictures, and videos.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help="pictures, folders, patterns, videos; - reads a picture from stdin",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a file for one input, a folder for several; - writes a picture to stdout",
+    )
+    parser.add_argument(
+        "--model",
+        default="auto",
+        metavar="NAME|FILE",
+        help="an ONNX file, an engine, weights, a network's name; auto is SwiseNet",
+    )
+    parser.add_argument(
+        "--runner",
+        default="auto",
+        choices=("auto", "onnxruntime", "openvino"),
+        help="default auto: the fastest that is installed, measured here once for each network",
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights for --model NAME")
+    parser.add_argument(
+        "--scale", type=int, choices=(2, 3, 4), help="default: what the model is for"
+    )
+    parser.add_argument(
+        "--tile", type=at_least(16), metavar="PIXELS", help="side of tiles, input pixels"
+    )
+    parser.add_argument(
+        "--memory", type=at_least(64), metavar="MIB", help="memory for one run of the network"
+    )
+    parser.add_argument(
+        "--threads", type=parse_threads, metavar="N", help="CPU threads for the network"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="do again what is there already")
+    parser.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only errors")
+
+    stills = parser.add_argument_group("pictures")
+    stills.add_argument(
+        "--format", choices=("png", "jpg", "webp", "tiff", "bmp"), help="default: as the input"
+    )
+    stills.add_argument(
+        "--quality",
+        type=_between(1, 100),
+        default=95,
+        metavar="1..100",
+        help="jpg and webp; default 95, webp at 100 is lossless",
+    )
+    stills.add_argument(
+        "--ray", metavar="ADDRESS", help="spread pictures over a Ray cluster; local starts one here"
+    )
+
+    video = parser.add_argument_group("videos")
+    video.add_argument(
+        "--codec", metavar="NAME", help="an FFmpeg encoder; default: by the input's codec"
+    )
+    video.add_argument(
+        "--crf",
+        type=_between(0, 63),
+        default=17,
+        metavar="N",
+        help="quality, lower is better; default 17",
+    )
+    video.add_argument(
+        "--preset", metavar="NAME", help="the encoder's speed, such as slow or veryfast"
+    )
+    add_version(parser)
+    return parser
+
+
+def _between(least: int, most: int) -> "Callable[[str], int]":
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

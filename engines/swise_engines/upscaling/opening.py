@@ -1,0 +1,260 @@
+"""From a file or the name of a network to a runner and the tiles that suit it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swise_deploy.checkpoints.shipped import WEIGHTS_SUFFIXES, shipped_weights
+from swise_deploy.command.console import choose
+from swise_deploy.command.dependencies import require
+from swise_deploy.errors import BackendMissingError, InputError
+from swise_deploy.networks.registry import NETWORKS
+from swise_deploy.runner import Runner
+from swise_deploy.storage.caches import cache_folder
+from swise_deploy.storage.files import sha256_of
+from swise_engines.choosing.candidates import ENGINE_SUFFIXES, Candidate, RunnerName, candidates_for
+from swise_engines.choosing.fastest import choose_fastest
+from swise_engines.tensorrt.manifest import read_manifest
+from swise_engines.tensorrt.onnx_facts import read_facts
+from swise_engines.tensorrt.profiles import Profile
+from swise_engines.upscaling.receptive_field import PROBE_SIZES, cached_reach, measure_reach
+from swise_engines.upscaling.tile_memory import bytes_per_pixel, tile_side
+from swise_engines.upscaling.tiling import Overlap, Planes, TileLimits
+from swise_export.graph.counting import read_onnx
+from swise_export.manifest import Form
+from swise_export.tracing.cache import export_once, find_export
+
+logger = logging.getLogger(__name__)
+
+FindOverlap = Callable[[Callable[[Planes], Planes]], Overlap | None]
+
+DEFAULT_MEMORY_MIB = 1024
+# On a CPU a larger tile wins nothing: little is computed twice, and rows still fit the caches.
+MAX_DEFAULT_TILE = 512
+# Networks that average over the whole picture, known without a probe. Their convolutions reach 8
+# pixels far; the rest is the averages (docs/upscaling.md).
+GLOBAL_NETWORKS = {
+    "swisenet": Overlap(margin=8, fade=8, step=2),
+    "swisenet_no_sum": Overlap(margin=8, fade=8, step=2),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A network that can be opened.
+
+    Attributes:
+        runner: Runs it; not yet activated.
+        limits: What it takes in one call.
+        find_overlap: Says how tiles overlap, given the network: with a fade where no overlap makes
+            them exact, None where nothing better is known.
+        reason: Why this runner, where several were possible.
+    """
+
+    runner: Runner
+    limits: TileLimits
+    find_overlap: FindOverlap
+    reason: str = ""
+
+
+def open_source(
+    source: str | Path,
+    *,
+    weights: Path | None = None,
+    scale: int | None = None,
+    runner: RunnerName = "auto",
+    tile: int | None = None,
+    memory_mib: int | None = None,
+    threads: int | None = None,
+) -> Source:
+    """Choose the runner for a file, a network's name, or "auto".
+
+    Raises:
+        InputError: There is no such file or name, or it does not serve that scale.
+        BackendMissingError: What runs it is not installed.
+    """
+    path = artefact_of(source, weights=weights, scale=scale)
+    if path.suffix.lower() in ENGINE_SUFFIXES:
+        if runner != "auto":
+            raise InputError(f"{path} is an engine, which {runner} cannot run. Leave --runner out")
+        return _engine_source(path, scale, tile)
+    _refuse_other_scale(path, scale_of(path) or scale, scale)
+    candidates = candidates_for(path, runner, threads=threads)
+    if runner == "auto" and path != Path(source) and len(candidates) > 1:
+        candidates += _plain_candidates(source, path, scale, weights, threads)
+    choice = choose_fastest(candidates, cache=cache_folder("fastest"), threads=threads)
+    chosen = choice.candidate
+    if chosen.runner == "tensorrt":
+        opened = _engine_source(chosen.path, scale, tile)
+    else:
+        opened = _onnx_source(chosen, scale, tile, memory_mib)
+    return replace(opened, reason=choice.reason if runner == "auto" else "")
+
+
+def artefact_of(
+    source: str | Path, *, weights: Path | None = None, scale: int | None = None
+) -> Path:
+    """The engine or ONNX file behind a source; weights and names are exported once.
+
+    Raises:
+        InputError: There is no such file or name, or it does not serve that scale.
+        BackendMissingError: An export is needed, and torch is not installed.
+    """
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix in (*ENGINE_SUFFIXES, ".onnx"):
+        return _existing(path)
+    return _exported(*_network_of(source, weights), scale)
+
+
+def _network_of(source: str | Path, weights: Path | None) -> tuple[str | None, Path | None]:
+    """Name and weights of a source that is no artefact yet; None where the other one says it."""
+    path = Path(source)
+    if path.suffix.lower() in WEIGHTS_SUFFIXES:
+        return None, _existing(path)
+    name = "swisenet" if str(source) == "auto" else str(source)
+    choose(name, NETWORKS, what="model or file")
+    return name, weights
+
+
+def scale_of(artefact: Path) -> int:
+    """Output size over input size of an ONNX file or an engine; 0 where it does not say."""
+    if artefact.suffix.lower() in ENGINE_SUFFIXES:
+        manifest = read_manifest(artefact)
+        return 0 if manifest is None else manifest.scale
+    return read_facts(artefact).scale
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"no file at {path}. Check the path")
+    return path
+
+
+def _exported(
+    name: str | None, weights: Path | None, scale: int | None, form: Form = "deploy"
+) -> Path:
+    """The network as an ONNX file; shipped ones that were exported before need no torch."""
+    folder = cache_folder("exported")
+    shipped = shipped_weights(name, scale or 2) if name is not None and weights is None else None
+    if name is not None and shipped is not None:
+        sha256 = sha256_of(shipped)
+        kept = find_export(folder, name, scale or 2, weights_sha256=sha256, form=form)
+        if kept is not None:
+            return kept
+    purpose = f"turning {name or weights} into ONNX"
+    checkpoint = require("swise_deploy.checkpoints.load", extra="export", purpose=purpose)
+    network = checkpoint.open_network(name, scale=scale, weights=weights)
+    return export_once(network, folder, form=form, say=logger.info)
+
+
+def _plain_candidates(
+    source: str | Path, deploy: Path, scale: int | None, weights: Path | None, threads: int | None
+) -> list[Candidate]:
+    """The network as it is written, where it can be exported and is another graph than `deploy`.
+
+    In OpenVINO alone: for ONNX Runtime's cubic Resize the deploy form was made.
+    """
+    try:
+        plain = _exported(*_network_of(source, weights), scale, "plain")
+    except BackendMissingError as error:
+        logger.info("the plain form is not compared: %s", error)
+        return []
+    if read_onnx(plain).graph == read_onnx(deploy).graph:
+        return []
+    found = candidates_for(plain, threads=threads, form="plain")
+    return [candidate for candidate in found if candidate.runner == "openvino"]
+
+
+def _onnx_source(
+    candidate: Candidate, scale: int | None, tile: int | None, memory_mib: int | None
+) -> Source:
+    path, runner = candidate.path, candidate.open()
+    _refuse_other_scale(path, runner.scale, scale)
+    facts = read_facts(path)
+    sizes: Sequence[tuple[int, int]] = PROBE_SIZES
+    if facts.size is not None:
+        limits = TileLimits(facts.size, facts.size, facts.batch or 1, facts.batch or 1)
+        sizes = [facts.size]
+        if tile is not None:
+            raise InputError(f"{path} takes pictures of {facts.size} only. Leave --tile out")
+    else:
+        side = tile or _affordable_tile(path, memory_mib)
+        limits = TileLimits(
+            most=(side, side), least_batch=facts.batch or 1, most_batch=facts.batch or 1
+        )
+    return Source(runner, limits, _overlap_finder(path, facts.network, runner, sizes))
+
+
+def _affordable_tile(path: Path, memory_mib: int | None) -> int:
+    cost = bytes_per_pixel(path)
+    side = tile_side((memory_mib or DEFAULT_MEMORY_MIB) << 20, cost)
+    logger.debug("%.0f bytes a pixel: tiles of %d pixels", cost, side)
+    return side if memory_mib is not None else min(side, MAX_DEFAULT_TILE)
+
+
+def _engine_source(path: Path, scale: int | None, tile: int | None) -> Source:
+    runner_module = require("swise_engines.running.runner", extra="rtx", purpose=f"running {path}")
+    manifest = read_manifest(path)
+    runner: Runner = runner_module.EngineRunner(path)
+    _refuse_other_scale(path, runner.scale, scale)
+    if manifest is None:
+        raise InputError(f"no manifest beside {path}. Build it with swise-build, which writes one")
+    whole = limits_of_profiles(manifest.profiles, None)
+    return Source(
+        runner,
+        limits_of_profiles(manifest.profiles, tile),
+        _overlap_finder(path, manifest.model, runner, _probe_sizes(whole.least, whole.most)),
+    )
+
+
+def limits_of_profiles(profiles: Sequence[Profile], tile: int | None) -> TileLimits:
+    """Tiles for an engine: as large as its largest profile, or as asked for.
+
+    Raises:
+        InputError: The asked tile is outside the profile.
+    """
+    widest = max(profiles, key=lambda profile: profile.max.width * profile.max.height)
+    most = widest.max.width, widest.max.height
+    least = widest.min.width, widest.min.height
+    if tile is not None:
+        if not (max(least) <= tile <= min(most)):
+            raise InputError(f"tiles of {tile} pixels do not fit the engine, which takes {widest}")
+        most = tile, tile
+    return TileLimits(least, most, widest.min.batch, widest.max.batch)
+
+
+def _refuse_other_scale(path: Path, found: int | None, asked: int | None) -> None:
+    if asked is not None and found != asked:
+        raise InputError(
+            f"{path} upscales x{found}, not x{asked}. Use --scale {found} or another file"
+        )
+
+
+def _overlap_finder(
+    path: Path, network: str, runner: Runner, sizes: Sequence[tuple[int, int]]
+) -> FindOverlap:
+    """How tiles of a network overlap; it is probed with pictures of `sizes`, (W, H)."""
+    if network in GLOBAL_NETWORKS:
+        return lambda _: GLOBAL_NETWORKS[network]
+    # Hashed now: the file of a worker in a cluster is gone once it is loaded.
+    kept = cache_folder("reach") / f"{sha256_of(path)}.json"
+
+    def find(infer: Callable[[Planes], Planes]) -> Overlap | None:
+        return cached_reach(
+            kept,
+            lambda: measure_reach(infer, runner.scale, rounds=runner.io == "uint8", sizes=sizes),
+        )
+
+    return find
+
+
+def _probe_sizes(least: tuple[int, int], most: tuple[int, int]) -> list[tuple[int, int]]:
+    """The sizes to probe with, (W, H), brought into the range that a runner takes."""
+    return sorted(
+        {
+            (max(least[0], min(width, most[0])), max(least[1], min(height, most[1])))
+            for width, height in PROBE_SIZES
+        }
+    )

@@ -1,0 +1,1 @@
+"""Picture codecs at full depth, with their metadata."""

@@ -1,0 +1,98 @@
+"""Still pictures through a network: colour, greyscale and transparency."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swise_engines.upscaling.pictures.codecs import (
+    Format,
+    Picture,
+    Samples,
+    decode_picture,
+    encode_picture,
+    refuse_unwritable,
+)
+from swise_engines.upscaling.upscaler import Upscaler
+
+
+def upscale_picture(upscaler: Upscaler, picture: Picture) -> Picture:
+    """Upscale a picture with its transparency; metadata stay, but for sizes that they state.
+
+    Transparency goes through the network as a greyscale picture. Colour under fully transparent
+    pixels, which is arbitrary and often black, is first replaced by that of the visible pixels near
+    by: it would bleed into edges.
+    """
+    alpha = picture.alpha
+    if alpha is None:
+        return dataclasses.replace(picture, colour=upscaler(picture.colour))
+    return Picture(
+        upscaler(spread_colour(picture.colour, alpha)),
+        _upscale_alpha(upscaler, alpha),
+        picture.metadata,
+    )
+
+
+def upscale_bytes(
+    upscaler: Upscaler, data: bytes, file_format: Format, *, quality: int = 95
+) -> bytes:
+    """Upscale an encoded picture, as read from a file, to an encoded picture.
+
+    Raises:
+        InputError: It is no picture, or the format cannot hold the result.
+    """
+    picture = decode_picture(data)
+    refuse_unwritable(picture, file_format, upscaler.scale)
+    return encode_picture(upscale_picture(upscaler, picture), file_format, quality=quality)
+
+
+def _upscale_alpha(upscaler: Upscaler, alpha: Samples) -> Samples:
+    if alpha.min() == alpha.max():
+        height, width = (side * upscaler.scale for side in alpha.shape)
+        return np.full((height, width), alpha.flat[0], alpha.dtype)
+    return upscaler(alpha)
+
+
+def spread_colour(colour: Samples, alpha: Samples) -> Samples:
+    """Give fully transparent pixels the colour of the visible ones around them.
+
+    Visible colours are averaged over ever larger blocks until each block has some, then handed down
+    again.
+
+    Args:
+        colour: (H, W, 3) or (H, W), uint8 or uint16.
+        alpha: (H, W), same dtype.
+
+    Returns:
+        Like `colour`; unchanged where alpha is above 0, and where nothing is visible at all.
+    """
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return colour
+    weight = alpha.astype(np.float32)[..., None]
+    values = np.asarray(colour.reshape(*alpha.shape, -1) * weight, np.float32)
+    filled = _fill(values, weight)
+    spread = colour.copy()
+    spread.reshape(*alpha.shape, -1)[hidden] = np.rint(filled[hidden]).astype(colour.dtype)
+    return spread
+
+
+def _fill(values: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weighted means by pixel, (H, W, C); where the weight is 0, that of the block around it."""
+    means = np.asarray(values / np.maximum(weight, np.float32(1e-9)), np.float32)
+    if (weight > 0).all() or weight.shape[:2] == (1, 1):
+        return means
+    coarse = _fill(_sum_blocks(values), _sum_blocks(weight))
+    height, width = weight.shape[:2]
+    wide = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return np.where(weight > 0, means, wide)
+
+
+def _sum_blocks(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sum over blocks of 2x2; an odd edge counts alone."""
+    height, width, channels = x.shape
+    even = np.pad(x, ((0, height % 2), (0, width % 2), (0, 0)))
+    blocks: NDArray[np.float32] = even.reshape(
+        (height + 1) // 2, 2, (width + 1) // 2, 2, channels
+    ).sum(axis=(1, 3))
+    return blocks

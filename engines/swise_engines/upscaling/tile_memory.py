@@ -1,0 +1,56 @@
+"""How much memory a network takes for each pixel of a tile, read off its ONNX graph."""
+
+import math
+from pathlib import Path
+
+from swise_export.graph.counting import picture_input, picture_layout, read_onnx
+from swise_export.graph.shapes import ShapedGraph, shape_graph
+
+_PROBE_SIDE = 64
+# ONNX Runtime's CPU provider keeps reordered copies of what convolutions read, and its arena grows
+# in powers of two: SwiseNet x4 in tiles of 192 was seen to take 3.0 times its live values
+# (bench/scripts/upscale_speed.py memory).
+_OVERHEAD = 3.0
+
+
+def bytes_per_pixel(path: Path) -> float:
+    """Estimate the bytes that running an ONNX file takes for each pixel of its input.
+
+    Values live from the node that makes them to the last that reads them; the largest sum at any
+    moment counts.
+
+    Raises:
+        InputError: The file is missing or is no whole ONNX file with one picture input.
+    """
+    model = read_onnx(path)
+    picture = picture_input(model)
+    nhwc = picture_layout(picture) == "nhwc"
+    shape = (1, _PROBE_SIDE, _PROBE_SIDE, 3) if nhwc else (1, 3, _PROBE_SIDE, _PROBE_SIDE)
+    graph = shape_graph(model, {picture.name: shape})
+    kept = {value.name for value in model.graph.output}
+    return _OVERHEAD * peak_live_bytes(graph, kept) / _PROBE_SIDE**2
+
+
+def peak_live_bytes(graph: ShapedGraph, kept: set[str]) -> int:
+    """The largest number of bytes that the values of a graph hold at one moment, weights left out.
+
+    Args:
+        graph: Nodes in the order in which they run.
+        kept: Values that stay to the end: the outputs.
+    """
+    last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.input}
+    live: dict[str, int] = {}
+    peak = 0
+    for index, node in enumerate(graph.nodes):
+        for name in node.output:
+            if name in graph.types and name not in graph.weights:
+                live[name] = graph.types[name].size_bytes
+        peak = max(peak, sum(live.values()))
+        live = {n: s for n, s in live.items() if n in kept or last_use.get(n, -1) > index}
+    return peak
+
+
+def tile_side(budget_bytes: int, cost_bytes_per_pixel: float) -> int:
+    """Side of the largest square tile that fits a budget: a multiple of 16, at least 32."""
+    side = math.isqrt(int(budget_bytes / max(cost_bytes_per_pixel, 1.0)))
+    return max(side // 16 * 16, 32)

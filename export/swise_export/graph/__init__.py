@@ -1,0 +1,1 @@
+"""ONNX graphs read: shapes, counts, activations, emulated fp16 rounding."""

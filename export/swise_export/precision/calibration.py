@@ -1,0 +1,284 @@
+"""What real pictures put through a network: ranges of the activations, and rounded weights.
+
+Only pictures that someone gave, or the shipped photographs: noise has ranges that no picture has.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from swise_deploy.evaluation.pairs import Pair
+from swise_deploy.runner import float_from_image
+from swise_deploy.storage.files import writing
+from swise_export.graph.activations import session_watching
+from swise_export.precision.qdq import (
+    LEVELS,
+    Int8Weights,
+    Layer,
+    rounded_to_nearest,
+    scale_from_range,
+)
+from swise_export.precision.rounding import input_rows, rounded_by_moments, second_moment
+
+logger = logging.getLogger(__name__)
+
+RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
+Rounding = Literal["moments", "nearest"]
+
+RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
+
+_PERCENTILE = 99.99
+# Enough values of a tensor for the tail of its distribution, few enough to keep.
+_KEPT_VALUES = 1 << 16
+# Positions of a layer's input that its moments are taken over, for each picture.
+_MOMENT_POSITIONS = 4096
+_HISTOGRAM_BINS = 256
+_CANDIDATES = 40
+# What kept results depend on besides the content; the last number is raised with the code.
+_CHOICES = (_PERCENTILE, _KEPT_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What quantisation needs to know of a network's layers, by layer name.
+
+    Attributes:
+        ranges: For each method, the largest magnitude that each layer's input should take.
+        weights: Every layer's weights in INT8.
+        pictures_sha256: Hash of the pictures.
+        num_pictures: How many crops.
+    """
+
+    ranges: Mapping[RangeMethod, Mapping[str, float]]
+    weights: Mapping[str, Int8Weights]
+    pictures_sha256: str
+    num_pictures: int
+
+
+def textured_crops(pairs: Sequence[Pair], *, size: int, per_picture: int, scale: int) -> list[Pair]:
+    """Cut the crops with the most texture out of every picture; they do not overlap.
+
+    Args:
+        pairs: Pictures.
+        size: Side in LR pixels; a picture that is smaller is taken whole.
+        per_picture: Crops of each picture, at most.
+        scale: Output size over input size.
+    """
+    crops = []
+    for pair in pairs:
+        height, width = pair.lr.shape[:2]
+        rows, columns = (
+            range(0, max(1, side - size + 1), max(1, size // 2)) for side in (height, width)
+        )
+        corners = sorted(
+            ((top, left) for top in rows for left in columns),
+            key=lambda at: -_texture(pair.lr[at[0] : at[0] + size, at[1] : at[1] + size]),
+        )
+        taken: list[tuple[int, int]] = []
+        for top, left in corners:
+            free = all(abs(top - t) >= size or abs(left - c) >= size for t, c in taken)
+            if free and len(taken) < per_picture:
+                taken.append((top, left))
+                crops.append(crop_pair(pair, top, left, size, scale))
+    return crops
+
+
+def _texture(lr: NDArray[np.uint8]) -> float:
+    grey = lr.astype(np.float64).mean(axis=2)
+    return float(sum(np.abs(np.diff(grey, axis=a)).mean() for a in (0, 1) if grey.shape[a] > 1))
+
+
+def crop_pair(pair: Pair, top: int, left: int, size: int, scale: int) -> Pair:
+    """Cut (top, left) and `size` LR pixels from there out of a pair, and say so in its name."""
+    lr = pair.lr[top : top + size, left : left + size]
+    height, width = lr.shape[:2]
+    rows = slice(top * scale, (top + height) * scale)
+    columns = slice(left * scale, (left + width) * scale)
+    name = f"{pair.name} {width}x{height}+{left}+{top}"
+    return Pair(name, np.ascontiguousarray(lr), np.ascontiguousarray(pair.hr[rows, columns]))
+
+
+def calibrate(
+    model: onnx.ModelProto,
+    layers: Sequence[Layer],
+    pairs: Sequence[Pair],
+    *,
+    rounding: Rounding = "moments",
+    cache: Path | None = None,
+    say: Callable[[str], None] = logger.info,
+) -> Calibration:
+    """Run an fp32 model on pictures; measure its layers' inputs and round their weights.
+
+    Args:
+        model: fp32, float io.
+        layers: From `find_layers`.
+        pairs: Pictures or crops; the LR side of each is run.
+        rounding: "nearest" rounds the weights as they are, for weights that were trained in INT8.
+        cache: Folder where results are kept by the content of model and pictures; None keeps none.
+        say: Takes lines of progress.
+    """
+    sha256 = hash_of_pictures(pairs)
+    names = [layer.name for layer in layers]
+    digest = hashlib.sha256(f"{sha256} {rounding} {names} {_CHOICES}".encode())
+    digest.update(model.SerializeToString(deterministic=True))
+    kept = cache / f"{digest.hexdigest()}.npz" if cache is not None else None
+    if kept is not None and kept.exists():
+        say(f"calibration on {len(pairs)} crops: known from before")
+        return _load(kept, layers, sha256, len(pairs))
+    statistics = _collect(model, layers, pairs, rounding, say)
+    say("choosing ranges")
+    of_input = {
+        layer.input: _ranges(statistics.values[layer.input], statistics.largest[layer.input])
+        for layer in layers
+    }
+    ranges = {
+        method: {layer.name: of_input[layer.input][method] for layer in layers}
+        for method in RANGE_METHODS
+    }
+    say(f"rounding the weights of {len(layers)} layers")
+    initializers = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = {}
+    for layer in layers:
+        moments = statistics.moments.get(layer.name)
+        if moments is None:
+            found = rounded_to_nearest(initializers[layer.weight], layer.channel_axis)
+        else:
+            step = scale_from_range(ranges["mse"][layer.name])
+            found = rounded_by_moments(layer, initializers[layer.weight], moments, step=step)
+        weights[layer.name] = found
+    calibration = Calibration(ranges, weights, sha256, len(pairs))
+    if kept is not None:
+        _save(kept, calibration, layers)
+    return calibration
+
+
+def hash_of_pictures(pairs: Sequence[Pair]) -> str:
+    """A name for the LR sides of pictures, in order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(str(pair.lr.shape).encode())
+        digest.update(pair.lr.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Statistics:
+    """Largest magnitude and a sample of magnitudes by tensor; second moments by layer."""
+
+    largest: Mapping[str, float]
+    values: Mapping[str, NDArray[np.float32]]
+    moments: Mapping[str, Sequence[NDArray[np.float64]]]
+
+
+def _collect(
+    model: onnx.ModelProto,
+    layers: Sequence[Layer],
+    pairs: Sequence[Pair],
+    rounding: Rounding,
+    say: Callable[[str], None],
+) -> _Statistics:
+    nodes = {node.name: node for node in model.graph.node}
+    tensors = list(dict.fromkeys(layer.input for layer in layers))
+    feed = model.graph.input[0].name
+    fetched = [name for name in tensors if name != feed]
+    session = session_watching(model, fetched)
+    largest = dict.fromkeys(tensors, 0.0)
+    values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
+    moments: dict[str, list[NDArray[np.float64]]] = {}
+    for i, pair in enumerate(pairs):
+        say(f"calibrating on {pair.name} ({i + 1} of {len(pairs)})")
+        lr = float_from_image(pair.lr)
+        # Asked for no output, a session gives all.
+        outputs = session.run(fetched, {feed: lr}) if fetched else []
+        found = dict(zip(fetched, outputs, strict=True)) | {feed: lr}
+        for name in tensors:
+            magnitudes = np.abs(found[name]).ravel()
+            largest[name] = max(largest[name], float(magnitudes.max(initial=0.0)))
+            values[name].append(_thinned(magnitudes, _KEPT_VALUES // len(pairs)))
+        for layer in layers:
+            if rounding == "moments" and layer.op_type != "ConvTranspose":
+                rows = input_rows(nodes[layer.name], found[layer.input], most=_MOMENT_POSITIONS)
+                new = [second_moment(group) / len(pairs) for group in rows]
+                old = moments.get(layer.name, [np.zeros_like(m) for m in new])
+                moments[layer.name] = [a + b for a, b in zip(old, new, strict=True)]
+    return _Statistics(largest, {n: np.concatenate(v) for n, v in values.items()}, moments)
+
+
+def _thinned(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    # An odd stride does not keep hitting the same channel or column.
+    return np.ascontiguousarray(values[:: max(1, values.size // max(1, count)) | 1])
+
+
+def _ranges(values: NDArray[np.float32], largest: float) -> dict[RangeMethod, float]:
+    """The largest magnitude to keep, by method, from a sample of magnitudes."""
+    if not largest:
+        return dict.fromkeys(RANGE_METHODS, 0.0)
+    return {
+        "minmax": largest,
+        "percentile": float(np.percentile(values, _PERCENTILE)),
+        "entropy": _entropy_range(values, largest),
+        "mse": _mse_range(values, largest),
+    }
+
+
+def _mse_range(values: NDArray[np.float32], largest: float) -> float:
+    """The range whose levels are nearest to the values on average, clipped ones included."""
+    candidates = largest * np.linspace(0.2, 1.0, _CANDIDATES)
+    errors = []
+    for candidate in candidates:
+        step = candidate / LEVELS
+        restored = np.minimum(np.rint(values / step), LEVELS) * step
+        errors.append(float(np.mean((restored - values) ** 2)))
+    return float(candidates[int(np.argmin(errors))])
+
+
+def _entropy_range(values: NDArray[np.float32], largest: float) -> float:
+    """The range that loses least information; the search is ONNX Runtime's."""
+    from onnxruntime.quantization.calibrate import HistogramCollector
+
+    half, edges = np.histogram(values, bins=_HISTOGRAM_BINS // 2, range=(0, largest))
+    # It searches around a bin in the middle, which holds the zero.
+    histogram = np.concatenate([half[::-1], half[:1], half])
+    width = edges[1]
+    mirrored = (np.arange(histogram.size + 1) - histogram.size / 2) * width
+    collector = HistogramCollector("entropy", True, _HISTOGRAM_BINS, LEVELS + 1, _PERCENTILE, None)
+    found = collector.get_entropy_threshold(
+        (histogram, mirrored.astype(np.float32), np.float32(-largest), np.float32(largest)),
+        LEVELS + 1,
+    )
+    return min(largest, float(found[1]))
+
+
+def _save(path: Path, calibration: Calibration, layers: Sequence[Layer]) -> None:
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for i, layer in enumerate(layers):
+        arrays[f"levels{i}"] = calibration.weights[layer.name].levels
+        arrays[f"scales{i}"] = calibration.weights[layer.name].scales
+    for method, by_layer in calibration.ranges.items():
+        arrays[method] = np.array([by_layer[layer.name] for layer in layers])
+    with writing(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+
+
+def _load(path: Path, layers: Sequence[Layer], sha256: str, num_pictures: int) -> Calibration:
+    with np.load(path, allow_pickle=False) as arrays:
+        ranges: dict[RangeMethod, dict[str, float]] = {
+            method: {
+                layer.name: float(value)
+                for layer, value in zip(layers, arrays[method], strict=True)
+            }
+            for method in RANGE_METHODS
+        }
+        weights = {
+            layer.name: Int8Weights(arrays[f"levels{i}"], arrays[f"scales{i}"])
+            for i, layer in enumerate(layers)
+        }
+    return Calibration(ranges, weights, sha256, num_pictures)

@@ -1,0 +1,186 @@
+"""Half precision, written into the graph: which operations compute in fp16 and which stay in fp32.
+
+TensorRT 11 takes precision from the graph alone, so the decision is made here and every runtime
+sees the same one. Kept in fp32: what sums over many values (norms, averages), what a picture's
+last bits depend on (the final sum), and every operation that touches a tensor too large for fp16,
+found by running the network on pictures. docs/adr/0001-deploy-form.md and docs/precision.md say
+what each of them buys.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import numpy_helper
+
+from swise_deploy.pictures.files import RgbImage
+from swise_export.graph.activations import FP16_MAX, ActivationRange, measure_ranges
+
+logger = logging.getLogger(__name__)
+
+# Pictures that nobody measured reach larger activations than the sampled ones did.
+HEADROOM = 4.0
+
+# Sums over many values, and functions whose error fp16 would multiply.
+_FP32_OPS = frozenset(
+    {
+        "GlobalAveragePool",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "ReduceMean",
+        "ReduceSum",
+        "Softmax",
+        "Sqrt",
+    }
+)
+# What may stand between the last layer and the picture.
+_ARITHMETIC = frozenset(
+    {"Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Round", "Sub", "Transpose"}
+)
+# Modules that run in fp32 as a whole, so that nothing is cast to and fro inside them.
+_FP32_SCOPES = ("norm", "picture")
+
+
+@dataclass(frozen=True, slots=True)
+class HalfModel:
+    """A model that computes in fp16 where it can.
+
+    Attributes:
+        model: The ONNX model.
+        fp32_nodes: Nodes that stay in fp32.
+        ranges: Largest activation of every layer; empty where no pictures were given.
+    """
+
+    model: onnx.ModelProto
+    fp32_nodes: tuple[str, ...]
+    ranges: tuple[ActivationRange, ...]
+
+
+def fp16_from_fp32(
+    model: onnx.ModelProto,
+    images: Sequence[RgbImage] = (),
+    *,
+    keep_fp32: Collection[str] = (),
+) -> HalfModel:
+    """Turn an fp32 model into one that computes in fp16 where it can; inputs and outputs stay.
+
+    Args:
+        model: fp32, every node named; quantised layers in it stay INT8.
+        images: LR pictures on which the activations are measured.
+        keep_fp32: More nodes that stay in fp32.
+
+    Raises:
+        ExportError: A layer gives values that are not finite in fp32 already.
+    """
+    # Only here: the converter takes a moment to import.
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    ranges = measure_ranges(model, images) if images else []
+    too_large = _tensors_too_large(model, ranges)
+    last = _last_arithmetic(model)
+    kept = [
+        node.name
+        for node in model.graph.node
+        if node.op_type in _FP32_OPS
+        or any(part.startswith(_FP32_SCOPES) for part in node.name.split("/"))
+        or node.name in last
+        or node.name in keep_fp32
+        or any(name in too_large for name in (*node.input, *node.output))
+    ]
+    kept = _without_dequantising(model, kept)
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    half = convert_float_to_float16(
+        half,
+        keep_io_types=True,
+        op_block_list=[],
+        node_block_list=kept,
+    )
+    _merge_casts(half)
+    OnnxModel.graph_topological_sort(half.graph)
+    return HalfModel(half, tuple(kept), tuple(ranges))
+
+
+def _without_dequantising(model: onnx.ModelProto, kept: Sequence[str]) -> list[str]:
+    """A DequantizeLinear gives what its layer computes in, or TensorRT fuses it with nothing."""
+    in_fp32 = set(kept)
+    wide = {name for node in model.graph.node if node.name in in_fp32 for name in node.input}
+    narrow = {
+        node.name
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.output[0] not in wide
+    }
+    return [name for name in kept if name not in narrow]
+
+
+def _merge_casts(model: onnx.ModelProto) -> None:
+    """Drop casts that the converter need not have made.
+
+    It casts around every fp32 node on its own: between two of them a value would be rounded to fp16
+    and back, and a tensor with several readers is cast once for each.
+    """
+    casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
+    first: dict[tuple[str, int], str] = {}
+    merged: dict[str, str] = {}
+    for output, node in casts.items():
+        target = node.attribute[0].i
+        source = casts.get(node.input[0])
+        if target == onnx.TensorProto.FLOAT and source is not None and _is_rounding(source):
+            merged[output] = source.input[0]
+        elif first.setdefault((node.input[0], target), output) != output:
+            merged[output] = first[node.input[0], target]
+    # A graph output keeps its name: whoever makes the value that it stood for takes it over.
+    outputs = [value.name for value in model.graph.output]
+    taken_over = {merged[name]: name for name in outputs if name in merged}
+    nodes = [n for n in model.graph.node if n.op_type != "Cast" or n.output[0] not in merged]
+    for node in nodes:
+        inputs = [merged.get(name, name) for name in node.input]
+        node.input[:] = [taken_over.get(name, name) for name in inputs]
+        node.output[:] = [taken_over.get(name, name) for name in node.output]
+    used = {*outputs, *(name for node in nodes for name in node.input)}
+    nodes = [node for node in nodes if node.op_type != "Cast" or node.output[0] in used]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _is_rounding(cast: onnx.NodeProto) -> bool:
+    return bool(cast.attribute[0].i == onnx.TensorProto.FLOAT16)
+
+
+def _tensors_too_large(model: onnx.ModelProto, ranges: Sequence[ActivationRange]) -> set[str]:
+    limit = FP16_MAX / HEADROOM
+    too_large = {
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and abs(numpy_helper.to_array(tensor)).max(initial=0.0) > limit
+    }
+    overflowing = [found for found in ranges if found.max_abs > limit]
+    if overflowing:
+        worst = max(overflowing, key=lambda found: found.max_abs)
+        logger.warning(
+            "%d layers reach values too large for fp16 and stay in fp32; the first is %s, the "
+            "largest %.3g at %s (%s)",
+            len(overflowing),
+            overflowing[0].node,
+            worst.max_abs,
+            worst.node,
+            worst.op_type,
+        )
+        too_large.update(found.tensor for found in overflowing)
+    return too_large
+
+
+def _last_arithmetic(model: onnx.ModelProto) -> set[str]:
+    """Names of the element-wise nodes between the last layer and the output."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    pending = [value.name for value in model.graph.output]
+    found: set[str] = set()
+    while pending:
+        node = producers.get(pending.pop())
+        if node is not None and node.op_type in _ARITHMETIC and node.name not in found:
+            found.add(node.name)
+            pending.extend(node.input)
+    return found

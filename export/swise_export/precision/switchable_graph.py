@@ -1,0 +1,219 @@
+"""A graph whose layers switch between full and lower precision while it runs.
+
+A search over precisions runs the same network hundreds of times with other layers lowered. Here
+every layer reads `Where(switch, lowered, full)`, so that one session serves them all: nothing is
+built or loaded between two placements. All arithmetic is fp32 on values that were rounded to INT8
+or fp16 before; ONNX Runtime's own INT8 kernels are held off, since on x86 without VNNI they add up
+in 16 bits and saturate, which no edge device does.
+"""
+
+import copy
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from swise_deploy.evaluation.metrics import LUMA_WEIGHTS
+from swise_deploy.evaluation.pairs import Pair
+from swise_deploy.runner import float_from_image
+from swise_export.graph.fp16_emulation import barrier
+from swise_export.precision.qdq import Layer
+
+_SWITCHES = "swise.switches"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a placement does to pictures.
+
+    Attributes:
+        drift_db: PSNR-Y lost (negative) or won, averaged over the pictures.
+        noise_db: PSNR-Y that would be lost if the error had nothing to do with the network's own:
+            steadier than `drift_db` where a single layer moves it by less than chance does.
+        worst_db: `noise_db` of the picture that loses most.
+    """
+
+    drift_db: float
+    noise_db: float
+    worst_db: float
+
+
+def gated_int8(
+    full: onnx.ModelProto, quantised: onnx.ModelProto, layers: Sequence[Layer]
+) -> onnx.ModelProto:
+    """Join an fp32 model and the same model with every layer in INT8: one switch for each layer."""
+    gated = copy.deepcopy(quantised)
+    stored = {tensor.name for tensor in gated.graph.initializer}
+    gated.graph.initializer.extend(
+        copy.deepcopy(tensor) for tensor in full.graph.initializer if tensor.name not in stored
+    )
+    numbers = {layer.name: i for i, layer in enumerate(layers)}
+    originals = {layer.name: (layer.input, layer.weight) for layer in layers}
+    nodes: list[onnx.NodeProto] = _switch_nodes(len(layers))
+    for node in gated.graph.node:
+        if node.name in numbers:
+            switch = _switch(numbers[node.name])
+            for i, original in enumerate(originals[node.name]):
+                either = f"{node.name}/either{i}"
+                nodes.append(helper.make_node("Where", [switch, node.input[i], original], [either]))
+                node.input[i] = either
+        nodes.append(node)
+    return _with_nodes(gated, nodes, len(layers))
+
+
+def gated_fp16(full: onnx.ModelProto, nodes_to_switch: Sequence[str]) -> onnx.ModelProto:
+    """A switch for each named node of an fp32 model: its float outputs rounded to fp16 or not."""
+    gated = copy.deepcopy(full)
+    shaped = onnx.shape_inference.infer_shapes(full)
+    floats = {
+        value.name
+        for value in (*shaped.graph.value_info, *shaped.graph.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    numbers = {name: i for i, name in enumerate(nodes_to_switch)}
+    nodes: list[onnx.NodeProto] = _switch_nodes(len(numbers))
+    for node in gated.graph.node:
+        nodes.append(node)
+        if node.name not in numbers:
+            continue
+        switch = _switch(numbers[node.name])
+        for i, name in enumerate(node.output):
+            if name in floats:
+                wide = f"{name}/full"
+                node.output[i] = wide
+                nodes.extend(_rounded_to_half(wide, switch, name))
+    return _with_nodes(gated, nodes, len(numbers))
+
+
+def _rounded_to_half(wide: str, switch: str, name: str) -> list[onnx.NodeProto]:
+    half, kept, back = (f"{name}/{part}" for part in ("half", "kept", "back"))
+    return [
+        helper.make_node("Cast", [wide], [half], to=TensorProto.FLOAT16),
+        *barrier(half, kept),
+        helper.make_node("Cast", [kept], [back], to=TensorProto.FLOAT),
+        helper.make_node("Where", [switch, back, wide], [name]),
+    ]
+
+
+def _switch(number: int) -> str:
+    return f"{_SWITCHES}/{number}"
+
+
+def _switch_nodes(count: int) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Gather", [_SWITCHES, f"{_switch(i)}/index"], [_switch(i)])
+        for i in range(count)
+    ]
+
+
+def _with_nodes(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], count: int
+) -> onnx.ModelProto:
+    kept = [copy.deepcopy(node) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(i, np.int64), f"{_switch(i)}/index") for i in range(count)
+    )
+    model.graph.input.append(helper.make_tensor_value_info(_SWITCHES, TensorProto.BOOL, [count]))
+    return model
+
+
+class GatedNetwork:
+    """Runs a gated model on pictures and scores placements.
+
+    Args:
+        model: From `gated_int8` or `gated_fp16`; float io.
+        units: Names of what is switched, in the order of the switches.
+        pairs: Pictures to score on.
+        scale: Output size over input size; also the border that scores leave out.
+        threads: Threads of ONNX Runtime.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        units: Sequence[str],
+        pairs: Sequence[Pair],
+        *,
+        scale: int,
+        threads: int,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self._feed = model.graph.input[0].name
+        self._numbers = {name: i for i, name in enumerate(units)}
+        self._batches = _batches(pairs)
+        self._border = scale
+
+    @cached_property
+    def _full(self) -> list[NDArray[np.float64]]:
+        return self._run(frozenset())
+
+    def effect(self, lowered: Collection[str]) -> Effect:
+        """Lower the precision of some units, run every picture, compare with full precision."""
+        drifts, noises = [], []
+        for batch, full, sr in zip(self._batches, self._full, self._run(lowered), strict=True):
+            own = _mean_square(full - batch.hr)
+            drifts.append(-10 * np.log10(_mean_square(sr - batch.hr) / own))
+            noises.append(-10 * np.log10(1 + _mean_square(sr - full) / own))
+        noise = np.concatenate(noises)
+        return Effect(
+            drift_db=float(np.mean(np.concatenate(drifts))),
+            noise_db=float(np.mean(noise)),
+            worst_db=float(np.min(noise)),
+        )
+
+    def _run(self, lowered: Collection[str]) -> list[NDArray[np.float64]]:
+        switches = np.zeros(len(self._numbers), np.bool_)
+        switches[[self._numbers[name] for name in lowered]] = True
+        srs = []
+        for batch in self._batches:
+            (sr,) = self._session.run(None, {self._feed: batch.lr, _SWITCHES: switches})
+            srs.append(_luma(sr, self._border))
+        return srs
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Pictures of one size: LR (N, 3, H, W), luma of HR without its border."""
+
+    lr: NDArray[np.float32]
+    hr: NDArray[np.float64]
+
+
+def _batches(pairs: Sequence[Pair]) -> list[_Batch]:
+    by_size: dict[tuple[int, ...], list[Pair]] = {}
+    for pair in pairs:
+        by_size.setdefault(pair.lr.shape, []).append(pair)
+    batches = []
+    for group in by_size.values():
+        scale = group[0].hr.shape[0] // group[0].lr.shape[0]
+        lr, hr = (
+            np.concatenate([float_from_image(image) for image in images])
+            for images in ([p.lr for p in group], [p.hr for p in group])
+        )
+        batches.append(_Batch(lr, _luma(hr, scale)))
+    return batches
+
+
+def _luma(pictures: NDArray[np.float32], border: int) -> NDArray[np.float64]:
+    """Y in [0, 255] of (N, 3, H, W) in [0, 1], not rounded, the border left out."""
+    inside = np.clip(pictures[:, :, border:-border, border:-border].astype(np.float64), 0, 1)
+    # What overflowed counts as black, which is what a viewer sees.
+    return np.asarray(np.einsum("nchw,c->nhw", np.nan_to_num(inside), LUMA_WEIGHTS * 255))
+
+
+def _mean_square(difference: NDArray[np.float64]) -> NDArray[np.float64]:
+    smallest = float(np.finfo(np.float32).tiny)
+    return np.asarray(np.maximum(np.mean(difference**2, axis=(1, 2)), smallest))

@@ -1,0 +1,1 @@
+"""Networks rewritten into an equal form that runtimes execute faster."""

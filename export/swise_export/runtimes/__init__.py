@@ -1,0 +1,1 @@
+"""Runtimes that execute ONNX files, one file each."""

@@ -1,0 +1,137 @@
+"""An ONNX file in ncnn, on a CPU, for comparison: pnnx turns it into ncnn's own format."""
+
+import logging
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swise_deploy.command.dependencies import require
+from swise_deploy.errors import ExportError, InputError
+from swise_deploy.runner import PictureIO, RunnerContext
+from swise_export.graph.counting import count_onnx, picture_input, picture_layout, read_onnx
+
+if TYPE_CHECKING:
+    import ncnn
+
+logger = logging.getLogger(__name__)
+
+_CONVERSION_LIMIT_S = 300.0
+
+
+class NcnnRunner(RunnerContext):
+    """Runs an ONNX file in ncnn, in fp32.
+
+    pnnx converts for one size of picture: with free sizes it leaves operations in the graph that
+    ncnn does not have (pnnx 20261020, SwiseNet). So every change of size is a conversion of some
+    seconds: good for measuring, not for upscaling a folder. ncnn has no batches either; pictures of
+    a batch run one after the other.
+
+    Raises:
+        BackendMissingError: ncnn or pnnx is not installed.
+        InputError: The file is no picture network with float pictures.
+    """
+
+    io: PictureIO = "float"
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        purpose = "running ONNX in ncnn"
+        self._ncnn = require("ncnn", extra="ncnn", purpose=purpose)
+        self._pnnx = require("pnnx", extra="ncnn", purpose=purpose)
+        model = read_onnx(path)
+        if picture_layout(picture_input(model)) == "nhwc":
+            raise InputError(f"{path} takes uint8 pictures; ncnn runs float ones. Use --io float")
+        counts = count_onnx(model, lr_size=(64, 64))
+        self.scale = counts.sr_size[0] // counts.lr_size[0]
+        self.name = f"ncnn {self._ncnn.__version__} CPU"
+        self._path = path
+        self._threads = threads
+        self._net: ncnn.Net | None = None
+        self._size: tuple[int, ...] = ()
+
+    def activate(self) -> None:
+        """Nothing yet: the file is converted when the first picture tells the size."""
+
+    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Upscale (N, 3, H, W) float32 to (N, 3, H*scale, W*scale) float32.
+
+        Raises:
+            ExportError: pnnx cannot convert the network, or ncnn cannot run what it made.
+        """
+        if lr.shape[2:] != self._size:
+            self._net = None
+            self._net = self._converted(lr.shape[2], lr.shape[3])
+            self._size = lr.shape[2:]
+        assert self._net is not None
+        return np.stack([self._upscaled(self._net, picture) for picture in lr])
+
+    def deactivate(self) -> None:
+        """Free the network."""
+        self._net = None
+        self._size = ()
+
+    def _upscaled(self, net: "ncnn.Net", picture: NDArray[np.generic]) -> NDArray[np.float32]:
+        with net.create_extractor() as extractor:
+            # Copied: ncnn's channels start at multiples of 16 bytes, numpy's do not.
+            extractor.input("in0", self._ncnn.Mat(np.ascontiguousarray(picture)).clone())
+            code, sr = extractor.extract("out0")
+            if code != 0:
+                raise ExportError(f"ncnn failed to run {self._path.name} with code {code}")
+            return np.array(sr, np.float32)
+
+    def _converted(self, height: int, width: int) -> "ncnn.Net":
+        logger.info("converting %s to ncnn for pictures of %dx%d", self._path.name, width, height)
+        with tempfile.TemporaryDirectory() as folder:
+            stem = Path(folder) / "network"
+            stem.with_suffix(".onnx").write_bytes(self._path.read_bytes())
+            said = self._run_pnnx(f"{stem}.onnx", f"inputshape=[1,3,{height},{width}]", "fp16=0")
+            net = self._ncnn.Net()
+            if self._threads is not None:
+                net.opt.num_threads = self._threads
+            # Half precision where it is fast would not be the fp32 that is compared.
+            net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+            net.opt.use_bf16_storage = False
+            param, weights = f"{stem}.ncnn.param", f"{stem}.ncnn.bin"
+            is_loaded = (
+                Path(param).is_file()
+                and net.load_param(param) == 0
+                and net.load_model(weights) == 0
+                and net.input_names() == ["in0"]
+                and net.output_names() == ["out0"]
+            )
+            if not is_loaded:
+                raise ExportError(
+                    f"pnnx {self._pnnx.__version__} cannot convert {self._path.name} to ncnn: "
+                    f"{_complaint(said)}. Measure it in another runtime"
+                )
+            return net
+
+    def _run_pnnx(self, *arguments: str) -> str:
+        try:
+            done = subprocess.run(  # noqa: S603  # the package's own program
+                [self._pnnx.EXEC_PATH, *arguments],
+                cwd=Path(arguments[0]).parent,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_CONVERSION_LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ExportError(
+                f"pnnx did not convert {self._path.name} in {_CONVERSION_LIMIT_S:.0f} s. "
+                "Measure it in another runtime"
+            ) from error
+        return done.stdout + done.stderr
+
+
+def _complaint(said: str) -> str:
+    """What pnnx says of operations that ncnn does not have."""
+    lines = [line for line in said.splitlines() if "not supported" in line]
+    ignored = sorted({line.split()[1] for line in said.splitlines() if line.startswith("ignore ")})
+    if ignored:
+        lines.append(f"no ncnn layer for {', '.join(ignored)}")
+    return "; ".join(dict.fromkeys(lines)) or "it gave no network with one input and one output"

@@ -1,0 +1,1 @@
+"""Torch networks traced to ONNX, and the cache of exported files."""

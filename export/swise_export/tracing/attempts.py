@@ -1,0 +1,156 @@
+"""What to try for an export that has to keep its drift, from the lowest precision upwards."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swise_deploy.checkpoints.load import LoadedNetwork
+from swise_deploy.errors import InputError, QualityGateError
+from swise_deploy.evaluation.pairs import Pair, centre_crop, read_pairs
+from swise_deploy.pictures.files import RgbImage, calibration_paths
+from swise_export.config import ExportConfig
+from swise_export.precision.fp16 import fp16_from_fp32
+from swise_export.precision.fp16_search import nodes_for_fp32
+from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search, calibrate_for_plan
+from swise_export.precision.plan import PrecisionPlan, read_plan
+from swise_export.tracing.trace import traced_form
+from swise_export.verification.budget import DriftBudget
+
+logger = logging.getLogger(__name__)
+
+# Activation ranges are measured on crops of this many LR pixels: every layer's output is kept.
+_RANGE_CROP = 64
+# Shares of the drift that the INT8 search is given in turn, where the verification pictures lose
+# more than those that the search held out.
+_BUDGET_SHARES = (1.0, 0.5, 0.25, 0.1)
+_NAMED_OBSTACLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to lower the precision.
+
+    Attributes:
+        keep_fp32: Nodes that stay in fp32 beside those that always do.
+        int8: Which layers are INT8; None for none.
+    """
+
+    keep_fp32: tuple[str, ...] = ()
+    int8: Int8Recipe | None = None
+
+
+def find_attempts(
+    network: LoadedNetwork,
+    config: ExportConfig,
+    pairs: Sequence[Pair],
+    calibration: Sequence[Path] | None,
+    say: Callable[[str], None] = logger.info,
+) -> Iterator[Attempt]:
+    """What to try, in order; each is worked out only when the one before was refused.
+
+    Args:
+        network: What is exported.
+        config: What is asked for.
+        pairs: Pictures that the export is verified on.
+        calibration: Pictures for INT8; None for those shipped for it.
+        say: Takes lines of progress.
+    """
+    if config.precision == "int8":
+        yield from _int8_attempts(network, config, calibration, say)
+        return
+    yield Attempt()
+    if config.precision == "fp16":
+        say("looking for the operations that need fp32")
+        model = traced_form(network, form=config.form)
+        kept = fp16_from_fp32(model, [range_crop(p.lr, None) for p in pairs[:4]]).fp32_nodes
+        found = nodes_for_fp32(
+            model,
+            pairs,
+            scale=network.scale,
+            budget=config.budget,
+            kept=kept,
+            threads=config.threads,
+            say=say,
+        )
+        if found:
+            yield Attempt(keep_fp32=found)
+
+
+def range_crop(lr: RgbImage, size: tuple[int, int] | None) -> RgbImage:
+    """The middle of a picture, small enough to keep every layer's output; all of a fixed size."""
+    return lr if size is not None else centre_crop(lr, _RANGE_CROP)
+
+
+def _int8_attempts(
+    network: LoadedNetwork,
+    config: ExportConfig,
+    calibration: Sequence[Path] | None,
+    say: Callable[[str], None],
+) -> Iterator[Attempt]:
+    if calibration is None:
+        say("calibrating on the shipped photographs; your own (--calib DIR) are better")
+    pairs = read_pairs(calibration or calibration_paths(), network.scale)
+    model = traced_form(network, form=config.form)
+    if config.plan is not None and config.plan.exists():
+        plan = read_plan(config.plan)
+        _refuse_other_plan(plan, network, config)
+        say(f"replaying the precision plan {config.plan}")
+        weights = calibrate_for_plan(
+            model, plan, pairs, scale=network.scale, cache=config.cache, say=say
+        )
+        yield Attempt(int8=Int8Recipe(plan, weights))
+        return
+    search = Int8Search(
+        model,
+        pairs,
+        scale=network.scale,
+        config=Int8Config(
+            rest=config.rest or "fp16",
+            method=config.range_method,
+            threads=config.threads,
+            cache=config.cache,
+        ),
+        say=say,
+    )
+    before: PrecisionPlan | None = None
+    for share in _BUDGET_SHARES:
+        plan = search.plan(
+            config.budget.share(share),
+            model_name=network.name,
+            scale=network.scale,
+            form=config.form,
+            weights_sha256=network.weights_sha256,
+        )
+        if before is None or plan.int8_layers != before.int8_layers:
+            if not plan.int8_layers:
+                raise _nothing_fits(plan, config.budget)
+            yield Attempt(int8=Int8Recipe(plan, search.calibration.weights))
+        before = plan
+
+
+def _nothing_fits(plan: PrecisionPlan, budget: DriftBudget) -> QualityGateError:
+    worst = sorted(plan.layers, key=lambda layer: layer.noise_db)[:_NAMED_OBSTACLES]
+    named = ", ".join(f"{layer.name} ({layer.alone_db:+.3f} dB alone)" for layer in worst)
+    flags = "--max-drift" if budget.worst_db is None else "--max-drift or --max-worst"
+    return QualityGateError(
+        f"no layer can be INT8 within {budget}. What costs most: {named}. Nothing was "
+        f"kept. Allow more with {flags}, calibrate on pictures like yours with --calib, train "
+        "with swise-train --qat, or use --fp16"
+    )
+
+
+def _refuse_other_plan(plan: PrecisionPlan, network: LoadedNetwork, config: ExportConfig) -> None:
+    for what, planned, asked in (
+        ("model", plan.model, network.name),
+        ("scale", plan.scale, network.scale),
+        ("form", plan.form, config.form),
+        ("weights", plan.weights_sha256, network.weights_sha256),
+        ("rest", plan.rest, config.rest or plan.rest),
+        ("calibration method", plan.method, config.range_method or plan.method),
+    ):
+        if planned != asked:
+            raise InputError(
+                f"the precision plan {config.plan} was made for {what} {planned}, not {asked}. "
+                "Export what it was made for, or give a new file name to make another plan"
+            )

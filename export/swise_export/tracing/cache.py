@@ -1,0 +1,82 @@
+"""Networks as ONNX files, exported once for their weights, their form and the code that exports."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swise_deploy.command.dependencies import installed_version
+from swise_export.manifest import Form
+
+if TYPE_CHECKING:
+    from swise_deploy.checkpoints.load import LoadedNetwork
+
+# What decides about a graph: the networks as they are written, and what exports them.
+_SOURCES = ("swise_deploy.networks", "swise_deploy.checkpoints", "swise_export")
+
+
+def find_export(
+    folder: Path, name: str, scale: int, *, weights_sha256: str, form: Form = "deploy"
+) -> Path | None:
+    """An earlier fp32 export of a network; it is found without torch too.
+
+    Args:
+        folder: Where exports are kept.
+        name: Key of the network registry.
+        scale: Output size over input size.
+        weights_sha256: Hash of the weights file.
+        form: Of the graph.
+    """
+    stem = _stem(name, scale, weights_sha256, form)
+    return next(iter(sorted(folder.glob(f"{stem}_torch{_torch_version() or '*'}.onnx"))), None)
+
+
+def export_once(
+    network: "LoadedNetwork", folder: Path, *, form: Form = "deploy", say: Callable[[str], None]
+) -> Path:
+    """The network as an fp32 ONNX file that takes any size; needs torch where there is none yet.
+
+    Args:
+        network: What to export.
+        folder: Where exports are kept.
+        form: Of the graph.
+        say: Takes a line where it has to be exported.
+
+    Raises:
+        ExportError: The network cannot be exported.
+        OutputError: The file cannot be written.
+    """
+    sha256 = network.weights_sha256
+    found = find_export(folder, network.name, network.scale, weights_sha256=sha256, form=form)
+    if found is not None:
+        return found
+    from swise_export.tracing.trace import export_onnx
+
+    stem = _stem(network.name, network.scale, sha256, form)
+    path = folder / f"{stem}_torch{_torch_version()}.onnx"
+    say(f"exporting {network.name} x{network.scale}, {form} form, to {path}")
+    export_onnx(network, path, form=form)
+    return path
+
+
+def _stem(name: str, scale: int, weights_sha256: str, form: Form) -> str:
+    return f"{name}_x{scale}_{form}_{weights_sha256[:12]}_{_code_hash()[:8]}"
+
+
+@functools.cache
+def _code_hash() -> str:
+    digest = hashlib.sha256()
+    for source in _sources():
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _sources() -> Iterator[Path]:
+    for package in _SOURCES:
+        yield from sorted(Path(str(resources.files(package))).rglob("*.py"))
+
+
+def _torch_version() -> str | None:
+    return installed_version("torch")

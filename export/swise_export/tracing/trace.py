@@ -1,0 +1,263 @@
+"""From a torch network to an ONNX file."""
+
+import dataclasses
+import logging
+import tempfile
+import warnings
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from swise_deploy import __version__
+from swise_deploy.checkpoints.load import LoadedNetwork
+from swise_deploy.errors import ExportError, first_line
+from swise_deploy.pictures.files import RgbImage
+from swise_deploy.runner import PictureIO
+from swise_deploy.storage.files import sha256_of, writing
+from swise_export.manifest import (
+    Form,
+    Int8Facts,
+    Manifest,
+    Precision,
+    TensorFacts,
+    metadata_from_manifest,
+    write_manifest,
+)
+from swise_export.precision.fp16 import HalfModel, fp16_from_fp32
+from swise_export.precision.int8 import Int8Recipe, int8_model
+from swise_export.precision.plan import PrecisionPlan
+from swise_export.rewriting.deploy_form import deploy_form
+
+logger = logging.getLogger(__name__)
+
+# The newest opset that TensorRT 8.6 (JetPack 6.0) takes; 10, 11, RTX and ONNX Runtime take it too.
+OPSET = 17
+
+# The first whose QuantizeLinear takes fp16; TensorRT 10, 11, RTX and ONNX Runtime take it.
+OPSET_INT8_FP16 = 19
+
+# Any size does: the sizes of a dynamic export are free.
+_TRACED_SIZE = (32, 24)
+
+
+def _with_uint8_pictures(network: nn.Module) -> list[RemovableHandle]:
+    """Put 8-bit pictures on both sides of a network: (N, H, W, 3) uint8 RGB.
+
+    Hooks, not a module around it: its layers keep their names.
+    """
+
+    def float_from_levels(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        # TensorRT takes uint8 at the input only if the first thing done to it is the cast.
+        return (args[0].to(torch.float32).permute(0, 3, 1, 2) / 255,)
+
+    def levels_from_float(_: nn.Module, __: tuple[Tensor], sr: Tensor) -> Tensor:
+        levels = torch.round(torch.clamp(sr, 0, 1) * 255)
+        return levels.permute(0, 2, 3, 1).to(torch.uint8)
+
+    return [
+        network.register_forward_pre_hook(float_from_levels),
+        network.register_forward_hook(levels_from_float),
+    ]
+
+
+def export_onnx(
+    network: LoadedNetwork,
+    path: Path,
+    *,
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    io: PictureIO = "float",
+    size: tuple[int, int] | None = None,
+    form: Form = "deploy",
+    range_images: Sequence[RgbImage] = (),
+    keep_fp32: Collection[str] = (),
+    int8: Int8Recipe | None = None,
+) -> Manifest:
+    """Export a network to one ONNX file with its manifest beside it.
+
+    Args:
+        network: What to export.
+        path: NAME.onnx; NAME.json is written too. Either both are new afterwards, or neither.
+        precision: "fp16" computes in half precision wherever the activations allow it; "int8"
+            does what `int8` says.
+        io: How pictures enter and leave.
+        size: (width, height) of the only input size; None for any.
+        form: "plain" exports the network as it is written.
+        range_images: LR pictures on which activation ranges are measured for fp16; without any,
+            only the operations that always need fp32 get it.
+        keep_fp32: More nodes that stay in fp32.
+        int8: Which layers are INT8, and their weights.
+
+    Raises:
+        ExportError: The network cannot be traced, or it gives values that are not finite.
+        OutputError: The file cannot be written.
+    """
+    model = traced_form(network, form=form, io=io, size=size, opset=opset_of(int8))
+    found = HalfModel(model, (), ())
+    written: Precision = precision if int8 is None else int8.precision
+    if precision == "fp16":
+        found = fp16_from_fp32(model, range_images, keep_fp32=keep_fp32)
+    if int8 is not None:
+        found = int8_model(model, int8, range_images)
+    model = found.model
+    manifest = Manifest(
+        sha256="",
+        model=network.name,
+        scale=network.scale,
+        precision=written,
+        io=io,
+        form=form,
+        input=_tensor_facts(model.graph.input[0], io),
+        output=_tensor_facts(model.graph.output[0], io),
+        num_params=sum(p.numel() for p in network.module.parameters()),
+        opset=opset_of(int8),
+        weights=Path(network.source).name,
+        weights_sha256=network.weights_sha256,
+        fp32_nodes=found.fp32_nodes,
+        activations={entry.node: entry.max_abs for entry in found.ranges},
+        int8=None if int8 is None else int8_facts(int8.plan),
+        versions={
+            "swise-deploy": __version__,
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+        },
+    )
+    return save_with_manifest(model, path, manifest)
+
+
+def opset_of(int8: Int8Recipe | None) -> int:
+    """The opset of a graph: INT8 beside fp16 needs a newer one than all others."""
+    return OPSET if int8 is None or int8.plan.rest == "fp32" else OPSET_INT8_FP16
+
+
+def int8_facts(plan: PrecisionPlan) -> Int8Facts:
+    """What a manifest says of a plan."""
+    return Int8Facts(
+        mult_adds_share=plan.mult_adds_share,
+        layers=len(plan.int8_layers),
+        layers_fp16=tuple(layer.name for layer in plan.layers if layer.precision != "int8"),
+        rest=plan.rest,
+        calibration_images=plan.num_pictures,
+        calibration_method=plan.method,
+        calibration_sha256=plan.pictures_sha256,
+        held_out_drift_db=plan.held_out_drift_db,
+    )
+
+
+def traced_form(
+    network: LoadedNetwork,
+    *,
+    form: Form = "deploy",
+    io: PictureIO = "float",
+    size: tuple[int, int] | None = None,
+    opset: int = OPSET,
+) -> onnx.ModelProto:
+    """Trace a network in a form; the arguments are those of `export_onnx`."""
+    module = deploy_form(network.module) if form == "deploy" else network.module.eval()
+    return traced(module, network, io=io, size=size, opset=opset)
+
+
+def save_with_manifest(model: onnx.ModelProto, path: Path, manifest: Manifest) -> Manifest:
+    """Write a model and its sidecar; returns the manifest with the file's hash in it.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    model.producer_name = "swise-deploy"
+    model.producer_version = __version__
+    onnx.helper.set_model_props(model, metadata_from_manifest(manifest))
+    with writing(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+        manifest = dataclasses.replace(manifest, sha256=sha256_of(temporary))
+        write_manifest(path, manifest)
+    return manifest
+
+
+def traced(
+    module: nn.Module,
+    network: LoadedNetwork,
+    *,
+    io: PictureIO = "float",
+    size: tuple[int, int] | None = None,
+    opset: int = OPSET,
+) -> onnx.ModelProto:
+    """Trace a module into an fp32 model; the arguments are those of `export_onnx`.
+
+    Raises:
+        ExportError: It cannot be traced.
+    """
+    width, height = size or _TRACED_SIZE
+    sample = torch.rand(1 if size else 2, 3, height, width)
+    handles: list[RemovableHandle] = []
+    if io == "uint8":
+        handles = _with_uint8_pictures(module)
+        sample = (sample * 255).to(torch.uint8).permute(0, 2, 3, 1)
+    rows, columns = (2, 3) if io == "float" else (1, 2)
+    dynamic = {
+        "lr": {0: "batch", rows: "height", columns: "width"},
+        "sr": {0: "batch", rows: f"height_x{network.scale}", columns: f"width_x{network.scale}"},
+    }
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        # The tracer warns of its own age and of Python numbers that are meant to be constants.
+        warnings.simplefilter("ignore")
+        target = Path(folder) / "traced.onnx"
+        try:
+            torch.onnx.export(
+                module.eval(),
+                (sample,),
+                str(target),
+                input_names=["lr"],
+                output_names=["sr"],
+                opset_version=opset,
+                dynamic_axes=None if size else dynamic,
+                dynamo=False,
+            )
+            model = onnx.load(target)
+            onnx.checker.check_model(model)
+        except (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError) as error:
+            raise ExportError(
+                f"{network.name} x{network.scale} could not be traced: {first_line(error)}"
+            ) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+    _own_weights(model)
+    if size is not None:
+        height, width = (side * network.scale for side in (height, width))
+        shape = (1, height, width, 3) if io == "uint8" else (1, 3, height, width)
+        _fix_output(model, shape)
+    return model
+
+
+def _fix_output(model: onnx.ModelProto, shape: Sequence[int]) -> None:
+    """State the output's shape: what the tracer works out leaves the batch open."""
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    for dim, length in zip(dims, shape, strict=True):
+        dim.dim_value = length
+
+
+def _own_weights(model: onnx.ModelProto) -> None:
+    """Give every layer its weights: the tracer stores equal tensors once, behind an Identity."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    aliases = [n for n in model.graph.node if n.op_type == "Identity" and n.input[0] in stored]
+    for node in aliases:
+        own = onnx.TensorProto()
+        own.CopyFrom(stored[node.input[0]])
+        own.name = node.output[0]
+        model.graph.initializer.append(own)
+        model.graph.node.remove(node)
+
+
+def _tensor_facts(value: onnx.ValueInfoProto, io: PictureIO) -> TensorFacts:
+    dims = value.type.tensor_type.shape.dim
+    return TensorFacts(
+        name=value.name,
+        dtype="uint8" if io == "uint8" else "float32",
+        layout="NHWC" if io == "uint8" else "NCHW",
+        shape=tuple(dim.dim_param or dim.dim_value for dim in dims),
+        value_range=(0, 255) if io == "uint8" else (0, 1),
+    )

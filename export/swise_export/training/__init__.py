@@ -1,0 +1,1 @@
+"""Quantisation-aware training for a precision plan, and the swise-train command."""

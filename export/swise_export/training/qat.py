@@ -1,0 +1,175 @@
+"""Training that feels INT8: a network in its deploy form, rounded where a precision plan rounds.
+
+Forward, the planned layers see their inputs and weights on the levels that the exported graph
+will have; backward, gradients pass as if nothing had been rounded (Jacob et al., "Quantization and
+training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018). What is
+saved are the network's own weights, on their levels already, and a plan for them: exported with it
+they compute what was trained.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from swise_deploy.checkpoints.load import LoadedNetwork
+from swise_deploy.errors import InputError
+from swise_deploy.storage.files import sha256_of
+from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.start.trained_form import PLAN_NAME, TrainedForm
+from swise_export.precision.int8 import planned_layers
+from swise_export.precision.plan import PrecisionPlan, read_plan, write_plan
+from swise_export.precision.qdq import LEVELS, Layer, scale_from_range
+from swise_export.rewriting.deploy_form import DeployScaleWiseUpsample, deploy_form
+from swise_export.rewriting.plain_form import network_from_deploy_form
+from swise_export.tracing.trace import traced
+
+
+def form_from_plan(network: nn.Module, config: TrainConfig) -> TrainedForm:
+    """The form of a network that `swise-train --qat PLAN` trains.
+
+    Raises:
+        InputError: The plan cannot be read, is for another network, or names a layer that cannot be
+            trained in INT8.
+    """
+    assert config.qat is not None, "asked for by --qat"
+    plan = read_plan(config.qat)
+    if (plan.model, plan.scale) != (config.model, config.scale):
+        raise InputError(
+            f"{config.qat} is a plan for {plan.model} x{plan.scale}; the run trains "
+            f"{config.model} x{config.scale}. Make one for it: swise-export --int8 "
+            "--precision-plan NEW.json"
+        )
+    note = f"{len(plan.int8_layers)} layers in INT8, {plan.mult_adds_share:.1%} of the Mult-Adds"
+    if config.init is not None and sha256_of(config.init) != plan.weights_sha256:
+        note += f"; the plan's ranges were measured with other weights than {config.init.name}"
+    return TrainedForm(
+        module=quantised_form(network, plan, name=config.model),
+        plain=lambda trained: network_from_deploy_form(network, trained),
+        teacher=deploy_form(network),
+        note=note,
+        finish=lambda weights, drift_db: _write_trained_plan(plan, weights, drift_db),
+    )
+
+
+def _write_trained_plan(plan: PrecisionPlan, weights: Path, drift_db: float | None) -> None:
+    """The plan of the trained weights, beside them: the same layers and ranges."""
+    trained = dataclasses.replace(
+        plan,
+        weights_sha256=sha256_of(weights),
+        rounding="nearest",
+        held_out_drift_db=plan.held_out_drift_db if drift_db is None else drift_db,
+        drift_by_step=(),
+    )
+    write_plan(weights.with_name(PLAN_NAME), trained)
+
+
+def quantised_form(network: nn.Module, plan: PrecisionPlan, *, name: str) -> nn.Module:
+    """A trainable form of a network that computes what the plan's graph computes.
+
+    Args:
+        network: fp32; not changed.
+        plan: Its INT8 layers are rounded, the rest stays fp32.
+        name: Of the network, for messages.
+
+    Raises:
+        InputError: The network has not got a planned layer, or it cannot be trained in INT8.
+    """
+    deployed = deploy_form(network) if plan.form == "deploy" else copy.deepcopy(network).eval()
+    loaded = LoadedNetwork(deployed, name, plan.scale, "in training", plan.weights_sha256)
+    layers = planned_layers(traced(deployed, loaded), plan)
+    _let_train(deployed, network)
+    ranges = {layer.name: layer.range for layer in plan.int8_layers}
+    # As in the graph, layers that share an input share its levels: the first one's range counts.
+    steps = {layer.input: scale_from_range(ranges[layer.name]) for layer in reversed(layers)}
+    for layer, (module, tensor) in zip(layers, _find_modules(deployed, layers), strict=True):
+        module.add_module(_INPUT, RoundedInput(steps[layer.input]))
+        module.register_forward_pre_hook(_round_input)
+        parametrize.register_parametrization(
+            module, tensor, RoundedWeights(layer.channel_axis), unsafe=True
+        )
+    return deployed
+
+
+class RoundedInput(nn.Module):
+    """A tensor of any shape on INT8 levels, -128 to 127, as QuantizeLinear puts it there."""
+
+    step: Tensor
+    zero: Tensor
+
+    def __init__(self, step: float) -> None:
+        super().__init__()
+        self.register_buffer("step", torch.tensor(step))
+        self.register_buffer("zero", torch.tensor(0, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round and clip; gradients pass where nothing was clipped."""
+        return torch.fake_quantize_per_tensor_affine(x, self.step, self.zero, -LEVELS - 1, LEVELS)
+
+
+class RoundedWeights(nn.Module):
+    """Weights on INT8 levels, each output channel's largest on the highest level."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, weights: Tensor) -> Tensor:
+        """Round; gradients pass."""
+        steps = _steps_of(weights.detach(), self.axis)
+        zeros = torch.zeros_like(steps, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(
+            weights, steps, zeros, self.axis, -LEVELS, LEVELS
+        )
+
+
+def _steps_of(weights: Tensor, axis: int) -> Tensor:
+    """The scales that `swise_export.precision.qdq.scales_of_weights` gives."""
+    largest = weights.transpose(0, axis).flatten(1).abs().amax(dim=1)
+    return (largest / LEVELS).half().float().clamp(min=scale_from_range(0.0))
+
+
+# The name of the submodule that rounds a layer's input.
+_INPUT = "int8_input"
+
+
+def _round_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    rounded: Tensor = getattr(module, _INPUT)(inputs[0])
+    return (rounded, *inputs[1:])
+
+
+def _find_modules(deployed: nn.Module, layers: Sequence[Layer]) -> list[tuple[nn.Module, str]]:
+    """The module of each layer, and the name of its weights there.
+
+    The tracer names a layer's weights as the state dict does.
+
+    Raises:
+        InputError: A layer's weights are no tensor of the network, or several layers share them.
+    """
+    tensors = {**dict(deployed.named_parameters()), **dict(deployed.named_buffers())}
+    found, seen = [], set()
+    for layer in layers:
+        if layer.weight not in tensors or layer.weight in seen:
+            why = "shares its weights with another" if layer.weight in seen else "is no convolution"
+            raise InputError(
+                f"layer {layer.name} of the precision plan {why}; training in INT8 serves "
+                "convolutions with weights of their own. Make a plan without it"
+            )
+        seen.add(layer.weight)
+        path, _, tensor = layer.weight.rpartition(".")
+        found.append((deployed.get_submodule(path), tensor))
+    return found
+
+
+def _let_train(deployed: nn.Module, network: nn.Module) -> None:
+    """Train what the network trains; what only moves and adds values stays as it is."""
+    fixed = {name for name, p in network.named_parameters() if not p.requires_grad}
+    for name, parameter in deployed.named_parameters():
+        parameter.requires_grad_(name not in fixed)
+    for module in deployed.modules():
+        if isinstance(module, DeployScaleWiseUpsample):
+            module.shift_add.weight.requires_grad = False

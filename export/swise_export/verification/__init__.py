@@ -1,0 +1,1 @@
+"""Drift of an artefact against the fp32 torch network, and its budget."""

@@ -1,0 +1,1 @@
+"""Weights from files: recognised by content, loaded without executing code."""

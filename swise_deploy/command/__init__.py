@@ -1,0 +1,1 @@
+"""What every command needs: messages and exit codes, interrupts, optional packages, processors."""

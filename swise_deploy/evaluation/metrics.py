@@ -1,0 +1,107 @@
+"""Picture quality as the super-resolution literature measures it: PSNR and SSIM on luma.
+
+Luma is BT.601 studio-swing Y as MATLAB's `rgb2ycbcr` gives it (16 to 235), and a border of `scale`
+pixels is left out. numpy only.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swise_deploy.pictures.files import RgbImage
+
+# MATLAB rgb2ycbcr, ITU-R BT.601, for RGB in 0..255.
+LUMA_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255.0
+LUMA_OFFSET = 16.0
+
+# Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
+SSIM_C1 = (0.01 * 255) ** 2
+SSIM_C2 = (0.03 * 255) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """PSNR in dB and SSIM, both on luma."""
+
+    psnr_y_db: float
+    ssim_y: float
+
+
+def luma(image: RgbImage) -> NDArray[np.float64]:
+    """Y of an (H, W, 3) uint8 RGB picture: (H, W), float64, 16 to 235, not rounded."""
+    return image.astype(np.float64) @ LUMA_WEIGHTS + LUMA_OFFSET
+
+
+def quality(sr: RgbImage, hr: RgbImage, *, border: int) -> Quality:
+    """PSNR-Y and SSIM-Y of `sr` against the ground truth `hr`.
+
+    Args:
+        sr: (H, W, 3), uint8.
+        hr: (H, W, 3), uint8.
+        border: Pixels left out at every edge; the scale by convention.
+
+    Raises:
+        ValueError: The sizes differ.
+    """
+    sr_luma, hr_luma = (_crop(luma(image), border) for image in (sr, hr))
+    return Quality(psnr(sr_luma, hr_luma), ssim(sr_luma, hr_luma))
+
+
+def psnr(
+    test: NDArray[np.floating], reference: NDArray[np.floating], *, peak: float = 255.0
+) -> float:
+    """Peak signal-to-noise ratio in dB; infinite where the two are equal.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if test.shape != reference.shape:
+        raise ValueError(f"shapes differ: {test.shape} and {reference.shape}")
+    error = float(np.mean((test.astype(np.float64) - reference.astype(np.float64)) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
+
+
+def ssim(test: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
+    """Mean structural similarity of two (H, W) planes in 0..255.
+
+    Gaussian window 11x11, sigma 1.5, population covariance, only where the window fits. NaN where
+    the picture is smaller than the window.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if test.shape != reference.shape:
+        raise ValueError(f"shapes differ: {test.shape} and {reference.shape}")
+    if min(test.shape) < SSIM_WINDOW:
+        return math.nan
+    x, y = test.astype(np.float64), reference.astype(np.float64)
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x = _blur(x * x) - mean_x**2
+    variance_y = _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    numerator = (2 * mean_x * mean_y + SSIM_C1) * (2 * covariance + SSIM_C2)
+    denominator = (mean_x**2 + mean_y**2 + SSIM_C1) * (variance_x + variance_y + SSIM_C2)
+    return float(np.mean(numerator / denominator))
+
+
+def _blur(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
+    taps = np.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
+    taps /= taps.sum()
+    height, width = (side - SSIM_WINDOW + 1 for side in plane.shape)
+    rows = np.zeros((height, plane.shape[1]))
+    for i, tap in enumerate(taps):
+        rows += tap * plane[i : i + height]
+    blurred = np.zeros((height, width))
+    for i, tap in enumerate(taps):
+        blurred += tap * rows[:, i : i + width]
+    return blurred
+
+
+def _crop(plane: NDArray[np.float64], border: int) -> NDArray[np.float64]:
+    height, width = plane.shape
+    return plane[border : height - border, border : width - border]

@@ -1,0 +1,95 @@
+"""The evaluation protocol of the super-resolution literature: LR/HR pairs and their scores."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from swise_deploy.errors import InputError
+from swise_deploy.evaluation.metrics import Quality, quality
+from swise_deploy.pictures.files import RgbImage, picture_names, read_readable
+from swise_deploy.pictures.imresize import imresize
+
+logger = logging.getLogger(__name__)
+
+LEAST_LR_SIDE = 4
+"""Smaller pictures are left out of every score: the border takes most of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A ground truth, cropped to a multiple of the scale, and the low resolution made from it."""
+
+    name: str
+    lr: RgbImage
+    hr: RgbImage
+
+
+def pair_from_hr(name: str, hr: RgbImage, scale: int) -> Pair:
+    """Crop `hr` to a multiple of the scale and shrink it as MATLAB does."""
+    height, width = (side // scale * scale for side in hr.shape[:2])
+    cropped = np.ascontiguousarray(hr[:height, :width])
+    lr = np.asarray(imresize(cropped, Fraction(1, scale)), np.uint8)
+    return Pair(name, lr, cropped)
+
+
+def read_pairs(paths: Sequence[Path], scale: int, *, crop: int = 0) -> list[Pair]:
+    """Read ground truths and make their pairs; unreadable and tiny pictures are left out, and told.
+
+    Args:
+        paths: Pictures; each pair gets a name of its own.
+        scale: HR side over LR side.
+        crop: Side of the centre crop that is taken of each, in HR pixels; 0 takes whole pictures.
+
+    Raises:
+        InputError: Not one picture can be read, or all of them are tiny.
+    """
+    names = picture_names(paths)
+    pairs = [
+        pair_from_hr(names[path], centre_crop(image, crop), scale)
+        for path, image in read_readable(paths).items()
+        if is_large_enough(path, image, scale)
+    ]
+    if not pairs:
+        raise InputError(
+            f"all of {len(paths)} pictures are too small at x{scale}. "
+            f"Expected sides of at least {LEAST_LR_SIDE * scale} pixels"
+        )
+    return pairs
+
+
+def is_large_enough(path: Path, hr: RgbImage, scale: int) -> bool:
+    """Whether scores of a ground truth say anything; logs a warning where they do not."""
+    smallest = LEAST_LR_SIDE * scale
+    if min(hr.shape[:2]) >= smallest:
+        return True
+    logger.warning("left out: %s is smaller than %d pixels", path, smallest)
+    return False
+
+
+def centre_crop(picture: RgbImage, side: int) -> RgbImage:
+    """The middle of a picture, at most `side` x `side` pixels; 0 keeps all of it."""
+    if side == 0:
+        return picture
+    top, left = (max(0, (length - side) // 2) for length in picture.shape[:2])
+    return np.ascontiguousarray(picture[top : top + side, left : left + side])
+
+
+def evaluate(
+    upscale: Callable[[RgbImage], RgbImage], pairs: Sequence[Pair], scale: int
+) -> dict[str, Quality]:
+    """Score every pair by name: PSNR-Y and SSIM-Y, a border of `scale` pixels left out."""
+    return {p.name: quality(upscale(p.lr), p.hr, border=scale) for p in pairs}
+
+
+def mean_quality(scores: Mapping[str, Quality]) -> Quality:
+    """Average over pictures; pictures too small for SSIM count for PSNR only."""
+    ssim = [q.ssim_y for q in scores.values() if not math.isnan(q.ssim_y)]
+    return Quality(
+        float(np.mean([q.psnr_y_db for q in scores.values()])),
+        float(np.mean(ssim)) if ssim else math.nan,
+    )

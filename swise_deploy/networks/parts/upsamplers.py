@@ -1,0 +1,37 @@
+"""The exchangeable last part of a network: a convolution and PixelShuffle, or the paper's SUM."""
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from swise_deploy.errors import InputError
+from swise_deploy.networks.registry import Upsampler
+from swise_deploy.networks.swisenet import PixelShuffleUpsample, ScaleWiseUpsample
+
+SUM_CHANNELS = 4
+"""SUM takes feature maps in multiples of this: its convolutions have 4 groups."""
+
+
+def make_upsampler(channels: int, scale: int, upsampler: Upsampler) -> nn.Module:
+    """Features (N, channels, H, W) to a picture (N, 3, H*scale, W*scale).
+
+    Raises:
+        InputError: SUM is asked for, and the feature maps do not fit it.
+    """
+    if upsampler == "default":
+        return PixelShuffleUpsample(channels, 3, scale)
+    if channels % SUM_CHANNELS:
+        raise InputError(
+            f"SUM needs feature maps in multiples of {SUM_CHANNELS}, and this network has "
+            f"{channels}. Use --upsampler default"
+        )
+    return ScaleWiseUpsample(channels, 3, scale)
+
+
+def upsampler_scale(state: Mapping[str, Tensor], channels: int) -> int:
+    """The scale of a network whose "upsampler" came from `make_upsampler`, from the shapes."""
+    equal = state.get("upsampler.equal.conv.weight")
+    if equal is not None:
+        return math.isqrt(equal.shape[0] // channels)
+    return math.isqrt(state["upsampler.conv.weight"].shape[0] // 3)

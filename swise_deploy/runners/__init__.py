@@ -1,0 +1,1 @@
+"""Torch networks as runners, on a CPU and on a GPU."""

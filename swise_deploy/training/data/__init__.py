@@ -1,0 +1,1 @@
+"""Training pictures: decoded once, cropped at random, on the CPU or in GPU memory."""

@@ -1,0 +1,1 @@
+"""The files, logs and scores of a run."""

@@ -1,0 +1,185 @@
+"""What a finished run says about itself: README.md and curve.png beside the weights."""
+
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from swise_deploy.checkpoints.load import open_network
+from swise_deploy.command.dependencies import require
+from swise_deploy.evaluation.metrics import Quality
+from swise_deploy.evaluation.pairs import mean_quality
+from swise_deploy.networks.registry import NETWORKS
+from swise_deploy.storage.files import writing
+from swise_deploy.training.config import TrainConfig, toml_from_config
+from swise_deploy.training.loop import TrainResult
+from swise_deploy.training.run.display import clock
+from swise_deploy.training.run.run_files import read_log
+from swise_deploy.training.run.validation import pairs_from_folder, score_network
+from swise_deploy.training.start.trained_form import PLAN_NAME
+
+
+def write_model_card(result: TrainResult) -> dict[str, Quality]:
+    """Score the weights on the test folders, and write README.md and curve.png.
+
+    Returns:
+        Mean quality on each test folder, by its name.
+
+    Raises:
+        InputError: A test folder cannot be used.
+        BackendMissingError: matplotlib is not installed.
+        OutputError: The run's folder cannot be written.
+    """
+    scores = _test_scores(result)
+    out = result.config.out
+    records = read_log(out)
+    draw_curve(records, out / "curve.png")
+    with writing(out / "README.md") as temporary:
+        temporary.write_text(card_text(result, records, scores), encoding="utf-8")
+    return scores
+
+
+def _test_scores(result: TrainResult) -> dict[str, Quality]:
+    config = result.config
+    network = open_network(scale=config.scale, weights=result.weights).module
+    return {
+        _set_name(folder): mean_quality(
+            score_network(
+                network,
+                pairs_from_folder(folder, config.scale),
+                config.scale,
+                device=torch.device("cpu"),
+            )
+        )
+        for folder in config.test
+    }
+
+
+def _set_name(folder: Path) -> str:
+    """The name of a test set; its pictures often lie in a subfolder HR."""
+    return folder.parent.name if folder.name.upper() in ("HR", "GT") else folder.name
+
+
+def card_text(
+    result: TrainResult, records: Sequence[Mapping[str, Any]], scores: Mapping[str, Quality]
+) -> str:
+    """The model card as Markdown.
+
+    Args:
+        result: Where the run stands.
+        records: Its log.
+        scores: Mean quality by test set.
+    """
+    config = result.config
+    title = f"{NETWORKS[config.model].title} x{config.scale}"
+    speeds = [r["steps_per_s"] for r in records if r["kind"] == "train"]
+    speed = f"{sorted(speeds)[len(speeds) // 2]:.3g} step/s" if speeds else "unknown"
+    reached = "all" if result.finished else f"stopped after {result.step}"
+    skipped = "".join(f"- {name}: {reason}\n" for name, reason in result.skipped.items())
+    sections = [
+        f"# {title}",
+        (
+            f"`{result.weights.name}`: {NETWORKS[config.model].paper}. Input (N, 3, H, W), RGB in "
+            f"[0, 1]; output {config.scale} times as high and wide."
+        ),
+        _results(result, scores),
+        "![Loss and validation PSNR-Y over the steps](curve.png)",
+        (
+            "## Training\n\n"
+            f"- Steps: {config.steps} ({reached}); {clock(result.trained_s)} h of training, median "
+            f"{speed}\n"
+            f"- Precision: {config.precision}, {result.precision_reason}\n"
+            f"- Machine: {platform.machine()}, torch {torch.__version__}, Python "
+            f"{platform.python_version()}\n"
+            f"- Started from {config.init.name if config.init else 'random weights'}\n"
+            f"{_learnt_from(config)}"
+            f"- Averaged weights (decay {config.ema_decay:g}) are what is saved"
+        ),
+        f"## Data\n\n{result.num_pictures} pictures trained on, {result.num_validation} validated "
+        f"on; content {result.data_key}." + (f" Left out:\n\n{skipped}" if skipped else ""),
+        (
+            "## Settings\n\n"
+            "`swise-train --config settings.toml --data DIR --out DIR` with these settings:\n\n"
+            f"```toml\n{_shareable_settings(config)}```"
+        ),
+        f"## Use\n\n```\n{_export_command(result)}\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _export_command(result: TrainResult) -> str:
+    precision = "--fp16" if result.config.qat is None else f"--int8 --precision-plan {PLAN_NAME}"
+    return f"swise-export --weights {shlex.quote(result.weights.name)} {precision}"
+
+
+def _learnt_from(config: TrainConfig) -> str:
+    if config.teacher:
+        names = ", ".join(file.name for file in config.teacher)
+        how = ", each in 8 orientations" if config.teacher_ensemble else ""
+        return (
+            f"- Learnt {config.teacher_share:.0%} from the mean of the pictures of {names}{how}, "
+            "the rest from the HR pictures\n"
+        )
+    if config.qat is None:
+        return ""
+    return (
+        f"- Learnt to give what these weights give in fp32, rounded to INT8 by {config.qat.name}\n"
+    )
+
+
+def _shareable_settings(config: TrainConfig) -> str:
+    """The settings less the folders of the machine that it ran on."""
+    own = {"data", "out", "cache", "val", "test", "init", "teacher", "qat"}
+    lines = toml_from_config(config).splitlines(keepends=True)
+    return "".join(line for line in lines if line.split(" =")[0] not in own)
+
+
+def _results(result: TrainResult, scores: Mapping[str, Quality]) -> str:
+    rows = [f"| {n} | {q.psnr_y_db:.2f} | {q.ssim_y:.4f} |" for n, q in scores.items()]
+    best = result.best_psnr_y_db
+    lines = ["## Results"]
+    if best is not None:
+        lines.append(
+            f"Validation, by which these weights were chosen: PSNR-Y {best:.3f} dB on "
+            f"{result.num_validation} pictures that were not trained on."
+        )
+    if rows:
+        table = ["| test set | PSNR-Y (dB) | SSIM-Y |", "|---|---|---|", *rows]
+        lines.append(
+            "Test sets, scored once at the end, having chosen nothing (LR by MATLAB's bicubic, "
+            f"8-bit output, BT.601 luma, border {result.config.scale} left out):\n\n"
+            + "\n".join(table)
+        )
+    if len(lines) == 1:
+        lines.append("Neither validated nor tested: give --val or --holdout, and --test.")
+    return "\n\n".join(lines)
+
+
+def draw_curve(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw loss and validation PSNR-Y over the steps as a PNG.
+
+    Raises:
+        BackendMissingError: matplotlib is not installed.
+    """
+    purpose = "drawing the training curve"
+    figures = require("matplotlib.figure", extra="train", purpose=purpose)
+    figure = figures.Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    train = [r for r in records if r["kind"] == "train"]
+    axes.plot([r["step"] for r in train], [r["loss"] for r in train], color="tab:blue", lw=0.8)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss", color="tab:blue")
+    if all(r["loss"] > 0 for r in train):  # minus a PSNR is in dB already
+        axes.set_yscale("log")
+    val = [r for r in records if r["kind"] == "val"]
+    if val:
+        right = axes.twinx()
+        right.plot(
+            [r["step"] for r in val], [r["psnr_y_db"] for r in val], color="tab:orange", marker="."
+        )
+        right.set_ylabel("validation PSNR-Y (dB)", color="tab:orange")
+    with writing(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -1,0 +1,1 @@
+"""Initial weights and teacher networks of a run."""

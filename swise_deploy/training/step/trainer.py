@@ -1,0 +1,255 @@
+"""Lightning Fabric, set up from a config: one process or many, with one device each."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from swise_deploy.errors import InputError
+from swise_deploy.networks.registry import NETWORKS, network_module
+from swise_deploy.training.config import Loss, TrainConfig
+from swise_deploy.training.data.batches import Batch
+from swise_deploy.training.data.device_pictures import DevicePictures
+from swise_deploy.training.data.uint8 import pictures_from_levels
+from swise_deploy.training.run.run_files import RunState
+from swise_deploy.training.start.trained_form import TrainedForm
+from swise_deploy.training.start.warm_start import WarmStart, warm_start_from_file
+from swise_deploy.training.step.averaging import WeightAverage
+from swise_deploy.training.step.cuda_graph import Passes, RecordedStep
+from swise_deploy.training.step.optimization import (
+    learning_rate_at,
+    make_optimizer,
+    set_learning_rate,
+)
+from swise_deploy.training.step.precision import FABRIC_NAMES, Resolved
+from swise_deploy.training.step.weight_norm import normalise_weights
+
+
+def launch_fabric(config: TrainConfig, precision: Resolved) -> Fabric:
+    """Start the processes of a run.
+
+    Under torchrun the processes are there already: their number replaces `devices` and `num_nodes`.
+
+    Raises:
+        InputError: The processes do not divide the batch, or Fabric refuses the accelerator.
+    """
+    devices, num_nodes = config.devices, config.num_nodes
+    if "LOCAL_WORLD_SIZE" in os.environ and "WORLD_SIZE" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
+    if config.batch_size % (devices * num_nodes):
+        raise InputError(
+            f"batch_size is {config.batch_size}, which {devices * num_nodes} processes cannot "
+            "share evenly. Use a multiple of their number"
+        )
+    if precision != "fp32":
+        # What autocast leaves in float32 may be multiplied in TF32: the rest is rounded more.
+        torch.set_float32_matmul_precision("high")
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy="ddp" if devices * num_nodes > 1 else "auto",
+            precision=FABRIC_NAMES[precision],
+        )
+        fabric.launch()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"cannot start {devices} x {num_nodes} processes on {config.accelerator!r}: {error}"
+        ) from error
+    return fabric
+
+
+def build_network(config: TrainConfig) -> tuple[nn.Module, WarmStart | None]:
+    """The network of a run before its first step.
+
+    Raises:
+        InputError: The network has no such scale or option, or the initial weights do not fit.
+    """
+    known = NETWORKS[config.model]
+    if config.scale not in known.scales:
+        raise InputError(f"{config.model} has no x{config.scale}; expected one of {known.scales}")
+    torch.manual_seed(config.seed)
+    network = network_module(config.model).build(
+        config.scale, option=config.option or known.option, upsampler=config.upsampler
+    )
+    start = None
+    if not list(network.parameters()):
+        raise InputError(f"{config.model} has no weights to train. Choose another --model")
+    if config.init is not None:
+        start = warm_start_from_file(
+            config.init, network, config.scale, exclude=config.init_exclude
+        )
+        network.load_state_dict(start.state)
+    normalise_weights(network, config.weight_norm)
+    return network, start
+
+
+def can_record(fabric: Fabric) -> bool:
+    """Whether a step can be a CUDA graph: on one GPU; several talk to each other within it."""
+    return fabric.device.type == "cuda" and fabric.world_size == 1
+
+
+LEAST_MSE = 1e-4
+"""Added to a crop's error in `minus_psnr`: 40 dB. Without it flat crops are all that counts."""
+
+
+def minus_psnr(sr: Tensor, hr: Tensor) -> Tensor:
+    """Minus the mean PSNR in dB of pictures (N, C, H, W) in [0, 1], levelled off above 40 dB."""
+    error = (sr - hr).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(error + LEAST_MSE).mean()
+
+
+LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "mse": F.mse_loss,
+    "psnr": minus_psnr,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Scalars of one step, still on the device: reading them waits for it."""
+
+    loss: Tensor
+    gradient_norm: Tensor
+
+
+class _FromLevels(nn.Module):
+    """A network that takes 8-bit pictures, (N, H, W, 3) uint8.
+
+    Fabric rounds what comes in as float to the format it trains in; bf16 moves a picture by up to
+    half a level of 255.
+    """
+
+    def __init__(self, network: nn.Module, *, channels_last: bool) -> None:
+        super().__init__()
+        self.network = network
+        self._channels_last = channels_last
+
+    def forward(self, levels: Tensor) -> Tensor:
+        sr: Tensor = self.network(pictures_from_levels(levels, channels_last=self._channels_last))
+        return sr
+
+
+class Trainer:
+    """A network, its optimiser and its average, set up on this process's device.
+
+    Args:
+        fabric: Launched.
+        config: The run.
+        form: What is trained, in place; moved to the device with its teacher.
+        pictures: Where crops are cut on the device; None where steps get whole batches.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: TrainConfig,
+        form: TrainedForm,
+        pictures: DevicePictures | None = None,
+    ) -> None:
+        self._fabric = fabric
+        self._config = config
+        self._pictures = pictures
+        self._network = network = form.module.train()
+        self._teacher = None if form.teacher is None else form.teacher.eval().to(fabric.device)
+        self._teacher_share = form.teacher_share
+        self._optimizer: Optimizer = make_optimizer(config, network)
+        whole: nn.Module = network
+        if config.compile:
+            whole = cast("nn.Module", torch.compile(network))
+        whole = _FromLevels(whole, channels_last=config.channels_last)
+        self._model, self._stepper = fabric.setup(whole, self._optimizer)
+        self.average = WeightAverage(network, config.ema_decay)
+        self._differentiate: Passes = self._pass_plainly
+        if config.cuda_graph and can_record(fabric):
+            self._differentiate = RecordedStep(self._pass, self._forget_gradients)
+
+    def train_step(self, batch: Batch | NDArray[np.int64], step: int) -> StepResult:
+        """One optimiser step.
+
+        Args:
+            batch: Crops; where to cut them if the pictures are on the device.
+            step: From 0.
+        """
+        # Networks with random layers draw the same numbers after a restart.
+        torch.manual_seed((self._config.seed << 32) + step * 1009 + self._fabric.global_rank)
+        rate = learning_rate_at(self._config, step)
+        set_learning_rate(self._optimizer, rate)
+        arrays = batch.arrays if isinstance(batch, Batch) else (batch,)
+        inputs = (torch.from_numpy(array) for array in arrays)
+        device = self._fabric.device
+        loss = self._differentiate(*(given.to(device, non_blocking=True) for given in inputs))
+        norm: Tensor = self._fabric.strategy.clip_gradients_norm(
+            self._network,
+            self._optimizer,
+            max_norm=self._config.clip_norm or math.inf,
+            error_if_nonfinite=False,
+        )
+        self._stepper.step()
+        self.average.update(step + 1)
+        return StepResult(loss, norm.detach())
+
+    def _pass_plainly(self, *inputs: Tensor) -> Tensor:
+        self._forget_gradients()
+        return self._pass(*inputs)
+
+    def _forget_gradients(self) -> None:
+        self._stepper.zero_grad(set_to_none=True)
+
+    def _pass(self, *inputs: Tensor) -> Tensor:
+        """Forward and backward."""
+        lr, hr, *taught = inputs if self._pictures is None else self._pictures.cut(*inputs)
+        loss = self._loss(self._model(lr), lr, hr, *taught)
+        self._fabric.backward(loss)
+        return loss.detach()
+
+    def _loss(self, sr: Tensor, lr: Tensor, hr: Tensor, taught: Tensor | None = None) -> Tensor:
+        """Distance of (N, 3, H, W) to the HR pictures, to the teacher's, or to both."""
+        distance = LOSSES[self._config.loss]
+        pictures = partial(pictures_from_levels, channels_last=self._config.channels_last)
+        if taught is not None:
+            example = pictures(taught)
+        elif self._teacher is not None:
+            with torch.no_grad(), self._fabric.autocast():
+                example = self._teacher(pictures(lr)).to(sr.dtype)
+        else:
+            return distance(sr, pictures(hr))
+        loss = self._teacher_share * distance(sr, example)
+        if self._teacher_share < 1:
+            loss = loss + (1 - self._teacher_share) * distance(sr, pictures(hr))
+        return loss
+
+    def snapshot(
+        self, *, step: int, data_key: str, best_psnr_y_db: float | None, trained_s: float
+    ) -> RunState:
+        """All that a resumed run needs."""
+        return RunState(
+            step=step,
+            data_key=data_key,
+            network=self._network.state_dict(),
+            averages=self.average.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            scaler=self._fabric.strategy.precision.state_dict(),
+            best_psnr_y_db=best_psnr_y_db,
+            trained_s=trained_s,
+        )
+
+    def restore(self, state: RunState) -> None:
+        """Continue from a snapshot."""
+        self._network.load_state_dict(state.network)
+        self.average.load_state_dict(state.averages)
+        self._optimizer.load_state_dict(state.optimizer)
+        self._fabric.strategy.precision.load_state_dict(state.scaler)

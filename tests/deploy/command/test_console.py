@@ -1,0 +1,146 @@
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from swise_deploy.command.console import at_least, choose, finite, parse_threads, run_command
+
+INTERRUPT_DURING_STAGING = """
+import sys, time
+from pathlib import Path
+from swise_deploy.command.console import run_command
+from swise_deploy.storage.files import staging
+
+def command():
+    with staging(Path(sys.argv[1]) / "result.bin") as folder:
+        (folder / "half").write_text("half a result")
+        print("working", flush=True)
+        time.sleep(30)
+    return 0
+
+sys.exit(run_command(command))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_stopped_command_leaves_nothing_behind_and_exits_as_shells_report_it(
+    number, code, tmp_path
+):
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPT_DURING_STAGING, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert stderr == "error: interrupted; nothing half-written was left behind\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_gives_the_signal_back_that_it_took():
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_command(lambda: 0) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_picture_too_large_for_the_memory_is_one_message(capsys):
+    def command() -> int:
+        raise MemoryError("Unable to allocate 27.9 GiB for an array with shape (100000, 100000, 3)")
+
+    assert run_command(command) == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: not enough memory: Unable to allocate 27.9 GiB")
+
+
+def _in_shell(code: str, redirection: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    rest = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    shell = f'{shlex.quote(sys.executable)} -c "$CODE" {redirection}'
+    return subprocess.run(
+        ["/bin/sh", "-c", shell],
+        capture_output=True,
+        text=True,
+        env={**rest, "CODE": code},
+        check=False,
+        timeout=60,
+    )
+
+
+WRITING = """
+import sys
+from swise_deploy.command.console import run_command
+sys.exit(run_command(lambda: sys.stdout.write('result') and 0))
+"""
+
+
+def test_a_command_runs_where_stdout_is_closed():
+    done = _in_shell(WRITING, ">&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_result_without_room_on_stdout_is_one_message():
+    done = _in_shell(WRITING, ">/dev/full")
+    message = "error: cannot write the result to stdout: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, message)
+
+
+TELEMETRY = """
+import sys
+from swise_deploy.command.console import run_command
+
+def command():
+    import onnxruntime, os
+    print(os.environ["ORT_DISABLE_TELEMETRY"])
+    return 0
+
+sys.exit(run_command(command))
+"""
+
+
+@pytest.mark.parametrize(("asked", "kept"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
+def test_onnxruntime_reports_to_nobody_unless_the_user_wants_it(asked, kept, tmp_path):
+    done = _in_shell(TELEMETRY, "", XDG_CACHE_HOME=str(tmp_path), **asked)
+    assert (done.returncode, done.stdout) == (0, f"{kept}\n"), done.stderr
+    if not asked:
+        assert list(tmp_path.iterdir()) == []  # it keeps an identity of the device there
+
+
+def test_numbers_below_the_least_are_refused_with_it():
+    assert at_least(1)("1") == 1
+    for text in ("0", "-3", "1.5", "many", "²"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number >= 1"):
+            at_least(1)(text)
+
+
+def test_threads_that_would_drown_the_machine_are_refused():
+    assert parse_threads("1") == 1
+    assert parse_threads("64") == 64
+    with pytest.raises(argparse.ArgumentTypeError, match=r"'100000': expected 1 to \d+ threads"):
+        parse_threads("100000")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "half", ""])
+def test_what_is_no_number_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a number"):
+        finite(text)
+    assert finite("-0.5") == -0.5
+
+
+def test_a_misspelt_name_among_many_is_answered_with_the_nearest_alone():
+    many = [f"rtx-{number}" for number in range(4000, 4040)]
+    with pytest.raises(Exception, match=r"Did you mean 'rtx-4039'\?$"):
+        choose("rtx4039", many, what="target")
+    with pytest.raises(Exception, match=r"Did you mean 'bench'\? Known: bench, build$"):
+        choose("bensh", ["build", "bench"], what="command")

@@ -1,0 +1,110 @@
+"""Ctrl-C and SIGTERM that wait for their moment."""
+
+import signal
+import threading
+
+import pytest
+
+from swise_deploy.command.interrupts import HeldInterrupts
+
+
+class TerminatedError(KeyboardInterrupt):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Handlers as a command has them."""
+
+    def terminate(_number, _frame):
+        raise TerminatedError
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, terminate)
+    yield
+    for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, TerminatedError)],
+)
+def test_the_first_one_waits_for_a_block_that_lets_it_through(number, error):
+    reached = []
+    with HeldInterrupts() as interrupts:
+        signal.raise_signal(number)
+        reached.append("after the signal")
+        with pytest.raises(error) as caught, interrupts.let_through():
+            reached.append("never")
+    assert type(caught.value) is error
+    assert reached == ["after the signal"]
+
+
+def test_it_comes_at_once_in_a_block_that_lets_it_through():
+    with HeldInterrupts() as interrupts:
+        with pytest.raises(KeyboardInterrupt), interrupts.let_through():
+            signal.raise_signal(signal.SIGINT)
+        with interrupts.let_through():
+            pass  # it came once, not twice
+
+
+def test_it_comes_at_the_end_at_the_latest():
+    held = HeldInterrupts()
+    held.__enter__()
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        held.__exit__(None, None, None)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_does_not_swallow_it():
+    def fail():
+        with HeldInterrupts():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fail()
+    assert isinstance(caught.value.__context__, ValueError)
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_the_second_one_comes_at_once(through):
+    with HeldInterrupts() as interrupts:
+        if through:
+            with pytest.raises(KeyboardInterrupt), interrupts.let_through():
+                signal.raise_signal(signal.SIGINT)
+        else:
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        if not through:
+            with pytest.raises(KeyboardInterrupt), interrupts.let_through():
+                pass
+
+
+def test_what_is_ignored_outside_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with HeldInterrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        with interrupts.let_through():
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_another_thread_asks_for_no_signals():
+    failures = []
+
+    def run():
+        try:
+            with HeldInterrupts() as interrupts, interrupts.let_through():
+                assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        except BaseException as error:  # noqa: BLE001  # told below
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert failures == []

@@ -1,0 +1,66 @@
+import json
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+from swise_deploy.errors import InputError
+from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.loop import train
+from swise_deploy.training.run.run_files import read_config, read_state
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half of one"])
+def test_a_damaged_state_is_refused(tmp_path, content):
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot read .*state\.pt.*Start anew with --init"):
+        read_state(tmp_path)
+
+
+@pytest.mark.parametrize("document", [[1, 2], {"schema_version": 99}])
+def test_a_state_of_another_form_is_refused(tmp_path, document):
+    torch.save(document, tmp_path / "state.pt")
+    with pytest.raises(InputError, match=r"schema_version .*; expected 1"):
+        read_state(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_folder_without_a_readable_config_holds_no_run(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.toml").write_bytes(content)
+    with pytest.raises(InputError, match=r"nothing to resume: cannot read .*config\.toml"):
+        read_config(tmp_path)
+
+
+def test_the_log_is_json_though_pictures_are_too_small_for_ssim(tmp_path):
+    """SSIM's window is 11 pixels; JSON has no NaN."""
+    (tmp_path / "data").mkdir()
+    for i in range(3):
+        Image.new("RGB", (24, 24), (40 * i, 80, 200)).save(tmp_path / "data" / f"{i}.png")
+    config = TrainConfig(
+        data=tmp_path / "data",
+        out=tmp_path / "run",
+        model="fsrcnn",
+        steps=1,
+        batch_size=1,
+        patch_size=8,
+        holdout=1,
+        val_crop=12,
+        optimizer="adam",
+        precision="fp32",
+        accelerator="cpu",
+        workers=0,
+        tensorboard=False,
+        cache=tmp_path / "cache",
+    )
+    train(config)
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+
+    def refuse(constant):
+        pytest.fail(f"{constant} is no JSON")
+
+    records = [json.loads(line, parse_constant=refuse) for line in lines]
+    (val,) = [record for record in records if record["kind"] == "val"]
+    assert val["ssim_y"] is None
+    assert math.isfinite(val["psnr_y_db"])

@@ -1,0 +1,250 @@
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from swise_deploy.errors import InputError, SwiseError
+from swise_engines.choosing import candidates, fastest
+from swise_engines.choosing.candidates import Candidate, candidates_for
+from swise_engines.choosing.fastest import choose_fastest, measure_fastest
+from swise_engines.cuda.boundary import Device, GpuAtHand
+from swise_engines.tensorrt.profiles import Extent, Profile
+from swise_engines.upscaling.upscaler import Upscaler
+from swise_export.runtimes.onnxruntime import OnnxRunner
+
+MakeOnnx = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def save_repeating(path: Path, *, width: int = 3, shift: float = 0.0, bad: bool = False) -> Path:
+    """An x2 upscaler: pixels repeated, `shift` added, after 3x3 convolutions of `width` channels.
+
+    The work grows with the square of `width`, the result does not. `bad` gives NaN at pixel values
+    under 0.5.
+    """
+    into = np.zeros((width, 3, 3, 3), np.float32)
+    across = np.zeros((width, width, 3, 3), np.float32)
+    out = np.zeros((12, width, 1, 1), np.float32)
+    for channel in range(3):
+        into[channel, channel, 1, 1] = across[channel, channel, 1, 1] = 1
+        out[4 * channel : 4 * channel + 4, channel] = 1
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["lr", "into"], ["wide"], pads=[1] * 4),
+        node("Conv", ["wide", "across"], ["again"], pads=[1] * 4),
+        node("Conv", ["again", "out"], ["deep"]),
+        node("DepthToSpace", ["deep"], ["up"], blocksize=2, mode="CRD"),
+        node("Add", ["up", "shift"], ["sum" if bad else "sr"]),
+    ]
+    if bad:
+        nodes += [node("Sub", ["sum", "half"], ["signed"]), node("Sqrt", ["signed"], ["sr"])]
+    arrays = {"into": into, "across": across, "out": out}
+    scalars = {"shift": np.float32(shift), "half": np.float32(0.5)}
+    graph = helper.make_graph(
+        nodes,
+        "repeat",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ("n", 3, "h", "w"))],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ("n", 3, "h2", "w2"))],
+        [numpy_helper.from_array(array, name) for name, array in {**arrays, **scalars}.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def in_onnxruntime(path: Path) -> Candidate:
+    return Candidate(path.stem, "onnxruntime", path, partial(OnnxRunner, path, threads=1))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_one_that_takes_less_time_wins(tmp_path: Path, order: int) -> None:
+    # 3 against 64 channels: over a hundred times the work, so that noise decides nothing.
+    heavy = in_onnxruntime(save_repeating(tmp_path / "heavy.onnx", width=64))
+    light = in_onnxruntime(save_repeating(tmp_path / "light.onnx"))
+    choice = measure_fastest([heavy, light][::order])
+    assert choice.candidate is light
+    assert "heavy" in choice.reason
+    assert "times as long" in choice.reason
+
+
+def test_a_hiccup_at_first_sight_does_not_decide(tmp_path: Path) -> None:
+    class Hiccup(OnnxRunner):
+        """Its third run, the first that is timed, takes a second; two find scale and picture."""
+
+        num_runs = 0
+
+        def infer(self, lr: np.ndarray) -> np.ndarray:
+            self.num_runs += 1
+            if self.num_runs == 3:
+                time.sleep(1)
+            return super().infer(lr)
+
+    heavy = in_onnxruntime(save_repeating(tmp_path / "heavy.onnx", width=64))
+    path = save_repeating(tmp_path / "light.onnx")
+    light = Candidate("light", "onnxruntime", path, partial(Hiccup, path, threads=1))
+    assert measure_fastest([heavy, light]).candidate is light
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"shift": 2 / 255}, "levels of 255"), ({"bad": True}, "nan levels")],
+)
+def test_a_fast_one_with_another_picture_cannot_win(
+    tmp_path: Path, changes: dict[str, float], message: str
+) -> None:
+    heavy = in_onnxruntime(save_repeating(tmp_path / "heavy.onnx", width=64))
+    other = in_onnxruntime(save_repeating(tmp_path / "other.onnx", **changes))
+    choice = measure_fastest([heavy, other])
+    assert choice.candidate is heavy
+    assert message in choice.refused["other"]
+
+
+def test_a_network_that_gives_no_numbers_is_refused_whoever_runs_it(tmp_path: Path) -> None:
+    files = [save_repeating(tmp_path / f"{name}.onnx", bad=True) for name in "ab"]
+    with pytest.raises(SwiseError, match=r"a\.onnx gives pixels that are no numbers"):
+        measure_fastest([in_onnxruntime(path) for path in files])
+
+
+def test_less_than_a_level_is_the_same_picture(tmp_path: Path) -> None:
+    heavy = in_onnxruntime(save_repeating(tmp_path / "heavy.onnx", width=64))
+    other = in_onnxruntime(save_repeating(tmp_path / "other.onnx", shift=0.5 / 255))
+    assert measure_fastest([heavy, other]).candidate is other
+
+
+def test_one_that_does_not_run_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    good = in_onnxruntime(save_repeating(tmp_path / "good.onnx"))
+    (tmp_path / "broken.onnx").write_bytes(b"nothing")
+    broken = in_onnxruntime(tmp_path / "broken.onnx")
+    choice = measure_fastest([good, broken])
+    assert choice.candidate is good
+    assert "cannot load" in choice.refused["broken"]
+    with pytest.raises(InputError, match="cannot read"):
+        measure_fastest([broken, good])
+
+
+def test_a_verdict_is_kept_for_the_same_files_and_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = in_onnxruntime(save_repeating(tmp_path / "first.onnx", width=64))
+    second = in_onnxruntime(save_repeating(tmp_path / "second.onnx"))
+    cache = tmp_path / "verdicts"
+    measured = []
+
+    def measure(candidates: list[Candidate]) -> fastest.Choice:
+        measured.append([candidate.label for candidate in candidates])
+        return measure_fastest(candidates)
+
+    monkeypatch.setattr(fastest, "measure_fastest", measure)
+    choice = choose_fastest([first, second], cache=cache, threads=1)
+    assert choose_fastest([first, second], cache=cache, threads=1) == choice
+    assert len(measured) == 1
+    choose_fastest([first, second], cache=cache, threads=2)
+    save_repeating(tmp_path / "second.onnx", width=4)
+    choose_fastest([first, second], cache=cache, threads=1)
+    assert len(measured) == 3
+    for kept in cache.iterdir():
+        kept.write_text(
+            json.dumps({"schema_version": fastest.SCHEMA_VERSION, "winner": "nobody"}),
+            encoding="utf-8",
+        )
+    assert choose_fastest([first, second], cache=cache, threads=1).candidate is second
+
+
+def test_both_runtimes_compete_for_a_file_and_the_choice_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the optional runtime")
+    path = save_repeating(tmp_path / "wide.onnx", width=48)
+    runners = [candidate.runner for candidate in candidates_for(path, threads=1)]
+    assert runners[0] == "onnxruntime"
+    assert "openvino" in runners
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    with Upscaler.open(path, threads=1) as upscaler:
+        assert "times as long" in upscaler.reason
+        np.testing.assert_array_equal(upscaler(image), image.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize("runner", ["onnxruntime", "openvino"])
+def test_a_runner_that_is_asked_for_wins_unmeasured(tmp_path: Path, runner: str) -> None:
+    pytest.importorskip(runner, reason="an optional runtime")
+    path = save_repeating(tmp_path / "light.onnx")
+    with Upscaler.open(path, runner=runner) as upscaler:  # type: ignore[arg-type]  # parametrized
+        assert upscaler.name.startswith(runner)
+        assert not upscaler.reason
+    assert not (tmp_path / "cache" / "swise-deploy" / "fastest").exists()
+
+
+def test_an_unknown_runner_is_refused_with_a_hint(tmp_path: Path) -> None:
+    path = save_repeating(tmp_path / "light.onnx")
+    with pytest.raises(InputError, match="Did you mean 'openvino'"):
+        candidates_for(path, "openvno")  # type: ignore[arg-type]  # the mistake
+
+
+def test_an_engine_beside_its_file_is_left_out_where_no_gpu_is(
+    engine: Path,
+    make_onnx: MakeOnnx,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(candidates, "find_gpu", lambda: GpuAtHand(None, "for this test"))
+    path = shutil.copy(make_onnx("fp16"), engine.with_suffix(".onnx"))
+    with caplog.at_level(logging.INFO, "swise_engines"):
+        runners = {candidate.runner for candidate in candidates_for(path)}
+    assert "tensorrt" not in runners
+    assert f"{engine.name} is left out: no GPU" in caplog.text
+
+
+def test_an_engine_of_this_very_file_competes_and_one_of_another_does_not(
+    engine: Path, make_onnx: MakeOnnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ampere = Device("some GPU", "8.6", 1 << 30, is_integrated=False, driver_cuda="13.0")
+    cuda = SimpleNamespace(device=ampere)  # nothing else of it is used before an engine is opened
+    monkeypatch.setattr(candidates, "find_gpu", lambda: GpuAtHand(cuda))
+    path = shutil.copy(make_onnx("fp16"), engine.with_suffix(".onnx"))
+    found = [c for c in candidates_for(path) if c.runner == "tensorrt"]
+    assert [(c.path, c.label) for c in found] == [
+        (engine, "tiny.engine on some GPU, driver for CUDA 13.0")
+    ]
+    shutil.copy(make_onnx("fp32"), path)
+    assert all(c.runner != "tensorrt" for c in candidates_for(path))
+
+
+def test_onnxruntime_s_cuda_competes_only_where_a_gpu_is_visible(
+    make_onnx: MakeOnnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(candidates, "_visible_gpu", lambda: "")
+    assert [c.runner for c in candidates_for(make_onnx(), "onnxruntime")] == ["onnxruntime"]
+    monkeypatch.setattr(candidates, "_visible_gpu", lambda: "some GPU")
+    (found,) = candidates_for(make_onnx(), "onnxruntime")
+    assert found.runner == "cuda"
+    assert found.label.endswith("CUDAExecutionProvider on some GPU")
+
+
+@pytest.mark.gpu
+def test_an_engine_for_this_gpu_takes_part_in_the_measurement(
+    build_here: Callable[..., Path], make_onnx: MakeOnnx, tmp_path: Path
+) -> None:
+    built = build_here(
+        make_onnx("fp16"), Profile(Extent(1, 8, 8), Extent(1, 96, 96), Extent(1, 200, 200))
+    )
+    path = Path(shutil.copy(make_onnx("fp16"), tmp_path / "tiny.onnx"))
+    for suffix in (".engine", ".json"):
+        shutil.copy(built.with_suffix(suffix), tmp_path / f"tiny.here{suffix}")
+    choice = measure_fastest(candidates_for(path))
+    assert "tiny.here.engine" in choice.candidate.label + choice.reason
+    refused = [why for label, why in choice.refused.items() if "tiny.here.engine" in label]
+    assert all("times as long at first sight" in why for why in refused)

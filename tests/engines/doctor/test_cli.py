@@ -1,0 +1,46 @@
+import json
+import resource
+import subprocess
+import sys
+
+from swise_engines.doctor import cli as cli_doctor
+
+
+def test_the_screen_names_what_works_and_the_asked_target(capsys):
+    assert cli_doctor.main(["--target", "jetson-nano"]) == 3
+    screen = capsys.readouterr().out
+    assert "upscale and benchmark ONNX files" in screen
+    assert "swise-build FILE.onnx --target jetson-nano" in screen
+    assert len(screen.splitlines()) < 60
+
+
+def test_json_is_one_document_with_values_or_reasons(capsys):
+    assert cli_doctor.main(["--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema_version"] == 1
+    assert document["target"] is None
+    for section in document["facts"].values():
+        for fact in section.values():
+            assert (fact["value"] is None) != (fact["reason"] is None)
+
+
+def test_json_tells_whether_a_target_is_served(capsys):
+    code = cli_doctor.main(["--json", "--target", "jetson-thor"])
+    verdict = json.loads(capsys.readouterr().out)["target"]
+    assert code == (0 if verdict["build"]["works"] else 3)
+    assert verdict["target"] == "jetson-thor"
+
+
+def test_a_misspelt_target_is_a_usage_error(capsys):
+    assert cli_doctor.main(["--target", "rtx4090"]) == 2
+    assert "Did you mean 'rtx-4090'" in capsys.readouterr().err
+
+
+def test_one_examination_costs_less_than_two_seconds_of_two_cores():
+    command = [sys.executable, "-m", "swise_engines.doctor.cli", "--json"]
+    environment = {"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent_s < 2 * 2.0

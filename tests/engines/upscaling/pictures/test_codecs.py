@@ -1,0 +1,254 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+
+from swise_deploy.errors import InputError
+from swise_engines.upscaling.pictures import codecs as pictures
+from swise_engines.upscaling.pictures.codecs import (
+    Picture,
+    decode_picture,
+    encode_picture,
+    format_of,
+    refuse_unwritable,
+)
+from swise_engines.upscaling.pictures.metadata import Metadata
+
+tifffile = pytest.importorskip("tifffile", reason="the reference for 16-bit TIFF")
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def noise(shape, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def encoded(image, file_format, **options):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, file_format, **options)
+    return file.getvalue()
+
+
+def png16(samples):
+    """16-bit PNG, unfiltered, by the letter of the specification."""
+    height, width, channels = samples.shape
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_png_of_16_bits_keeps_every_bit(channels):
+    samples = noise((5, 7, channels), np.uint16)
+    picture = decode_picture(png16(samples))
+    expected = samples[:, :, 0] if channels < 3 else samples[:, :, :3]
+    np.testing.assert_array_equal(picture.colour, expected)
+    if channels in (2, 4):
+        np.testing.assert_array_equal(picture.alpha, samples[:, :, -1])
+    again = decode_picture(encode_picture(picture, "png"))
+    np.testing.assert_array_equal(again.colour, expected)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_tiff_of_16_bits_keeps_every_bit(byteorder, compression, channels):
+    samples = noise((6, 5, channels), np.uint16)
+    file = io.BytesIO()
+    extra = ["unassalpha"] if channels == 4 else None
+    tifffile.imwrite(
+        file,
+        samples,
+        photometric="rgb",
+        byteorder=byteorder,
+        compression=compression,
+        extrasamples=extra,
+    )
+    picture = decode_picture(file.getvalue())
+    np.testing.assert_array_equal(picture.colour, samples[:, :, :3])
+    written = encode_picture(picture, "tiff")
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(written)), samples)
+
+
+def test_planar_tiff_of_16_bits_is_refused_rather_than_read_at_8():
+    file = io.BytesIO()
+    tifffile.imwrite(file, noise((3, 8, 8), np.uint16), photometric="rgb", planarconfig="separate")
+    with pytest.raises(InputError, match="interleaved"):
+        decode_picture(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("file_format", "pillow_name"),
+    [("png", "PNG"), ("tiff", "TIFF"), ("bmp", "BMP"), ("webp", "WEBP")],
+)
+@pytest.mark.parametrize("shape", [(4, 6, 3), (4, 6, 4), (1, 1, 3), (3, 5)])
+def test_lossless_formats_give_back_the_pixels(file_format, pillow_name, shape):
+    if file_format == "bmp" and shape[-1] == 4:
+        pytest.skip("BMP is not written with transparency")
+    samples = noise(shape)
+    picture = decode_picture(encoded(samples, "PNG"))
+    data = encode_picture(picture, file_format, quality=100)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == pillow_name
+        mode = {2: "L"}.get(len(shape), "RGBA" if shape[-1] == 4 else "RGB")
+        np.testing.assert_array_equal(np.asarray(image.convert(mode)), samples)
+
+
+def test_greyscale_stays_greyscale_and_a_palette_becomes_colour():
+    assert decode_picture(encoded(noise((4, 4)), "PNG")).colour.ndim == 2
+    image = Image.fromarray(noise((8, 8, 3))).quantize(16)
+    image.info["transparency"] = 3
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    picture = decode_picture(file.getvalue())
+    assert picture.colour.shape == (8, 8, 3)
+    np.testing.assert_array_equal(picture.alpha == 0, np.asarray(image) == 3)
+
+
+def test_cmyk_becomes_rgb():
+    data = encoded_cmyk((0, 255, 255, 0))
+    red, green, blue = decode_picture(data).colour[4, 4]
+    assert red > 240
+    assert max(green, blue) < 15
+
+
+def encoded_cmyk(colour):
+    file = io.BytesIO()
+    Image.new("CMYK", (8, 8), colour).save(file, "JPEG", quality=100)
+    return file.getvalue()
+
+
+def jpeg_with_metadata():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees clockwise
+    exif[ExifTags.Base.Make] = "Camera"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] = 6
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] = 400
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    file = io.BytesIO()
+    # Left half black, right half white: after turning, top black and bottom white.
+    image = np.zeros((16, 32, 3), np.uint8)
+    image[:, 16:] = 255
+    Image.fromarray(image).save(
+        file, "JPEG", exif=exif, icc_profile=SRGB, dpi=(300, 300), comment=b"note", quality=100
+    )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("file_format", ["jpg", "png", "webp", "tiff"])
+def test_metadata_go_along_and_orientation_is_applied(file_format):
+    picture = decode_picture(jpeg_with_metadata())
+    assert picture.colour.shape == (32, 16, 3)
+    assert picture.colour[:8].max() < 10
+    assert picture.colour[-8:].min() > 245
+    with Image.open(io.BytesIO(encode_picture(picture, file_format))) as image:
+        assert image.info["icc_profile"] == SRGB
+        exif = image.getexif()
+        assert ExifTags.Base.Orientation not in exif
+        assert exif[ExifTags.Base.Make] == "Camera"
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+        assert details[ExifTags.Base.ISOSpeedRatings] == 400
+        assert details[ExifTags.Base.ExifImageWidth] == 16
+        assert exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+        if file_format != "webp":  # has no field for it
+            assert image.info["dpi"] == pytest.approx((300, 300), abs=0.02)
+        if file_format == "jpg":
+            assert image.info["comment"] == b"note"
+
+
+@pytest.mark.parametrize("file_format", ["png", "tiff"])
+def test_metadata_go_along_at_16_bits(file_format):
+    metadata = decode_picture(jpeg_with_metadata()).metadata
+    picture = Picture(noise((4, 4, 3), np.uint16), None, metadata)
+    with Image.open(io.BytesIO(encode_picture(picture, file_format))) as image:
+        assert image.info["icc_profile"] == SRGB
+        assert image.getexif()[ExifTags.Base.Make] == "Camera"
+        details = image.getexif().get_ifd(ExifTags.IFD.Exif)
+        assert details[ExifTags.Base.ISOSpeedRatings] == 400
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.02)
+
+
+@pytest.mark.parametrize("file_format", ["jpg", "png", "webp", "tiff"])
+def test_an_xmp_packet_goes_along(file_format):
+    packet = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'></x:xmpmeta>"
+    picture = Picture(noise((4, 4, 3)), None, Metadata(xmp=packet))
+    assert decode_picture(encode_picture(picture, file_format)).metadata.xmp == packet
+
+
+def test_notes_of_a_png_go_along():
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Author", "somebody")
+    data = encoded(noise((4, 4, 3)), "PNG", pnginfo=notes)
+    with Image.open(io.BytesIO(encode_picture(decode_picture(data), "png"))) as image:
+        assert image.text["Author"] == "somebody"
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked():
+    # 60000 x 60000 black pixels in a few bytes: the header is enough to refuse it.
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    data = (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    )
+    idat = b"IDAT" + zlib.compress(b"\0" * 100)
+    data += struct.pack(">I", len(idat) - 4) + idat + struct.pack(">I", zlib.crc32(idat))
+    with pytest.raises(InputError, match="pixels"):
+        decode_picture(data)
+
+
+def test_more_than_one_frame_is_refused():
+    frames = [Image.fromarray(noise((8, 8, 3), seed=i)) for i in range(3)]
+    file = io.BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match="3 frames"):
+        decode_picture(file.getvalue())
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0"])
+def test_what_is_no_picture_is_refused(data):
+    with pytest.raises(InputError):
+        decode_picture(data)
+
+
+@pytest.mark.parametrize(
+    ("picture", "file_format", "message"),
+    [
+        (Picture(noise((4, 4, 3)), noise((4, 4)), Metadata()), "jpg", "transparent"),
+        (Picture(noise((4, 4, 3)), noise((4, 4)), Metadata()), "bmp", "transparent"),
+        (Picture(noise((4, 4, 3), np.uint16), None, Metadata()), "webp", "16 bits"),
+        (Picture(noise((1, 5000, 3)), None, Metadata()), "webp", "20000x4.*16383"),
+        (Picture(noise((1, 20_000)), None, Metadata()), "jpg", "80000x4.*65535"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_before_the_work(picture, file_format, message):
+    with pytest.raises(InputError, match=message):
+        refuse_unwritable(picture, file_format, 4)
+    refuse_unwritable(picture, "png", 4)
+
+
+def test_an_output_beyond_the_pixel_bound_is_refused(monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_OUTPUT_PIXELS", 63)
+    with pytest.raises(InputError, match="8x8"):
+        refuse_unwritable(Picture(noise((4, 4)), None, Metadata()), "png", 2)
+
+
+def test_a_suffix_names_its_format():
+    assert [format_of(s) for s in (".JPG", ".tif", ".webp")] == ["jpg", "tiff", "webp"]
+    with pytest.raises(InputError, match=r"\.gif"):
+        format_of(".gif")

@@ -1,0 +1,135 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from swise_engines.upscaling.cli import main
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "swise_engines.upscaling.cli", *map(str, arguments)]
+
+
+def environment(tmp_path):
+    rooms = [str(ROOT / room) for room in (".", "export", "engines", "bench")]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(rooms),
+        "XDG_CACHE_HOME": str(tmp_path / "c"),
+    }
+
+
+def save(path, size=(6, 4), value=100):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+    return path
+
+
+def test_a_folder_with_bad_files_is_summed_up_and_exits_with_1(tmp_path, small_network, capsys):
+    save(tmp_path / "in/good.png")
+    (tmp_path / "in/bad.jpg").write_bytes(b"\xff\xd8\xff\xe0nothing")
+    model = str(small_network())
+    arguments = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", model]
+    assert main([*arguments, "--json"]) == 1
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["done"] == 1
+    assert document["scale"] == 2
+    assert list(document["failed"]) == [str(tmp_path / "in/bad.jpg")]
+    assert "bad.jpg" in captured.err
+    assert "Traceback" not in captured.err
+    (tmp_path / "in/bad.jpg").unlink()
+    assert main(arguments) == 0
+    summary = "0 done, 1 there already (--overwrite does it again), 0 failed; nothing to do"
+    assert summary in capsys.readouterr().out
+    assert main([*arguments, "--overwrite", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["missing.png", "-o", "out"], 2, "nothing at missing.png"),
+        (["a.mp4", "b.png", "-o", "out"], 2, "a video is upscaled alone"),
+        (["missing.mp4", "-o", "out.mp4"], 2, "no video at missing.mp4"),
+        (["-", "b.png", "-o", "-"], 2, "stands alone"),
+        (["nowhere.png", "-o", "-"], 2, "no picture at nowhere.png"),
+    ],
+)
+def test_usage_that_cannot_work_is_refused_in_one_line(
+    arguments, code, message, *, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    assert message in capsys.readouterr().err
+
+
+def test_an_impossible_quality_is_refused_with_the_range(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["a.png", "-o", "b.jpg", "--quality", "101"])
+    assert stop.value.code == 2
+    assert "'101': expected 1 to 100" in capsys.readouterr().err
+
+
+def test_tile_and_memory_exclude_each_other(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["a.png", "-o", "b.png", "--tile", "64", "--memory", "512"])
+    assert exit_info.value.code == 2
+    assert "give one" in capsys.readouterr().err
+
+
+def test_a_picture_goes_through_pipes(tmp_path, small_network):
+    file = io.BytesIO()
+    Image.new("RGB", (5, 4), (10, 200, 30)).save(file, "BMP")
+    done = subprocess.run(
+        command("-", "-o", "-", "--model", small_network(radius=0)),
+        input=file.getvalue(),
+        capture_output=True,
+        env=environment(tmp_path),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(io.BytesIO(done.stdout)) as image:
+        assert image.format == "PNG"
+        assert (np.asarray(image) == (10, 200, 30)).all()
+        assert image.size == (10, 8)
+
+
+def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(tmp_path, small_network):
+    for i in range(200):
+        save(tmp_path / f"in/{i:03}.png", size=(80, 60), value=i % 256)
+    run = command(
+        tmp_path / "in", "-o", tmp_path / "out", "--model", small_network(radius=0), "--quiet"
+    )
+    with subprocess.Popen(
+        run, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(tmp_path), text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(list((tmp_path / "out").glob("*.png"))) < 5 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    done = list((tmp_path / "out").iterdir())
+    assert 5 <= len(done) < 200
+    assert all(path.suffix == ".png" and not path.name.startswith(".") for path in done)
+    for path in done:
+        with Image.open(path) as image:
+            assert (np.asarray(image) == int(path.stem) % 256).all()
+    rest = subprocess.run(
+        [*run, "--json"], capture_output=True, env=environment(tmp_path), timeout=120, check=True
+    )
+    summary = json.loads(rest.stdout)
+    assert summary["skipped"] == len(done)
+    assert summary["done"] == 200 - len(done)

@@ -1,0 +1,161 @@
+"""Crops, ranges, and what is kept between runs."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from swise_deploy.checkpoints.load import LoadedNetwork
+from swise_deploy.errors import InputError
+from swise_deploy.evaluation.pairs import Pair, pair_from_hr
+from swise_export.precision.calibration import _ranges, calibrate, hash_of_pictures, textured_crops
+from swise_export.precision.int8 import Int8Config, Int8Search, calibrate_for_plan, split_pictures
+from swise_export.precision.plan import PlannedLayer, PrecisionPlan
+from swise_export.precision.qdq import find_layers
+from swise_export.tracing.trace import traced_form
+from tests.export.precision.test_qdq import picture
+
+
+def flat_with_one_busy_corner() -> Pair:
+    hr = np.full((64, 96, 3), 128, np.uint8)
+    hr[32:64, 64:96] = np.random.default_rng(0).integers(0, 256, (32, 32, 3))
+    return pair_from_hr("corner", hr, 2)
+
+
+def test_crops_are_where_the_texture_is() -> None:
+    pair = flat_with_one_busy_corner()
+    first, second = textured_crops([pair], size=16, per_picture=2, scale=2)
+    np.testing.assert_array_equal(first.lr, pair.lr[16:32, 32:48])
+    np.testing.assert_array_equal(first.hr, pair.hr[32:64, 64:96])
+    assert first.name != second.name
+
+
+def test_small_pictures_are_taken_whole() -> None:
+    pair = flat_with_one_busy_corner()
+    (crop,) = textured_crops([pair], size=100, per_picture=3, scale=2)
+    np.testing.assert_array_equal(crop.lr, pair.lr)
+
+
+def test_ranges_by_their_definitions() -> None:
+    # 0, 1/9999, ..., 1, and one outlier at 4.
+    values = np.append(np.linspace(0, 1, 9_999), 4.0).astype(np.float32)
+    found = _ranges(values, 4.0)
+    assert found["minmax"] == 4.0
+    assert found["percentile"] == pytest.approx(np.percentile(values, 99.99))
+    # Clipping one value in 10,000 by 3 costs 9e-4; levels of 4/127 instead of 1/127 cost
+    # (4/127)^2 / 12 = 8.3e-5: the outlier is worth keeping by that measure.
+    assert found["mse"] > 2
+    assert 0 < found["entropy"] <= 4
+    # Without the tail being so far out, clipping wins.
+    near = _ranges(np.append(np.linspace(0, 1, 999_999), 1.5).astype(np.float32), 1.5)
+    assert near["mse"] < 1.2
+
+
+def test_all_zero_input_has_no_range() -> None:
+    assert set(_ranges(np.zeros(10, np.float32), 0.0).values()) == {0.0}
+
+
+def test_calibration_is_kept_by_content(tmp_path: Path, network_x2: LoadedNetwork) -> None:
+    model = traced_form(network_x2)
+    layers = find_layers(model)[0][:6]
+    pairs = [picture(0), picture(1)]
+    said: list[str] = []
+    first = calibrate(model, layers, pairs, cache=tmp_path, say=said.append)
+    assert any("calibrating on p0" in line for line in said)
+    said.clear()
+    again = calibrate(model, layers, pairs, cache=tmp_path, say=said.append)
+    assert said == ["calibration on 2 crops: known from before"]
+    assert again.ranges == first.ranges
+    for name, weights in first.weights.items():
+        np.testing.assert_array_equal(again.weights[name].levels, weights.levels)
+        np.testing.assert_array_equal(again.weights[name].scales, weights.scales)
+    other = calibrate(model, layers, pairs[:1], cache=tmp_path, say=said.append)
+    assert other.pictures_sha256 == hash_of_pictures(pairs[:1]) != first.pictures_sha256
+
+
+def test_every_other_picture_is_held_out() -> None:
+    pairs = [picture(i, size=64) for i in range(5)]
+    crops, held_out = split_pictures(pairs, 2)
+    assert {crop.name.split()[0] for crop in crops} == {"p0", "p2", "p4"}
+    assert [pair.name for pair in held_out] == ["p1", "p3"]
+
+
+def test_halves_can_be_swapped() -> None:
+    pairs = [picture(i, size=64) for i in range(5)]
+    crops, held_out = split_pictures(pairs, 2, swapped=True)
+    assert {crop.name.split()[0] for crop in crops} == {"p1", "p3"}
+    assert [pair.name for pair in held_out] == ["p0", "p2", "p4"]
+
+
+def nearest_x2() -> onnx.ModelProto:
+    """Every pixel four times: a convolution and a DepthToSpace."""
+    weight = np.repeat(np.eye(3, dtype=np.float32)[None], 4, axis=0).reshape(12, 3, 1, 1)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["lr", "w"], ["x"], name="conv", kernel_shape=[1, 1]),
+            helper.make_node("DepthToSpace", ["x"], ["sr"], name="shuffle", blocksize=2),
+        ],
+        "nearest",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ["n", 3, "h2", "w2"])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def test_range_that_clips_what_the_other_half_shows_is_not_taken() -> None:
+    hr = np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8)
+    bright = Pair("bright", hr[::2, ::2].copy(), hr)
+    # One value of 27,648 reaches white: the 99.99th percentile does not see it.
+    lr = np.full((96, 96, 3), 40, np.uint8)
+    lr[50, 50, 0] = 255
+    night = Pair("night", lr, np.full((192, 192, 3), 30, np.uint8))
+    said: list[str] = []
+    search = Int8Search(
+        nearest_x2(),
+        [bright, night],
+        scale=2,
+        config=Int8Config(),
+        say=said.append,
+    )
+    assert search.method == "minmax"
+    worst = {
+        line.split("by ")[1].split(":")[0]: float(line.split(": ")[1].split()[0])
+        for line in said
+        if "ranges by" in line
+    }
+    # Calibrated at night, everything brighter than 40 is lost from the bright picture.
+    assert worst["percentile"] < -1 < worst["minmax"]
+
+
+def test_a_plan_may_hold_a_layer_too_small_for_the_search(network_x2: LoadedNetwork) -> None:
+    model = traced_form(network_x2)
+    searched = find_layers(model)[0]
+    small = next(layer for layer in find_layers(model, least_share=0)[0] if layer not in searched)
+    plan = PrecisionPlan(
+        model="swisenet",
+        scale=2,
+        form="deploy",
+        weights_sha256="0" * 64,
+        rest="fp16",
+        layers=(PlannedLayer(small.name, "int8", 1.0, small.mult_adds, 0.0, 0.0),),
+        mult_adds=1,
+        method="minmax",
+        rounding="moments",
+        num_pictures=1,
+        pictures_sha256="",
+        max_drift_db=0.1,
+        held_out_drift_db=0.0,
+        drift_by_step=(),
+    )
+    pairs = [picture(0), picture(1)]
+    weights = calibrate_for_plan(model, plan, pairs, scale=2, cache=None)
+    assert small.name in weights
+
+
+def test_one_picture_is_not_enough(network_x2: LoadedNetwork) -> None:
+    model = traced_form(network_x2)
+    with pytest.raises(InputError, match="at least 2 pictures"):
+        Int8Search(model, [picture(0)], scale=2, config=Int8Config())

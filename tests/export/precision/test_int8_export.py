@@ -1,0 +1,162 @@
+"""`swise-export --int8`, on FSRCNN, whose eight layers are searched within seconds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from safetensors.torch import save_file
+
+from swise_deploy.evaluation.pairs import Pair
+from swise_deploy.networks import fsrcnn
+from swise_deploy.pictures.files import write_image
+from swise_export.cli import main
+from swise_export.manifest import read_manifest
+from swise_export.precision.fp16_search import nodes_for_fp32
+from swise_export.runtimes.onnxruntime import OnnxRunner
+from swise_export.verification.budget import DriftBudget
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments for a network with seeded weights, three pictures, a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights = tmp_path / "small.safetensors"
+    torch.manual_seed(0)
+    save_file(fsrcnn.build(2).state_dict(), weights)
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        blocks = np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+        write_image(tmp_path / "pictures" / f"{i}.png", blocks)
+    pictures = str(tmp_path / "pictures")
+    return ["--int8", "--weights", str(weights), "--images", pictures, "--calib", pictures,
+            "--threads", "1"]  # fmt: skip
+
+
+def export(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_report_manifest_and_graph_agree(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, plan = tmp_path / "out" / "net.onnx", tmp_path / "plan.json"
+    arguments = [*small, "-o", str(out), "--precision-plan", str(plan), "--max-drift", "0.2"]
+    report = export(arguments, capsys)
+    facts = report["int8"]
+    assert 0.5 < facts["mult_adds_share"] <= 1
+    assert facts["calibration"]["images"] == 2
+    assert len(facts["calibration"]["sha256"]) == 64
+    assert facts["calibration"]["method"] in {"minmax", "percentile", "entropy", "mse"}
+    assert facts["time_against_fp32"]["low"] <= facts["time_against_fp32"]["value"]
+    assert max(s["mult_adds_share"] for s in facts["drift_by_step"]) > 0.9
+    assert report["drift"]["psnr_y_db"] >= -0.2
+    manifest = read_manifest(out)
+    assert manifest.precision == "int8"
+    assert manifest.opset == 19
+    assert manifest.int8 is not None
+    assert manifest.int8.layers == facts["layers"]
+    model = onnx.load(out)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    in_int8 = [
+        node.name
+        for node in model.graph.node
+        if node.op_type.startswith("Conv")
+        and producers.get(node.input[1], node).op_type.startswith("Deq")
+    ]
+    assert len(in_int8) == facts["layers"]
+    assert not set(in_int8) & set(facts["layers_fp16"])
+    assert sorted(p.name for p in out.parent.iterdir()) == [
+        "net.json", "net.onnx", "net.pareto.png",
+    ]  # fmt: skip
+    # Replayed: the same file, without a search.
+    again = tmp_path / "again.onnx"
+    assert main([*arguments, "-o", str(again)]) == 0
+    captured = capsys.readouterr()
+    assert "replaying the precision plan" in captured.err
+    assert "sensitivity" not in captured.err
+    assert again.read_bytes() == out.read_bytes()
+    # 8-bit pictures in and out, with the same layers; other settings than the plan's are refused.
+    assert main([*arguments, "-o", str(tmp_path / "u8.onnx"), "--io", "uint8"]) == 0
+    lr = np.random.default_rng(1).integers(0, 256, (1, 9, 11, 3), np.uint8)
+    with OnnxRunner(tmp_path / "u8.onnx", as_device=True) as runner:
+        assert runner.infer(lr).shape == (1, 18, 22, 3)
+    capsys.readouterr()
+    assert main([*arguments, "-o", str(again), "--rest", "fp32"]) == 2
+    assert "made for rest fp16, not fp32" in capsys.readouterr().err
+    assert main(["--int8", "--precision-plan", str(plan), "-o", str(again)]) == 2
+    assert "was made for model fsrcnn, not swisenet" in capsys.readouterr().err
+
+
+def test_rest_in_fp32_stays_at_the_opset_that_tensorrt_8_6_reads(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net.onnx"
+    export([*small, "-o", str(out), "--rest", "fp32", "--calib-method", "mse",
+            "--max-drift", "0.2"], capsys)  # fmt: skip
+    assert read_manifest(out).opset == 17
+    assert {t.data_type for t in onnx.load(out).graph.initializer} <= {
+        onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.INT64,
+    }  # fmt: skip
+
+
+def test_budget_that_nothing_fits_says_what_stands_in_the_way(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net.onnx"
+    # No placement gains 100 dB.
+    assert main([*small, "-o", str(out), "--calib-method", "mse", "--max-drift", "-100"]) == 4
+    message = capsys.readouterr().err
+    assert "no layer can be INT8 within -100.0 dB" in message
+    assert "dB alone" in message
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fp16", "--calib", "."], "--calib . is for INT8, not fp16"),
+        (["--precision-plan", "p.json"], "precision plan p.json is for INT8, not fp32"),
+        (["--fp16", "--rest", "fp32"], "rest fp32 is for INT8, not fp16"),
+    ],
+)
+def test_settings_of_int8_are_refused_without_it(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_operations_that_fp16_ruins_go_back_to_fp32() -> None:
+    # 0.9 * 2^-26 is nothing in fp16, whose smallest number is 2^-24; the next two layers would have
+    # brought it back.
+    shape = ["n", 3, "h", "w"]
+    gains = {"shrink": 0.9 * 2.0**-26, "grow": 2.0**13, "restore": 2.0**13}
+    eye = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    tensors = ["lr", "x", "y", "sr"]
+    model = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Conv", [tensors[i], f"w_{name}"], [tensors[i + 1]], name=name)
+                for i, name in enumerate(gains)
+            ],
+            "chain",
+            [helper.make_tensor_value_info("lr", onnx.TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("sr", onnx.TensorProto.FLOAT, shape)],
+            [
+                numpy_helper.from_array(eye * np.float32(gain), f"w_{name}")
+                for name, gain in gains.items()
+            ],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    image = np.random.default_rng(0).integers(64, 256, (16, 16, 3)).astype(np.uint8)
+    settings = {"scale": 1, "budget": DriftBudget(0.01), "threads": 1}
+    pairs = [Pair("noise", image, image)]
+    assert nodes_for_fp32(model, pairs, kept=(), **settings) == ("shrink",)
+    assert nodes_for_fp32(model, pairs, kept=("shrink",), **settings) == ()

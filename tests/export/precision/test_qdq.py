@@ -1,0 +1,241 @@
+"""Q/DQ as TensorRT reads it, and the graph that switches layers."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from swise_deploy.checkpoints.load import LoadedNetwork
+from swise_deploy.evaluation.metrics import LUMA_WEIGHTS
+from swise_deploy.evaluation.pairs import Pair, pair_from_hr
+from swise_export.precision.calibration import Calibration, calibrate
+from swise_export.precision.fp16 import fp16_from_fp32
+from swise_export.precision.qdq import (
+    Layer,
+    find_layers,
+    int8_from_fp32,
+    rounded_to_nearest,
+    scale_from_range,
+)
+from swise_export.precision.switchable_graph import GatedNetwork, gated_fp16, gated_int8
+from swise_export.tracing.trace import traced_form
+from tests.export.conftest import loaded_swisenet
+
+STEP = 2.0**-6
+
+
+def picture(seed: int, size: int = 32, scale: int = 2) -> Pair:
+    """Smooth blocks, so that a network has edges and flat parts."""
+    rng = np.random.default_rng(seed)
+    blocks = np.kron(rng.integers(0, 256, (size // 8, size // 8, 3)), np.ones((8, 8, 1)))
+    return pair_from_hr(f"p{seed}", blocks.astype(np.uint8), scale)
+
+
+def two_layers(weights: np.ndarray) -> onnx.ModelProto:
+    """Two 1x1 convolutions of one input, added."""
+    shape = ["n", 3, "h", "w"]
+    return helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Conv", ["lr", "w1", "b"], ["x"], name="first"),
+                helper.make_node("Conv", ["lr", "w2"], ["y"], name="second"),
+                helper.make_node("Add", ["x", "y"], ["sr"], name="sum"),
+            ],
+            "two",
+            [helper.make_tensor_value_info("lr", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("sr", TensorProto.FLOAT, shape)],
+            [
+                numpy_helper.from_array(weights.astype(np.float32).reshape(3, 3, 1, 1), "w1"),
+                numpy_helper.from_array(np.zeros((3, 3, 1, 1), np.float32), "w2"),
+                numpy_helper.from_array(np.full(3, 0.123, np.float32), "b"),
+            ],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+
+
+def run(model: onnx.ModelProto, lr: np.ndarray, **feeds: np.ndarray) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return np.asarray(session.run(None, {"lr": lr, **feeds})[0])
+
+
+def quantised(model: onnx.ModelProto, largest: float) -> onnx.ModelProto:
+    layers, _ = find_layers(model)
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    return int8_from_fp32(
+        model,
+        layers,
+        ranges={layer.name: largest for layer in layers},
+        weights={
+            layer.name: rounded_to_nearest(stored[layer.weight], layer.channel_axis)
+            for layer in layers
+        },
+    )
+
+
+def test_values_are_those_of_symmetric_int8_by_hand() -> None:
+    model = quantised(two_layers(np.eye(3)), largest=127 * STEP)
+    lr = np.array([0.3, -0.3, 5.0], np.float32).reshape(1, 3, 1, 1)
+    # 0.3 / 2^-6 = 19.2 -> 19; 5.0 is beyond 127 levels of 2^-6. The weight 1.0 is 127 levels of its
+    # scale, which is the half nearest to 1/127.
+    weight = 127 * float(np.float16(1 / 127))
+    expected = np.array([19 * STEP, -19 * STEP, 127 * STEP]) * weight + 0.123
+    np.testing.assert_allclose(run(model, lr).ravel(), expected, rtol=1e-6)
+
+
+def test_form_is_what_tensorrt_asks_of_explicit_quantisation() -> None:
+    model = quantised(two_layers(np.eye(3)), largest=1.0)
+    onnx.checker.check_model(model)
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    nodes = {kind: [n for n in model.graph.node if n.op_type == kind] for kind in
+             ("QuantizeLinear", "DequantizeLinear", "Conv", "Add")}  # fmt: skip
+    assert len(nodes["QuantizeLinear"]) == 1  # both layers read one tensor
+    producers = {name: n for n in model.graph.node for name in n.output}
+    for conv in nodes["Conv"]:
+        assert [producers[name].op_type for name in conv.input[:2]] == ["DequantizeLinear"] * 2
+        weight = producers[conv.input[1]]
+        assert stored[weight.input[0]].dtype == np.int8
+        assert helper.get_node_attr_value(weight, "axis") == 0
+        assert stored[weight.input[1]].shape == (3,)
+    assert nodes["Conv"][0].input[2] == "b"
+    assert stored["b"].dtype == np.float32
+    for node in nodes["QuantizeLinear"] + nodes["DequantizeLinear"]:
+        scale, zero = stored[node.input[1]], stored[node.input[2]]
+        assert (zero.dtype, zero.shape) == (np.int8, scale.shape)
+        assert not zero.any()
+        assert (scale > 0).all()  # the weights of "second" are all zero
+    assert list(nodes["Add"][0].input) == ["x", "y"]  # outputs are not quantised
+
+
+def test_weights_in_fp32_quantise_to_the_same_levels() -> None:
+    model = two_layers(np.random.default_rng(0).standard_normal((3, 3)))
+    layers, _ = find_layers(model)
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = {y.name: rounded_to_nearest(stored[y.weight], 0) for y in layers}
+    ranges = dict.fromkeys(weights, 1.0)
+    wide = int8_from_fp32(model, layers, ranges=ranges, weights=weights, stored="fp32")
+    onnx.checker.check_model(wide)
+    producers = {name: n for n in wide.graph.node for name in n.output}
+    conv = next(n for n in wide.graph.node if n.name == "first")
+    chain = producers[producers[conv.input[1]].input[0]]
+    assert (chain.op_type, chain.input[0]) == ("QuantizeLinear", "w1")
+    lr = np.random.default_rng(1).random((1, 3, 4, 5), np.float32)
+    narrow = int8_from_fp32(model, layers, ranges=ranges, weights=weights)
+    np.testing.assert_allclose(run(wide, lr), run(narrow, lr), rtol=1e-6)
+
+
+@pytest.mark.parametrize("largest", [0.0, 1e-9, 3e-4, 1.0, 777.7, 60000.0])
+def test_a_scale_is_a_positive_number_that_fp16_holds(largest: float) -> None:
+    scale = scale_from_range(largest)
+    assert scale > 0
+    assert float(np.float16(scale)) == scale
+    if largest > 0.01:
+        assert scale * 127 == pytest.approx(largest, rel=2**-11)
+
+
+def test_fp16_beside_int8_dequantises_to_fp16(network_x2: LoadedNetwork) -> None:
+    model = traced_form(network_x2, opset=19)
+    layers, _ = find_layers(model)
+    half = fp16_from_fp32(quantised(model, 1.0)).model
+    onnx.checker.check_model(half, full_check=True)
+    types = {t.name: t.data_type for t in half.graph.initializer}
+    producers = {name: n for n in half.graph.node for name in n.output}
+    convs = [n for n in half.graph.node if n.name in {layer.name for layer in layers}]
+    assert len(convs) == len(layers)
+    kept = set()
+    for conv in convs:
+        sources = [producers[name] for name in conv.input[:2]]
+        kept.update(types[source.input[1]] for source in sources)
+        assert [source.op_type for source in sources] == ["DequantizeLinear"] * 2, conv.name
+        assert len({types[source.input[1]] for source in sources}) == 1
+    # The final picture's layers stay in fp32.
+    assert TensorProto.FLOAT16 in kept
+
+
+def test_layers_too_small_to_matter_are_left_out(network_x2: LoadedNetwork) -> None:
+    model = traced_form(network_x2)
+    names = {layer.name for layer in find_layers(model)[0]}
+    everything = {layer.name for layer in find_layers(model, least_share=0)[0]}
+    assert "/global_skip/Conv" in everything - names  # a matrix product on one pixel
+    assert "/head/Conv" in names
+
+
+def test_equal_weights_of_two_layers_are_found_in_both() -> None:
+    # The tracer stores equal tensors once; a fresh SwiseNet's conv3 and conv5 are all zero.
+    network = loaded_swisenet(2)
+    for unit in network.module.body.units[0].units:
+        unit.conv3.weight.data.zero_()
+    names = {layer.name for layer in find_layers(traced_form(network))[0]}
+    assert {f"/body/units.0/units.{i}/conv3/Conv" for i in range(3)} <= names
+
+
+@pytest.fixture
+def calibrated(network_x2: LoadedNetwork) -> tuple[onnx.ModelProto, tuple[Layer, ...], Calibration]:
+    model = traced_form(network_x2)
+    layers = find_layers(model)[0][:8]
+    return model, layers, calibrate(model, layers, [picture(0), picture(1)])
+
+
+def test_switched_graph_is_the_fp32_one_or_the_quantised_one(
+    calibrated: tuple[onnx.ModelProto, tuple[Layer, ...], Calibration],
+) -> None:
+    model, layers, found = calibrated
+    full = int8_from_fp32(model, layers, ranges=found.ranges["mse"], weights=found.weights)
+    gated = gated_int8(model, full, layers)
+    lr = np.random.default_rng(3).random((1, 3, 9, 11), np.float32)
+    for lowered in (set(), {layers[0].name, layers[5].name}, {layer.name for layer in layers}):
+        switches = np.array([layer.name in lowered for layer in layers])
+        chosen = [layer for layer in layers if layer.name in lowered]
+        expected = model
+        if chosen:
+            expected = int8_from_fp32(
+                model, chosen, ranges=found.ranges["mse"], weights=found.weights
+            )
+        got = run(gated, lr, **{"swise.switches": switches})
+        # The same arithmetic in another order of fused operations.
+        np.testing.assert_allclose(got, run(expected, lr), atol=2e-5)
+
+
+def test_effects_are_scored_by_the_protocol(
+    calibrated: tuple[onnx.ModelProto, tuple[Layer, ...], Calibration],
+) -> None:
+    model, layers, found = calibrated
+    full = int8_from_fp32(model, layers, ranges=found.ranges["mse"], weights=found.weights)
+    names = [layer.name for layer in layers]
+    pair = picture(2)
+    network = GatedNetwork(gated_int8(model, full, layers), names, [pair], scale=2, threads=1)
+    assert network.effect([]).drift_db == pytest.approx(0)
+    effect = network.effect(names)
+    lr = pair.lr.transpose(2, 0, 1)[None].astype(np.float32) / 255
+
+    def psnr(sr: np.ndarray) -> float:
+        y = np.tensordot(LUMA_WEIGHTS, np.clip(sr[0].astype(float), 0, 1) * 255, 1)
+        hr = pair.hr.astype(float) @ LUMA_WEIGHTS
+        return float(10 * np.log10(255**2 / np.mean((y - hr)[2:-2, 2:-2] ** 2)))
+
+    assert effect.drift_db == pytest.approx(psnr(run(full, lr)) - psnr(run(model, lr)), abs=1e-3)
+    assert effect.noise_db < 0
+
+
+def test_fp16_switch_rounds_one_operation() -> None:
+    # 1 + 2^-12 lies between two halves; the weight 1 keeps it.
+    model = two_layers(np.eye(3))
+    lr = np.full((1, 3, 2, 2), 1 + 2.0**-12, np.float32)
+    gated = gated_fp16(model, ["first", "sum"])
+    kept = run(gated, lr, **{"swise.switches": np.array([False, False])})
+    np.testing.assert_array_equal(kept, run(model, lr))
+    rounded = run(gated, lr, **{"swise.switches": np.array([True, False])})
+    expected = np.float32(np.float16(np.float32(1 + 2.0**-12) + np.float32(0.123)))
+    np.testing.assert_array_equal(rounded, np.full_like(lr, expected))
+
+
+def test_scales_are_numbers_that_fp16_holds() -> None:
+    assert scale_from_range(127.0) == 1.0
+    assert scale_from_range(1e9) == 65504.0  # fp16's largest, not infinity
+    assert scale_from_range(0.0) == 2.0**-24

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import NodeProto, TensorProto, helper, load, numpy_helper, save
+
+from swise_deploy.errors import BackendMissingError, InputError, SwiseError
+from swise_engines.tensorrt.onnx_facts import read_facts
+from swise_export.runtimes.onnxruntime import OnnxRunner
+
+
+@pytest.fixture
+def doubling(tmp_path: Path) -> Path:
+    """A file that repeats every pixel twice both ways."""
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    resize = helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="nearest")
+    shape, large = [1, 3, "h", "w"], [1, 3, "h2", "w2"]
+    graph = helper.make_graph(
+        [resize],
+        "doubling",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, large)],
+        [scales],
+    )
+    path = tmp_path / "doubling.onnx"
+    opsets = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def test_a_provider_that_this_onnx_runtime_lacks_is_named(doubling: Path) -> None:
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(BackendMissingError, match="has no CUDAExecutionProvider"):
+        OnnxRunner(doubling, provider="cuda")
+
+
+def test_a_provider_that_does_not_start_is_no_silent_cpu(
+    doubling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    # ONNX Runtime then does what it does where CUDA's libraries are missing: it takes the CPU.
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(BackendMissingError, match=r"could not start .* would run on CPU"),
+    ):
+        OnnxRunner(doubling, provider="cuda")
+
+
+def test_a_file_that_states_no_sensible_scale(doubling: Path) -> None:
+    model = load(doubling)
+    helper.set_model_props(model, {"swise.scale": "two"})
+    save(model, doubling)
+    for read in (OnnxRunner, read_facts):
+        with pytest.raises(InputError, match="says that its scale is 'two'; expected a whole"):
+            read(doubling)
+
+
+def _saved(path: Path, nodes: list[NodeProto], outputs: dict[str, list[str]]) -> Path:
+    """A file of these nodes; input x is a picture of any size."""
+    graph = helper.make_graph(
+        nodes,
+        path.stem,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, dims) for n, dims in outputs.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def test_a_classifier_is_no_picture_network(tmp_path: Path) -> None:
+    pool = helper.make_node("GlobalAveragePool", ["x"], ["pooled"])
+    flatten = helper.make_node("Flatten", ["pooled"], ["y"])
+    path = _saved(tmp_path / "classifier.onnx", [pool, flatten], {"y": ["n", "classes"]})
+    message = r"turns pictures of 64x64 into \(1, 3\); expected \(1, 3, H\*scale, W\*scale\)"
+    with pytest.raises(InputError, match=message):
+        OnnxRunner(path)
+
+
+def test_a_network_that_gives_another_shape_than_it_takes_is_refused(tmp_path: Path) -> None:
+    """Four times as wide, twice as high: no scale."""
+    shuffle = helper.make_node("Concat", ["x", "x"], ["tall"], axis=2)
+    wide = helper.make_node("Concat", ["tall", "tall", "tall", "tall"], ["y"], axis=3)
+    path = _saved(tmp_path / "uneven.onnx", [shuffle, wide], {"y": ["n", 3, "h2", "w4"]})
+    with pytest.raises(SwiseError, match=r"into \(1, 3, 128, 256\); expected"):
+        OnnxRunner(path)
+
+
+def test_a_file_with_two_outputs_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], [name]) for name in ("y", "mask")]
+    outputs: dict[str, list[str]] = {"y": [], "mask": []}
+    path = _saved(tmp_path / "two.onnx", nodes, outputs)
+    with pytest.raises(InputError, match=r"gives \(y, mask\); expected one picture"):
+        OnnxRunner(path)

@@ -1,0 +1,89 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from swise_deploy.checkpoints.load import LoadedNetwork
+from swise_deploy.errors import InputError
+from swise_export.runtimes.openvino import OpenVinoRunner
+from swise_export.tracing.trace import export_onnx
+
+pytest.importorskip("openvino", reason="the openvino extra is not installed")
+
+RUN_TWICE_THEN_CTRL_C = """
+import os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from swise_export.runtimes.openvino import OpenVinoRunner
+
+for side in (4, 5):
+    with OpenVinoRunner(Path(sys.argv[1])) as runner:
+        for width in (4, 6):
+            runner.infer(np.zeros((1, 3, side, width), np.float32))
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_after_several_compilations_is_an_interrupt(
+    network_x2: LoadedNetwork, tmp_path: Path
+) -> None:
+    # Two plugins, one freed after the other, left a dangling signal stack: a segmentation fault.
+    export_onnx(network_x2, tmp_path / "a.onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_TWICE_THEN_CTRL_C, str(tmp_path / "a.onnx")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130, done.stderr
+
+
+def _save_enlarging_blur(path: Path) -> Path:
+    """An x2 network whose result depends on where the edges are: a padded convolution."""
+    kernel = np.random.default_rng(0).random((12, 3, 3, 3), np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["lr", "kernel"], ["wide"], pads=[1, 1, 1, 1]),
+            helper.make_node("DepthToSpace", ["wide"], ["sr"], blocksize=2, mode="CRD"),
+        ],
+        "blur",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ("n", 3, "h", "w"))],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ("n", 3, "h2", "w2"))],
+        [numpy_helper.from_array(kernel, "kernel")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def test_sizes_in_any_order_give_what_a_fresh_runner_gives(tmp_path: Path) -> None:
+    path = _save_enlarging_blur(tmp_path / "a.onnx")
+    generator = np.random.default_rng(0)
+    # First, another, back, and one that comes often enough to be compiled for itself.
+    sides = [(8, 9), (6, 7), (8, 9), (5, 5), (6, 7), (6, 7), (6, 7), (8, 9)]
+    pictures = [generator.random((1, 3, *side), np.float32) for side in sides]
+    with OpenVinoRunner(path, threads=1) as runner:
+        results = [runner.infer(lr) for lr in pictures]
+    for lr, sr in zip(pictures, results, strict=True):
+        with OpenVinoRunner(path, threads=1) as fresh:
+            # Kernels for a known shape may add in another order than those for any.
+            np.testing.assert_allclose(sr, fresh.infer(lr), atol=1e-5)
+
+
+def test_a_shape_that_the_file_does_not_take_is_refused(tmp_path: Path) -> None:
+    path = _save_enlarging_blur(tmp_path / "a.onnx")
+    with (
+        OpenVinoRunner(path, threads=1) as runner,
+        pytest.raises(InputError, match=r"an input of shape \(1, 4, 9, 8\)"),
+    ):
+        runner.infer(np.zeros((1, 4, 9, 8), np.float32))

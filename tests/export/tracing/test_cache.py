@@ -1,0 +1,50 @@
+import dataclasses
+from pathlib import Path
+
+import onnx
+import pytest
+
+from swise_deploy.checkpoints.load import open_network
+from swise_export.tracing import cache as kept_exports
+from swise_export.tracing.cache import export_once, find_export
+
+
+def test_a_network_is_exported_once_for_each_form(tmp_path: Path) -> None:
+    network, said = open_network("bicubic", scale=2), []
+    deploy = export_once(network, tmp_path, say=said.append)
+    plain = export_once(network, tmp_path, form="plain", say=said.append)
+    assert len({deploy, plain}) == len(said) == 2
+    written = deploy.stat().st_mtime_ns
+    assert export_once(network, tmp_path, say=said.append) == deploy
+    assert (deploy.stat().st_mtime_ns, len(said)) == (written, 2)
+    onnx.checker.check_model(onnx.load(deploy))
+
+
+@pytest.mark.parametrize("changed", ["weights", "code", "torch"])
+def test_other_weights_code_or_torch_are_exported_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    network = open_network("bicubic", scale=2)
+    first = export_once(network, tmp_path, say=print)
+    if changed == "weights":
+        network = dataclasses.replace(network, weights_sha256="f" * 64)
+    else:
+        name = {"code": "_code_hash", "torch": "_torch_version"}[changed]
+        monkeypatch.setattr(kept_exports, name, lambda: "another-one")
+    assert find_export(tmp_path, "bicubic", 2, weights_sha256=network.weights_sha256) is None
+    assert export_once(network, tmp_path, say=print) != first
+
+
+def test_an_export_is_found_where_there_is_no_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = open_network("bicubic", scale=2)
+    kept = export_once(network, tmp_path, say=print)
+    monkeypatch.setattr(kept_exports, "_torch_version", lambda: None)
+    assert find_export(tmp_path, "bicubic", 2, weights_sha256=network.weights_sha256) == kept
+    assert find_export(tmp_path, "bicubic", 3, weights_sha256=network.weights_sha256) is None
+
+
+def test_the_code_that_decides_about_a_graph_is_in_the_name() -> None:
+    names = {source.name for source in kept_exports._sources()}
+    assert {"swisenet.py", "fsrcnn.py", "exporting.py", "deploy_form.py", "fp16.py"} <= names
