@@ -30,8 +30,8 @@ from swise_deploy.command.console import progress, run_command
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.pairs import mean_quality
+from swise_deploy.networks.parts.scale_wise import BRANCHES
 from swise_deploy.networks.registry import NETWORKS
-from swise_deploy.networks.swisenet import BRANCHES
 from swise_deploy.storage.files import write_json, writing
 from swise_deploy.timing import ratio, time_calls
 from swise_deploy.training.config import TrainConfig

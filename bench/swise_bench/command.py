@@ -12,16 +12,15 @@ from rich.console import Console
 
 from swise_bench.benchmark import Settings, run_benchmark
 from swise_bench.measuring.peaks import measure_peaks
-from swise_bench.measuring.trtexec import measure_trtexec
-from swise_bench.reports.page import page_from_benchmark
-from swise_bench.reports.roofline import (
+from swise_bench.measuring.roofline import (
     PREDICTED_PRECISIONS,
     Prediction,
     device_from_target,
-    document_from_prediction,
     predict,
-    tables_from_predictions,
 )
+from swise_bench.measuring.trtexec import measure_trtexec
+from swise_bench.reports.page import page_from_benchmark
+from swise_bench.reports.roofline_tables import document_from_prediction, tables_from_predictions
 from swise_bench.reports.showcase import Showcase, make_showcase, write_figure
 from swise_bench.reports.tables import csv_from_benchmark, tables_from_benchmark
 from swise_bench.reports.text_tables import TextTable, markdown_from_tables, print_tables

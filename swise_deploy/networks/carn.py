@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swise_deploy.networks.parts.pixel_range import MEAN_LAYERS
+from swise_deploy.networks.parts.pixel_range import DIV2K_MEAN, MEAN_LAYERS
+from swise_deploy.networks.parts.scale_wise import ScaleWiseUpsample
 from swise_deploy.networks.registry import Recognised, Upsampler, check_option
-from swise_deploy.networks.swisenet import DIV2K_MEAN, ScaleWiseUpsample
 
 CHANNELS = 64
 MOBILE_GROUPS = 4

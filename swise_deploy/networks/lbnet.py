@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swise_deploy.networks.parts.pixel_range import trained_range, unit_range_state
+from swise_deploy.networks.parts.pixel_range import DIV2K_MEAN, trained_range, unit_range_state
+from swise_deploy.networks.parts.pooling import global_average
 from swise_deploy.networks.parts.upsamplers import make_upsampler, upsampler_scale
 from swise_deploy.networks.registry import Recognised, Upsampler, check_option
-from swise_deploy.networks.swisenet import DIV2K_MEAN, global_average
 
 NUM_RECURSIONS = 3
 NUM_GROUPS = 16

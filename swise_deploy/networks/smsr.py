@@ -16,10 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swise_deploy.networks.parts.pixel_range import MEAN_LAYERS, trained_range, unit_range_state
+from swise_deploy.networks.parts.pixel_range import (
+    DIV2K_MEAN,
+    MEAN_LAYERS,
+    trained_range,
+    unit_range_state,
+)
+from swise_deploy.networks.parts.pooling import global_average
+from swise_deploy.networks.parts.torch_bicubic import bicubic_resize
 from swise_deploy.networks.parts.upsamplers import make_upsampler, upsampler_scale
 from swise_deploy.networks.registry import Recognised, Upsampler, check_option
-from swise_deploy.networks.swisenet import DIV2K_MEAN, bicubic_resize, global_average
 
 CHANNELS = 64
 NUM_MODULES = 5

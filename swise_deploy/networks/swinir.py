@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swise_deploy.networks.parts.padding import mirror_to_multiple
+from swise_deploy.networks.parts.pixel_range import DIV2K_MEAN
 from swise_deploy.networks.parts.upsamplers import make_upsampler, upsampler_scale
 from swise_deploy.networks.registry import Recognised, Upsampler, check_option
-from swise_deploy.networks.swisenet import DIV2K_MEAN
 
 # Added to logits between pixels that are no neighbours (Swin, Liu et al., ICCV 2021).
 MASKED = -100.0

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,6 @@ from swise_deploy.training.data.picture_cache import PicturePairs, open_pairs, w
 from swise_deploy.training.run.display import Display
 from swise_deploy.training.run.logbook import Logbook
 from swise_deploy.training.run.run_files import (
-    RunState,
     read_state,
     rewind_log,
     state_path,
@@ -46,6 +44,7 @@ from swise_deploy.training.run.validation import (
 )
 from swise_deploy.training.start.teachers import key_of_teachers, upscale_in_windows
 from swise_deploy.training.start.trained_form import FormOf, TrainedForm, as_it_is
+from swise_deploy.training.state import RunState, TrainResult
 from swise_deploy.training.step.optimization import learning_rate_at
 from swise_deploy.training.step.precision import resolve_precision
 from swise_deploy.training.step.trainer import Trainer, build_network, can_record, launch_fabric
@@ -56,40 +55,6 @@ Steps = BatchStream[Batch | NDArray[np.int64]]
 
 class DivergedError(SwiseError):
     """Loss or gradients are no longer finite."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """Where a run stands when it stops.
-
-    Attributes:
-        config: With the precision that was used.
-        step: Optimiser steps done.
-        weights: The best weights by validation, or the last ones where nothing validates.
-        best_psnr_y_db: Of the validation; None without one.
-        trained_s: Seconds of training over all sessions.
-        num_pictures: Pictures trained on.
-        num_validation: Pictures validated on.
-        skipped: Pictures left out, with the reason.
-        data_key: Content of the training pictures.
-        precision_reason: Why the precision is what it is.
-    """
-
-    config: TrainConfig
-    step: int
-    weights: Path
-    best_psnr_y_db: float | None
-    trained_s: float
-    num_pictures: int
-    num_validation: int
-    skipped: dict[str, str]
-    data_key: str
-    precision_reason: str
-
-    @property
-    def finished(self) -> bool:
-        """Whether all steps were made."""
-        return self.step >= self.config.steps
 
 
 def train(

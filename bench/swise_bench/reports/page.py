@@ -9,6 +9,7 @@ from importlib import resources
 
 from PIL import Image
 
+from swise_bench.measuring.roofline import Prediction
 from swise_bench.reports.charts import (
     NUM_COLOURS,
     Point,
@@ -18,7 +19,7 @@ from swise_bench.reports.charts import (
     distributions,
     scatter,
 )
-from swise_bench.reports.roofline import Prediction, roofline_plot, tables_from_predictions
+from swise_bench.reports.roofline_tables import roofline_plot, tables_from_predictions
 from swise_bench.reports.showcase import Showcase, describe_score
 from swise_bench.reports.tables import tables_from_benchmark
 from swise_bench.reports.text_tables import TextTable

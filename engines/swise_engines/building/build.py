@@ -10,16 +10,20 @@ from swise_deploy.command.dependencies import installed_version
 from swise_deploy.errors import BackendMissingError, InputError, SwiseError
 from swise_deploy.storage.files import sha256_of, writing
 from swise_engines.building.builder_config import CompileOptions
-from swise_engines.building.cache import BuildCache, cache_key
 from swise_engines.building.compiler import Compiled, compile_engine
 from swise_engines.building.options import BuildOptions, choose_backend, plan_build, target_slug
 from swise_engines.building.progress import BuildProgress, Report
-from swise_engines.choosing.candidates import ENGINE_SUFFIXES
 from swise_engines.cuda.boundary import Device, GpuAtHand
 from swise_engines.running.checks import admit_device
+from swise_engines.running.engine_cache import BuildCache, cache_key
 from swise_engines.running.read_back import read_back
 from swise_engines.tensorrt.api import load_tensorrt, version_of
-from swise_engines.tensorrt.manifest import SCHEMA_VERSION, EngineManifest, write_manifest
+from swise_engines.tensorrt.manifest import (
+    ENGINE_SUFFIXES,
+    SCHEMA_VERSION,
+    EngineManifest,
+    write_manifest,
+)
 from swise_engines.tensorrt.onnx_source import SourceOnnx, read_source
 from swise_engines.tensorrt.precision_table import PrecisionTable, check_precision
 from swise_export.manifest import manifest_path

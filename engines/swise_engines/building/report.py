@@ -14,11 +14,11 @@ from swise_deploy.errors import BackendMissingError
 from swise_deploy.pictures.files import find_images
 from swise_deploy.storage.files import json_text
 from swise_engines.building.build import Built, build_engine
-from swise_engines.building.cache import BuildCache, default_cache
 from swise_engines.building.options import BuildOptions
 from swise_engines.building.progress import progress_bar
 from swise_engines.building.verification import verify_built
 from swise_engines.cuda.boundary import find_gpu
+from swise_engines.running.engine_cache import BuildCache, default_cache
 from swise_engines.targets.catalogue import find_target, load_targets
 from swise_engines.tensorrt.manifest import EngineManifest
 from swise_engines.tensorrt.precision_table import PrecisionTable

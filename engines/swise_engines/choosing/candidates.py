@@ -15,7 +15,7 @@ from swise_deploy.runner import Runner
 from swise_deploy.storage.files import sha256_of
 from swise_engines.cuda.boundary import find_gpu
 from swise_engines.doctor.probe import probe_cuda
-from swise_engines.tensorrt.manifest import read_manifest
+from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,6 @@ RunnerName = Literal["auto", "onnxruntime", "openvino"]
 """What runs an ONNX file: "auto" is the fastest of all that is installed."""
 
 RUNNER_NAMES: tuple[RunnerName, ...] = ("auto", "onnxruntime", "openvino")
-ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 
 @dataclass(frozen=True, slots=True)

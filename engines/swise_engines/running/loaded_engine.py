@@ -8,9 +8,9 @@ from types import ModuleType
 from swise_deploy.errors import BuildError, InputError, OutputError, SwiseError
 from swise_deploy.runner import PictureIO
 from swise_deploy.storage.files import writing
-from swise_engines.building.cache import BuildCache, default_cache
 from swise_engines.cuda.boundary import MIB, Cuda, open_cuda
 from swise_engines.running.checks import admit_device, admit_file, admit_version
+from swise_engines.running.engine_cache import BuildCache, default_cache
 from swise_engines.running.read_back import deserialize
 from swise_engines.targets.catalogue import Backend
 from swise_engines.tensorrt.api import Api, Messages, is_installed, load_tensorrt, version_of

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.runner import PictureIO, RunnerContext
-from swise_engines.building.cache import BuildCache
 from swise_engines.cuda.boundary import Cuda, Stream, Timer
 from swise_engines.cuda.buffers import BufferPool
 from swise_engines.cuda.graphs import GraphOfShape
+from swise_engines.running.engine_cache import BuildCache
 from swise_engines.running.loaded_engine import LoadedEngine
 from swise_engines.targets.catalogue import Backend
 from swise_engines.tensorrt.api import Api

@@ -13,6 +13,9 @@ from swise_engines.tensorrt.precision_table import Origin, PrecisionRow, Precisi
 from swise_engines.tensorrt.profiles import Extent, Profile
 from swise_export.manifest import manifest_path
 
+ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
+"""File names of engines, with the names that other tools give them."""
+
 SCHEMA_VERSION = 1
 KIND = "engine"
 

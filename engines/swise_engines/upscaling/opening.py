@@ -13,9 +13,9 @@ from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.runner import Runner
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import sha256_of
-from swise_engines.choosing.candidates import ENGINE_SUFFIXES, Candidate, RunnerName, candidates_for
+from swise_engines.choosing.candidates import Candidate, RunnerName, candidates_for
 from swise_engines.choosing.fastest import choose_fastest
-from swise_engines.tensorrt.manifest import read_manifest
+from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
 from swise_engines.tensorrt.onnx_facts import read_facts
 from swise_engines.tensorrt.profiles import Profile
 from swise_engines.upscaling.receptive_field import PROBE_SIZES, cached_reach, measure_reach

@@ -16,7 +16,8 @@ from typing import Any
 
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError, SwiseError
-from swise_engines.choosing.candidates import ENGINE_SUFFIXES, RunnerName
+from swise_engines.choosing.candidates import RunnerName
+from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES
 from swise_engines.upscaling.jobs import Job, read_file, write_file
 from swise_engines.upscaling.pictures.codecs import format_of
 from swise_engines.upscaling.pipeline import Outcome

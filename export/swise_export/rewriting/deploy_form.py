@@ -22,16 +22,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swise_deploy.networks.swisenet import (
+from swise_deploy.networks.parts.scale_wise import (
     NUM_TAPS,
+    ScaleWiseUpsample,
+    shift_add_weight,
+    tap_weight,
+)
+from swise_deploy.networks.swisenet import (
     BlockGroup,
     ChannelLayerNorm,
     ChunkGatedBlock,
     DenseFusion,
-    ScaleWiseUpsample,
     SwiseNet,
-    shift_add_weight,
-    tap_weight,
 )
 from swise_export.rewriting.periodic_resize import PeriodicResize
 

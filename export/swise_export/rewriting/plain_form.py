@@ -11,7 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from swise_deploy.networks.swisenet import ChannelLayerNorm, ChunkGatedBlock, ScaleWiseUpsample
+from swise_deploy.networks.parts.scale_wise import ScaleWiseUpsample
+from swise_deploy.networks.swisenet import ChannelLayerNorm, ChunkGatedBlock
 from swise_export.rewriting.deploy_form import DeployChunkGatedBlock, DeployScaleWiseUpsample
 
 

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean of the DIV2K training images, RGB in [0, 1] (EDSR, Lim et al., CVPRW 2017)."""
+
 MEAN_LAYERS = ("sub_mean.", "add_mean.")
 
 

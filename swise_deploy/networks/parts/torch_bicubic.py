@@ -24,6 +24,11 @@ def bicubic_to(x: Tensor, height: int, width: int, *, training: bool = False) ->
     return F.interpolate(x, size=(height, width), mode="bicubic", align_corners=False)
 
 
+def bicubic_resize(x: Tensor, scale: int) -> Tensor:
+    """Upscale (N, C, H, W) by an integer, bicubic as in torch: a = -0.75, no antialiasing."""
+    return bicubic_to(x, x.shape[2] * scale, x.shape[3] * scale)
+
+
 def matrix_bicubic_to(x: Tensor, height: int, width: int) -> Tensor:
     """The same by two matrix products, (height, H) from the left and (width, W) from the right.
 

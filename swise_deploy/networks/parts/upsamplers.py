@@ -4,13 +4,27 @@ import math
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from swise_deploy.errors import InputError
+from swise_deploy.networks.parts.scale_wise import ScaleWiseUpsample
 from swise_deploy.networks.registry import Upsampler
-from swise_deploy.networks.swisenet import PixelShuffleUpsample, ScaleWiseUpsample
 
 SUM_CHANNELS = 4
 """SUM takes feature maps in multiples of this: its convolutions have 4 groups."""
+
+
+class PixelShuffleUpsample(nn.Module):
+    """The plain upsampler of "SwiseNet w/o SUM": one 3x3 convolution and PixelShuffle."""
+
+    def __init__(self, in_channels: int, out_channels: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.conv = nn.Conv2d(in_channels, out_channels * scale**2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features (N, in_channels, H, W) to (N, out_channels, H*scale, W*scale)."""
+        return F.pixel_shuffle(self.conv(x), self.scale)
 
 
 def make_upsampler(channels: int, scale: int, upsampler: Upsampler) -> nn.Module:

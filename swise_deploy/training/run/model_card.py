@@ -15,11 +15,11 @@ from swise_deploy.evaluation.pairs import mean_quality
 from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.storage.files import writing
 from swise_deploy.training.config import TrainConfig, toml_from_config
-from swise_deploy.training.loop import TrainResult
 from swise_deploy.training.run.display import clock
 from swise_deploy.training.run.run_files import read_log
 from swise_deploy.training.run.validation import pairs_from_folder, score_network
 from swise_deploy.training.start.trained_form import PLAN_NAME
+from swise_deploy.training.state import TrainResult
 
 
 def write_model_card(result: TrainResult) -> dict[str, Quality]:

@@ -11,13 +11,12 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from swise_deploy.errors import InputError, first_line
 from swise_deploy.storage.files import read_json_lines, writing
@@ -27,33 +26,9 @@ from swise_deploy.training.config import (
     settings_from_toml,
     toml_from_config,
 )
+from swise_deploy.training.state import RunState
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """All that a run has to remember.
-
-    Attributes:
-        step: Optimiser steps done.
-        network: Tensors of the network as it is trained.
-        averages: Their moving averages.
-        optimizer: The optimiser's own state dict.
-        data_key: Content of the training pictures; see picture_cache.py.
-        scaler: State of the fp16 loss scaling; empty for other formats.
-        best_psnr_y_db: Best validation so far; None before the first.
-        trained_s: Seconds spent training so far, over all sessions of the run.
-    """
-
-    step: int
-    data_key: str
-    network: dict[str, Tensor]
-    averages: dict[str, Tensor]
-    optimizer: dict[str, Any]  # torch's own type for it
-    scaler: dict[str, Any]  # torch's own type for it
-    best_psnr_y_db: float | None
-    trained_s: float
 
 
 def state_path(out: Path) -> Path:

@@ -21,9 +21,9 @@ from swise_deploy.training.config import Loss, TrainConfig
 from swise_deploy.training.data.batches import Batch
 from swise_deploy.training.data.device_pictures import DevicePictures
 from swise_deploy.training.data.uint8 import pictures_from_levels
-from swise_deploy.training.run.run_files import RunState
 from swise_deploy.training.start.trained_form import TrainedForm
 from swise_deploy.training.start.warm_start import WarmStart, warm_start_from_file
+from swise_deploy.training.state import RunState
 from swise_deploy.training.step.averaging import WeightAverage
 from swise_deploy.training.step.cuda_graph import Passes, RecordedStep
 from swise_deploy.training.step.optimization import (

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from swise_deploy.checkpoints.load import open_network
-from swise_deploy.networks.swisenet import BRANCHES, ScaleWiseUpsample, SwiseNet, build
+from swise_deploy.networks.parts.scale_wise import BRANCHES, ScaleWiseUpsample
+from swise_deploy.networks.swisenet import SwiseNet, build
 
 
 @pytest.mark.parametrize(("scale", "params"), [(2, 924_836), (3, 1_036_196), (4, 1_184_676)])

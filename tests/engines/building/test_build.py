@@ -13,12 +13,12 @@ from swise_deploy.errors import BackendMissingError, BuildError, InputError
 from swise_engines.building import build as building
 from swise_engines.building.build import build_engine
 from swise_engines.building.builder_config import CompileOptions, create_config
-from swise_engines.building.cache import BuildCache, cache_key
 from swise_engines.building.options import BuildOptions, choose_backend, plan_build
 from swise_engines.building.progress import BuildProgress
 from swise_engines.building.verification import reason_not_to_run
 from swise_engines.cuda.boundary import Device, GpuAtHand
 from swise_engines.running.checks import admit_file
+from swise_engines.running.engine_cache import BuildCache, cache_key
 from swise_engines.targets.catalogue import find_target
 from swise_engines.tensorrt.api import Messages, create_builder, load_tensorrt
 from swise_engines.tensorrt.onnx_source import read_source
@@ -247,7 +247,7 @@ def test_current_needs_a_gpu():
 INTERRUPTED_BUILD = """
 import os, signal, sys
 from pathlib import Path
-from swise_engines.building.cache import BuildCache
+from swise_engines.running.engine_cache import BuildCache
 from swise_engines.building.build import build_engine
 from swise_engines.cuda.boundary import GpuAtHand
 from swise_engines.building.options import BuildOptions

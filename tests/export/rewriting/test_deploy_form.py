@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from swise_deploy.networks.swisenet import BRANCHES, Branch, SwiseNet
+from swise_deploy.networks.parts.scale_wise import BRANCHES, Branch
+from swise_deploy.networks.swisenet import SwiseNet
 from swise_export.rewriting.deploy_form import deploy_form
 from swise_export.rewriting.periodic_resize import PeriodicResize, phase_weights
 

@@ -7,7 +7,8 @@ from swise_deploy.checkpoints.shipped import shipped_weights
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import quality
 from swise_deploy.evaluation.pairs import pair_from_hr
-from swise_deploy.networks.swisenet import PixelShuffleUpsample, SwiseNet
+from swise_deploy.networks.parts.upsamplers import PixelShuffleUpsample
+from swise_deploy.networks.swisenet import SwiseNet
 from swise_deploy.pictures.files import read_rgb
 from swise_deploy.pictures.imresize import imresize
 from swise_deploy.training.config import TrainConfig
