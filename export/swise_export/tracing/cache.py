@@ -13,8 +13,9 @@ from swise_export.manifest import Form
 if TYPE_CHECKING:
     from swise_deploy.checkpoints.load import LoadedNetwork
 
-# What decides about a graph: the networks as they are written, and what exports them.
-_SOURCES = ("swise_deploy.networks", "swise_deploy.checkpoints", "swise_export")
+# All code that a graph can depend on: networks and what they compute with (imresize's kernels
+# among it), checkpoints, and the export itself.
+_SOURCES = ("swise_deploy", "swise_export")
 
 
 def find_export(

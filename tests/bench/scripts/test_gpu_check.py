@@ -136,7 +136,7 @@ def test_every_command_of_the_check_is_one_that_the_programs_take(
         assert (program, dash) == (sys.executable, "-m")
         if module == "pytest":
             continue
-        parser = importlib.import_module(module.replace("export.cli_train", "deploy.training.cli"))
+        parser = importlib.import_module(module.replace("export.training", "deploy.training"))
         parser._parser().parse_args([*arguments, *step.subjects])
         for subject in step.subjects:
             if subject.startswith("/"):

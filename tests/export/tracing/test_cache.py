@@ -47,4 +47,5 @@ def test_an_export_is_found_where_there_is_no_torch(
 
 def test_the_code_that_decides_about_a_graph_is_in_the_name() -> None:
     names = {source.name for source in kept_exports._sources()}
-    assert {"swisenet.py", "fsrcnn.py", "exporting.py", "deploy_form.py", "fp16.py"} <= names
+    networks = {"swisenet.py", "scale_wise.py", "matlab_bicubic.py", "imresize.py"}
+    assert {"trace.py", "deploy_form.py", "periodic_resize.py", "fp16.py", *networks} <= names
