@@ -2,16 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# On a machine whose registry offers a small CPU build of torch, TORCH=torch==VERSION selects it.
+# Any pip arguments select another torch, such as TORCH="torch --index-url https://download.pytorch.org/whl/cpu".
 TORCH ?= torch
+PYTEST_FLAGS ?=
+# Each word of TORCH in quotes, so that torch>=2.6 redirects nothing.
+INSTALL_TORCH = $(BIN)/pip install $(foreach word,$(TORCH),'$(word)')
 
-.PHONY: export test check install install-dev clean
+.PHONY: export test check install install-dev docs wheel dist clean
 
 export: install
 	$(BIN)/swise-export --fp16
 
 test: install-dev check
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(PYTEST_FLAGS)
 
 check: install-dev
 	$(BIN)/ruff format --check .
@@ -27,17 +30,38 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet --upgrade pip
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet "$(TORCH)"
+	@echo "installing $(TORCH) into $(VENV), up to 3 GB where it is the CUDA build"
+	$(INSTALL_TORCH)
 	$(BIN)/pip install --quiet --editable '.[export]'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet "$(TORCH)"
+	@echo "installing $(TORCH) into $(VENV), up to 3 GB where it is the CUDA build"
+	$(INSTALL_TORCH)
 	$(BIN)/pip install --quiet --editable '.[export,train,rtx,openvino,video,dev]'
 	touch $@
 
+# The site of docs/, in site/; a broken link or an undocumented name fails it.
+docs: $(VENV)/.installed-docs
+	DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
+# One file that installs on a machine without the checkout: dist/swise_deploy-VERSION-py3-none-any.whl.
+wheel: | $(BIN)/python
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+dist: | $(BIN)/python
+	$(BIN)/pip install --quiet build twine
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # Outside `make test`: other interpreters, and arm64 under QEMU (needs root; minutes).
 .PHONY: test-pythons test-arm64
