@@ -1,0 +1,174 @@
+"""JSON documents read into typed values: one reader for every manifest, plan, verdict and result.
+
+A document comes from a file that anybody may have written, so types, ranges, keys, size and
+nesting are checked before a value exists. The types are those of the dataclass; narrow them with
+the ones below.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast
+
+import msgspec
+from msgspec import Meta
+
+from swise_deploy.errors import InputError
+from swise_deploy.storage.files import write_json
+
+Document = TypeVar("Document")
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+"""A whole number from 0 up, exact in every JSON reader."""
+
+Positive = Annotated[int, Meta(ge=1, le=2**53)]
+"""A whole number from 1 up."""
+
+Scale = Annotated[int, Meta(ge=1, le=64)]
+"""Output size over input size."""
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256 in hexadecimal."""
+
+NonNegative = Annotated[float, Meta(ge=0)]
+"""A number from 0 up."""
+
+Share = Annotated[float, Meta(ge=0, le=1.000001)]
+"""A share of a whole; rounding may take a sum of shares just above 1."""
+
+MAX_BYTES = 64 << 20
+_BIG_NUMBER = re.compile(rb"[0-9]{400}")
+
+
+def read_document(
+    path: Path,
+    document_type: type[Document],
+    *,
+    what: str,
+    advice: str,
+    schema_version: int | None = None,
+    kind: str | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Document:
+    """Read a JSON file into a dataclass.
+
+    Args:
+        path: The file.
+        document_type: A dataclass; every key has to be one of its fields.
+        what: What the file is, for messages, such as "the manifest".
+        advice: How to get a good one, for messages.
+        schema_version: The only value of the key "schema_version" that is read; None for documents
+            without one.
+        kind: The only value of the key "kind" that is read; None for documents without one.
+        max_bytes: Larger files are refused unread.
+
+    Raises:
+        InputError: The file is missing, too large, not JSON, of another schema version, or a key,
+            type or value in it is wrong. The message names the file and the place in it.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > max_bytes:
+            raise InputError(
+                f"{what} {path} has {size_bytes:,} bytes; expected at most {max_bytes:,}. {advice}"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {what} {path}: {error.strerror or error}. {advice}"
+        ) from error
+    try:
+        return document_from_json(content, document_type, schema_version=schema_version, kind=kind)
+    except ValueError as error:
+        raise InputError(f"cannot read {what} {path}: {error}. {advice}") from error
+
+
+def document_from_json(
+    content: bytes | str,
+    document_type: type[Document],
+    *,
+    schema_version: int | None = None,
+    kind: str | None = None,
+) -> Document:
+    """Parse JSON into a dataclass, or into any other type that msgspec supports.
+
+    Raises:
+        ValueError: What `read_document` refuses, without the name of a file.
+    """
+    encoded = content.encode() if isinstance(content, str) else content
+    if _BIG_NUMBER.search(encoded):
+        raise ValueError("a number has more than 400 digits")
+    try:
+        plain = msgspec.json.decode(encoded)
+        _check_identity(plain, schema_version, kind)
+        value = msgspec.convert(plain, document_type, strict=True)
+        _refuse_unknown_keys(plain, msgspec.to_builtins(value, builtin_types=(bytes,)), "$")
+    except InputError as error:  # a dataclass refuses its own values
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError) as error:
+        raise ValueError(_printable(str(error))) from error
+    return value
+
+
+def _check_identity(plain: object, schema_version: int | None, kind: str | None) -> None:
+    if schema_version is None and kind is None:
+        return
+    if not isinstance(plain, dict):
+        raise ValueError(f"expected a JSON object, got {type(plain).__name__}")  # noqa: TRY004  # the document's fault
+    if kind is not None and plain.get("kind") != kind:
+        raise ValueError(f"its kind is {_shown(plain.get('kind'))}, expected {kind!r}")
+    if schema_version is not None and plain.get("schema_version") != schema_version:
+        raise ValueError(
+            f"its schema_version is {_shown(plain.get('schema_version'))}; this version reads "
+            f"{schema_version}"
+        )
+
+
+def _refuse_unknown_keys(plain: object, understood: object, place: str) -> None:
+    """Compare a document with what was understood of it."""
+    if isinstance(plain, dict) and isinstance(understood, dict):
+        if unknown := [key for key in plain if key not in understood]:
+            raise ValueError(f"unknown key {_shown(unknown[0])} at `{place}`")
+        for key, value in plain.items():
+            _refuse_unknown_keys(value, understood[key], f"{place}.{key}")
+    elif isinstance(plain, list) and isinstance(understood, (list, tuple)):
+        for one, other in zip(plain, understood, strict=False):
+            _refuse_unknown_keys(one, other, f"{place}[...]")
+
+
+def _shown(value: object) -> str:
+    """A value of a document for a message: short, control characters escaped."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _printable(text: str) -> str:
+    """A text that quotes a document, with its control characters escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def write_document(path: Path, document: object) -> None:
+    """Write a dataclass as JSON, whole or not at all; NaN and infinities become null."""
+    write_json(path, document_from_value(document))
+
+
+def document_from_value(document: object) -> dict[str, Any]:
+    """A dataclass as JSON types."""
+    assert dataclasses.is_dataclass(document) and not isinstance(document, type)  # noqa: PT018
+    return cast("dict[str, Any]", _plain(dataclasses.asdict(document)))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
