@@ -23,6 +23,7 @@ from swise_deploy.command.console import progress
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import Quality
 from swise_deploy.evaluation.pairs import mean_quality
+from swise_deploy.networks.published import COUNTS
 from swise_deploy.networks.registry import NETWORKS, build_network
 from swise_deploy.pictures.files import RgbImage, find_images
 from swise_deploy.pictures.imresize import imresize
@@ -84,12 +85,15 @@ def published_table() -> dict[tuple[str, int], Published]:
     """What is published by network and scale: the paper's table, and others' for its figure."""
     text = resources.files("swise_bench").joinpath("table1.json").read_text(encoding="utf-8")
     document = json.loads(text)
-    return {
-        (row["network"], row["scale"]): Published(
-            row["params_k"], row["mult_adds_g"], {name: Quality(*row[name]) for name in SETS}
+    table = {}
+    for row in document["rows"] + document["others"]:
+        counts = COUNTS.get(row["network"], {}).get(row["scale"])
+        table[row["network"], row["scale"]] = Published(
+            None if counts is None else counts.params_k,
+            None if counts is None else counts.mult_adds_g,
+            {name: Quality(*row[name]) for name in SETS},
         )
-        for row in document["rows"] + document["others"]
-    }
+    return table
 
 
 def find_sets(data: Path, wanted: Sequence[str]) -> dict[str, list[Path]]:

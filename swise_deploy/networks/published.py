@@ -1,4 +1,4 @@
-"""What the papers state about size and work, as data. Nothing here was measured by this project.
+"""Parameters and Mult-Adds as the papers print them. Nothing here was measured by this project.
 
 Rows of "SwiseNet: Lightweight Image Super-Resolution with Scale-wise Network" (BMVC 2023, Table 1),
 and for systems that its figure shows without numbers: FSRCNN, VDSR, DRCN and CARN-M as the table of
@@ -86,4 +86,6 @@ COUNTS: dict[str, dict[int, PublishedCounts]] = {
         4: PublishedCounts(1056, 75.3),
     },
 }
-"""By key of NETWORKS and scale."""
+"""By key of NETWORKS and scale; and "swisenet_updated", the authors' corrected row."""
+
+COUNTS["swisenet_updated"] = COUNTS["swisenet"]  # other scores, the same network
