@@ -47,7 +47,7 @@ from swise_deploy.training.data.batches import (
 )
 from swise_deploy.training.data.device_pictures import kept_on_gpu
 from swise_deploy.training.data.picture_cache import open_pairs
-from swise_deploy.training.start.trained_form import as_it_is
+from swise_deploy.training.start.trained_form import plain_form
 from swise_deploy.training.step.allocator import keep_freed_memory
 from swise_deploy.training.step.precision import resolve_precision
 from swise_deploy.training.step.trainer import Trainer, build_network, launch_fabric
@@ -241,7 +241,7 @@ def _swise_step(config: TrainConfig, source: CropSource) -> Callable[[], object]
     precision, _ = resolve_precision(config.precision, config.accelerator)
     fabric = launch_fabric(config, precision)
     pictures = kept_on_gpu(source.pairs, config.patch_size, fabric.device)
-    trainer = Trainer(fabric, config, as_it_is(build_network(config)[0], config), pictures)
+    trainer = Trainer(fabric, config, plain_form(build_network(config)[0], config), pictures)
 
     def prepare(step: int) -> Batch | NDArray[np.int64]:
         crops = _crops(config, source, step)

@@ -168,7 +168,7 @@ def recognise(state: Mapping[str, Tensor]) -> Recognised | None:
 
 
 def _own_name(key: str) -> str:
-    """Where a tensor of the authors' checkpoint lives in CARN here."""
+    """The name in this module of a tensor of the authors' checkpoint."""
     key = key.replace("upsample.up.body.", "upsample.")
     return f"body.{key}" if key[:2] in {"b1", "b2", "b3", "c1", "c2", "c3"} else key
 

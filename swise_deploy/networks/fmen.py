@@ -21,7 +21,7 @@ from swise_deploy.networks.registry import Recognised, Upsampler, check_option
 SLOPE = 0.1  # of LeakyReLU
 WHITE = 255.0  # the authors trained on 0..255, without a mean shift
 
-# In the authors' FMEN-S an attention branch reaches 2e7, and a half ends at 65504. LeakyReLU
+# In the authors' FMEN-S an attention branch has values up to 2e7; float16 ends at 65504. LeakyReLU
 # commutes with a positive factor, so a branch can run at a power of two of its size with the same
 # result, bit for bit.
 BRANCH_GAIN = 2.0**-10
@@ -89,7 +89,7 @@ class FMEN(nn.Module):
 
 
 class MergedConv(nn.Module):
-    """The 3x3 convolution that is left of the training form's three convolutions and additions."""
+    """The 3x3 convolution into which the training form's three convolutions and sums merge."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ def _own_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _branch_factor(key: str) -> float:
-    """What keeps the attention at its value while its branch runs at BRANCH_GAIN of its size."""
+    """The factor that keeps the attention's value while its branch runs at BRANCH_GAIN."""
     if ".squeeze." in key or (".convs." in key and key.endswith(".bias")):
         return BRANCH_GAIN
     return 1 / BRANCH_GAIN if key.endswith(".excitate.weight") else 1.0

@@ -136,7 +136,7 @@ class DualAttentionBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weigh channels by what their averages say."""
+    """Channel attention: weights from the average of each channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -18,15 +18,13 @@ Upsampler = Literal["default", "sum"]
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What is known of a network without building it.
+    """A network's facts, known without building it.
 
     Attributes:
         title: The name in print.
         module: Where its code is; see NetworkModule.
         paper: Where it was published.
         scales: Scales that the paper has.
-        color: "rgb", or "y" for a network that upscales luma (Cb and Cr go bicubic, inside the
-            network).
         published: Counts by scale, as the paper that this project follows prints them.
         note: Why a counted figure differs from the published one, where it does.
         option: The variant of the module's network that this row is, passed to `build`.
@@ -39,7 +37,6 @@ class Network:
     module: str
     paper: str
     scales: tuple[int, ...] = (2, 3, 4)
-    color: Literal["rgb", "y"] = "rgb"
     published: "Mapping[int, PublishedCounts]" = field(default_factory=dict)
     note: str = ""
     option: str = ""
@@ -50,7 +47,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """What a state dict turned out to be.
+    """The network that a state dict belongs to.
 
     Attributes:
         network: A key of NETWORKS.
@@ -64,7 +61,7 @@ class Recognised:
 
 
 class NetworkModule(Protocol):
-    """What each module named in NETWORKS offers."""
+    """The interface of each module named in NETWORKS."""
 
     def build(
         self, scale: int, *, option: str = "", upsampler: Upsampler = "default"
@@ -72,7 +69,7 @@ class NetworkModule(Protocol):
         """A network with fresh weights: (N, 3, H, W) RGB in [0, 1] to (N, 3, H*scale, W*scale)."""
 
     def recognise(self, state: "Mapping[str, Tensor]") -> Recognised | None:
-        """Say by names and shapes whether the weights are this network's; None if they are not."""
+        """Recognise this network's weights by names and shapes; None for others."""
 
 
 _MODELS = "swise_deploy.networks"
@@ -115,7 +112,6 @@ NETWORKS: dict[str, Network] = {
         title="SRCNN",
         module=f"{_MODELS}.srcnn",
         paper="Dong et al., Image Super-Resolution Using Deep Convolutional Networks, TPAMI 2016",
-        color="y",
         published=COUNTS["srcnn"],
     ),
     "fsrcnn": Network(
@@ -124,7 +120,6 @@ NETWORKS: dict[str, Network] = {
         paper=(
             "Dong et al., Accelerating the Super-Resolution Convolutional Neural Network, ECCV 2016"
         ),
-        color="y",
         published=COUNTS["fsrcnn"],
         note=(
             "the printed Mult-Adds count the transposed convolution on the grid of its output, "
@@ -138,7 +133,6 @@ NETWORKS: dict[str, Network] = {
             "Kim et al., Accurate Image Super-Resolution Using Very Deep Convolutional Networks, "
             "CVPR 2016"
         ),
-        color="y",
         published=COUNTS["vdsr"],
         note="the printed parameters leave the biases out",
     ),
@@ -149,7 +143,6 @@ NETWORKS: dict[str, Network] = {
             "Kim et al., Deeply-Recursive Convolutional Network for Image Super-Resolution, "
             "CVPR 2016"
         ),
-        color="y",
         published=COUNTS["drcn"],
         note="the printed parameters leave the biases out",
     ),
@@ -273,7 +266,7 @@ def check_option(name: str, option: str, known: "Collection[str]" = ()) -> None:
 
 
 def refuse_sum(name: str, upsampler: Upsampler) -> None:
-    """Raise where a network without a PixelShuffle head is asked for another upsampler.
+    """Refuse another upsampler for a network without a PixelShuffle head.
 
     Raises:
         InputError: `upsampler` is "sum".

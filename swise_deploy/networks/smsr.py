@@ -1,4 +1,4 @@
-"""SMSR: learned masks say which channels are needed everywhere, and where the others are needed.
+"""SMSR: learned masks select the channels needed everywhere, and the places of the others.
 
 Wang et al., "Exploring Sparsity in Image Super-Resolution for Efficient Inference", CVPR 2021. The
 masks work here as at inference (thresholded), on dense feature maps: what a mask excludes is
@@ -104,7 +104,7 @@ class SparseMaskModule(nn.Module):
 
 
 class SpatialMask(nn.Module):
-    """Where the sparse channels are needed: 1 or 0 for every pixel."""
+    """The mask of the sparse channels: 1 or 0 for every pixel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class MaskedConvolutions(nn.Module):
             zip(self.from_dense, self.from_sparse, strict=True)
         ):
             kept = self.num_dense[i]
-            # What sparse channels say about their neighbours counts only where the mask is 1.
+            # The sparse channels contribute only where the mask is 1.
             mixed = from_dense(x[:, :kept]) + from_sparse(x[:, kept:]) * mask
             x = F.relu(self._restrict(mixed, self.num_dense[i + 1], mask))
             outputs.append(x)
@@ -172,14 +172,14 @@ def _conv3(in_channels: int) -> nn.Module:
 
 
 class _Nothing(nn.Module):
-    """What a convolution of no channels gives."""
+    """A convolution without channels: it gives zero."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.new_zeros(())
 
 
 class ChannelAttention(nn.Module):
-    """Weigh channels by what their averages say."""
+    """Channel attention: weights from the average of each channel."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ class SwinirSize:
 
 @dataclass(frozen=True, slots=True)
 class WindowGrid:
-    """How a batch divides into windows, worked out once: in a graph, sizes are nodes.
+    """The division of a batch into windows, computed once: in a graph, sizes are nodes.
 
     Attributes:
         window: Side of a window in pixels.
@@ -303,7 +303,7 @@ _HEADS = {"upsampler.conv.weight", "upsampler.equal.conv.weight"}
 
 
 def _own_name(key: str) -> str:
-    """Where a tensor of the authors' checkpoint lives in SwinIR here."""
+    """The name in this module of a tensor of the authors' checkpoint."""
     key = key.replace(".residual_group.blocks.", ".blocks.").replace(
         "upsample.0.", "upsampler.conv."
     )

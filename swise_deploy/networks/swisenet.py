@@ -162,7 +162,7 @@ def build(scale: int, *, option: str = "", upsampler: Upsampler = "default") -> 
         scale: 2, 3 or 4.
         option: "no_sum" replaces the SUM by the plain head; branches joined by "+", as in
             "magnify+equal", leave the others out.
-        upsampler: "sum" takes the whole SUM, whatever `option` says.
+        upsampler: "sum" takes the whole SUM, whatever the option.
 
     Raises:
         InputError: The option names no branch.

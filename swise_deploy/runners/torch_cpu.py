@@ -34,5 +34,5 @@ class TorchRunner(RunnerContext):
         return result
 
     def deactivate(self) -> None:
-        """Let go of the network."""
+        """Free the network."""
         self._module = None

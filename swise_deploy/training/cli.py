@@ -1,4 +1,4 @@
-"""swise-train: thin; see config.py for what the settings mean."""
+"""swise-train: flags to settings; config.py explains the settings."""
 
 import argparse
 import dataclasses
@@ -27,7 +27,7 @@ from swise_deploy.training.config import (
 from swise_deploy.training.step.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
-    from swise_deploy.training.start.trained_form import FormOf
+    from swise_deploy.training.start.trained_form import MakeForm
 
 # Flags that stand for a setting of TrainConfig, by group; all others are spelled out in _parser.
 _HELP: dict[str, dict[str, str]] = {
@@ -82,10 +82,10 @@ _SWITCHES = {
 }
 
 
-def main(arguments: Sequence[str] | None = None, *, form_of: "FormOf | None" = None) -> int:
-    """Run `swise-train`; `form_of` makes what --qat trains. Returns the exit code."""
+def main(arguments: Sequence[str] | None = None, *, make_form: "MakeForm | None" = None) -> int:
+    """Run `swise-train`; `make_form` makes what --qat trains. Returns the exit code."""
     options = _parser().parse_args(arguments)
-    return run_command(lambda: _run(options, form_of))
+    return run_command(lambda: _run(options, make_form))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,7 +140,7 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _run(options: argparse.Namespace, form_of: "FormOf | None") -> int:
+def _run(options: argparse.Namespace, make_form: "MakeForm | None") -> int:
     if options.show_recipe:
         sys.stdout.write(recipe_text(options.recipe or "quick-cpu"))
         return 0
@@ -153,7 +153,7 @@ def _run(options: argparse.Namespace, form_of: "FormOf | None") -> int:
     from swise_deploy.training.loop import train  # torch, after parsing
     from swise_deploy.training.run.model_card import write_model_card
 
-    result = train(config, resume=options.resume, stop=_StopFlag(), form_of=form_of)
+    result = train(config, resume=options.resume, stop=_StopFlag(), make_form=make_form)
     if result is None:
         return 0
     scores = write_model_card(result)

@@ -1,4 +1,4 @@
-"""What a training run is, as one value: defaults, then a recipe or TOML file, then flags."""
+"""The settings of a training run as one value: defaults, then recipe or TOML file, then flags."""
 
 import dataclasses
 import json
@@ -25,7 +25,8 @@ Schedule = Literal["constant", "step", "cosine"]
 OptimizerName = Literal["adamp", "adam", "adamw"]
 Loss = Literal["l1", "mse", "psnr"]
 
-# What a resumed run may change: it is told, and does not make the steps already done another run's.
+# Settings that a resumed run may change: the steps already made do not depend on them. Changes are
+# reported.
 CHANGEABLE = frozenset(
     {"steps", "learning_rate", "clip_norm", "max_minutes", "log_every", "save_every", "val_every"}
     | {"val", "test", "cache", "workers", "accelerator", "devices", "num_nodes", "tensorboard"}
@@ -204,7 +205,7 @@ def config_from_layers(layers: Mapping[str, Mapping[str, object]]) -> TrainConfi
     """Merge layers of settings, the later over the earlier, and check them.
 
     Args:
-        layers: Settings by where they come from, such as "recipe gpu" or "flags"; messages say it.
+        layers: Settings by their source, such as "recipe gpu" or "flags", which messages name.
 
     Raises:
         InputError: An unknown name, a value of the wrong type, or `data` or `out` missing.
@@ -269,7 +270,7 @@ def _toml(value: object) -> str:
 
 
 def refuse_other_run(stored: TrainConfig, wanted: TrainConfig) -> list[str]:
-    """Say what a resumed run changes; refuse what would make it another run.
+    """List the settings that a resumed run changes; refuse those that would make it another run.
 
     Returns:
         One sentence for each setting that changed.

@@ -1,4 +1,4 @@
-"""The training loop: steps, and every so often a look at how it goes and a save."""
+"""The training loop: steps, with logging, validation and saving at intervals."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ from swise_deploy.training.data.batches import (
     draw_crops,
 )
 from swise_deploy.training.data.device_pictures import kept_on_gpu
-from swise_deploy.training.data.picture_cache import PicturePairs, open_pairs, with_taught
+from swise_deploy.training.data.picture_cache import PicturePairs, open_pairs, with_teacher_sr
 from swise_deploy.training.run.display import Display
 from swise_deploy.training.run.logbook import Logbook
 from swise_deploy.training.run.run_files import (
@@ -35,7 +35,7 @@ from swise_deploy.training.run.run_files import (
     write_state,
     write_weights,
 )
-from swise_deploy.training.run.running_means import Summary, Window
+from swise_deploy.training.run.running_means import RunningMeans, Summary
 from swise_deploy.training.run.validation import (
     held_out_indices,
     pairs_from_cache,
@@ -43,14 +43,14 @@ from swise_deploy.training.run.validation import (
     score_network,
 )
 from swise_deploy.training.start.teachers import key_of_teachers, upscale_in_windows
-from swise_deploy.training.start.trained_form import FormOf, TrainedForm, as_it_is
+from swise_deploy.training.start.trained_form import MakeForm, TrainedForm, plain_form
 from swise_deploy.training.state import RunState, TrainResult
 from swise_deploy.training.step.optimization import learning_rate_at
 from swise_deploy.training.step.precision import resolve_precision
-from swise_deploy.training.step.trainer import Trainer, build_network, can_record, launch_fabric
+from swise_deploy.training.step.trainer import Trainer, build_network, can_capture, launch_fabric
 
 Steps = BatchStream[Batch | NDArray[np.int64]]
-"""Of a run: what the trainer takes, in the order of the steps."""
+"""The trainer's inputs in the order of the steps."""
 
 
 class DivergedError(SwiseError):
@@ -62,18 +62,18 @@ def train(
     *,
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
-    form_of: FormOf | None = None,
+    make_form: MakeForm | None = None,
 ) -> TrainResult | None:
-    """Train a network; everything is left in `config.out`.
+    """Train a network; everything is written to `config.out`.
 
     Args:
         config: The run.
         resume: Continue the run that `config.out` holds.
-        stop: Asked after every step; once it answers True the run saves and ends.
-        form_of: Makes what is trained for `config.qat`; swise_export.training.qat has one.
+        stop: Called after every step; once it returns True the run saves and ends.
+        make_form: Makes what is trained for `config.qat`; swise_export.training.qat has one.
 
     Returns:
-        Where the run stands, in the first process; None in the others.
+        The outcome in the first process; None in the others.
 
     Raises:
         InputError: Pictures, weights or folder cannot be used.
@@ -82,13 +82,13 @@ def train(
     """
     state = _state_to_resume(config.out, resume=resume)
     if config.qat is None:
-        form_of = as_it_is
-        because = "as this run began" if resume else "as asked"
+        make_form = plain_form
+        because = "as this run began" if resume else "as configured"
         precision, reason = resolve_precision(config.precision, config.accelerator, because=because)
-    elif form_of is None:
+    elif make_form is None:
         raise InputError("training for INT8 needs swise_export. Start it as swise-train --qat")
     else:
-        precision, reason = "fp32", "INT8 is imitated in it"
+        precision, reason = "fp32", "INT8 is emulated in it"
     config = dataclasses.replace(config, precision=precision)
     fabric = launch_fabric(config, precision)
     with Display(quiet=not fabric.is_global_zero) as display:
@@ -97,7 +97,7 @@ def train(
             pictures = open_pairs(
                 config.data, config.scale, root=config.cache, report=display.report
             )
-        run = _Run(fabric, config, pictures, display, stop, form_of=form_of)
+        run = _Run(fabric, config, pictures, display, stop, make_form=make_form)
         if state is not None:
             run.restore(state)
         run.train()
@@ -125,16 +125,16 @@ class _Run:
         display: Display,
         stop: Callable[[], bool],
         *,
-        form_of: FormOf,
+        make_form: MakeForm,
     ) -> None:
         self._fabric, self._config, self._display, self._stop = fabric, config, display, stop
         network, start = build_network(config)
         if start is not None:
             display.note(f"started with {start.summary(str(config.init), config.scale)}")
-        self._form: TrainedForm = form_of(network, config)
+        self._form: TrainedForm = make_form(network, config)
         if self._form.note:
             display.note(self._form.note)
-        self._pictures = pictures = self._with_taught(pictures)
+        self._pictures = pictures = self._with_teacher_sr(pictures)
         held_out: tuple[int, ...] = ()
         if config.val is None and config.holdout:
             held_out = held_out_indices(pictures, config.holdout, smallest=config.patch_size)
@@ -151,7 +151,7 @@ class _Run:
             display.note("the training pictures are kept in the GPU's memory")
         if config.compile:
             display.note("the first step compiles the network: a minute or more")
-        if config.cuda_graph and not can_record(fabric):
+        if config.cuda_graph and not can_capture(fabric):
             display.note("cuda_graph is for one GPU: steps are made without it")
         self._trainer = Trainer(fabric, config, self._form, self._on_gpu)
         self._step = 0
@@ -161,8 +161,8 @@ class _Run:
         self._saved_step: int | None = None
         self._deadline = time.monotonic() + config.max_minutes * 60
 
-    def _with_taught(self, pictures: PicturePairs) -> PicturePairs:
-        """Have whole pictures upscaled by the teachers once, where that is less than the crops."""
+    def _with_teacher_sr(self, pictures: PicturePairs) -> PicturePairs:
+        """Upscale whole pictures by the teachers once, where that is less work than the crops."""
         config, teacher = self._config, self._form.teacher
         crops_px = config.steps * config.batch_size * config.patch_size**2
         if teacher is None or not config.teacher or crops_px < pictures.lr.pixels.size // 3:
@@ -176,7 +176,7 @@ class _Run:
             return upscale_in_windows(teacher, lr, config.scale, device=device)
 
         with self._fabric.rank_zero_first(local=True):
-            return with_taught(
+            return with_teacher_sr(
                 pictures,
                 upscale,
                 name=key_of_teachers(config.teacher, ensemble=config.teacher_ensemble),
@@ -220,7 +220,7 @@ class _Run:
                 stream.close()
 
     def _prepare(self, step: int) -> Batch | NDArray[np.int64]:
-        """What the trainer needs of a step: the crops, or where the device has to cut them."""
+        """The trainer's input for a step: the crops, or their places where the device cuts them."""
         crops = draw_crops(
             self._source,
             seed=self._config.seed,
@@ -244,16 +244,15 @@ class _Run:
         )
         self._teacher_psnr_y_db = teacher
         self._display.note(
-            f"step {self._step}: PSNR-Y {student:.3f} dB, and {teacher:.3f} dB of what it learns "
-            "from"
+            f"step {self._step}: PSNR-Y {student:.3f} dB, and {teacher:.3f} dB of its teacher"
         )
 
     def _make_steps(self, stream: Steps, logbook: Logbook) -> None:
         config = self._config
-        window = Window(stream)
+        means = RunningMeans(stream)
         stopping = False
         while self._step < config.steps and not stopping:
-            window.add(self._trainer.train_step(stream.next_batch(), self._step))
+            means.add(self._trainer.train_step(stream.next_batch(), self._step))
             self._step += 1
             stopping = self._must_stop()
             due = {
@@ -265,26 +264,26 @@ class _Run:
                 )
             }
             if stopping or any(due.values()):
-                self._look(window.summary(self._fabric), logbook, num_steps=window.num_steps)
+                self._log(means.summary(self._fabric), logbook, num_steps=means.num_steps)
                 if stopping:
-                    self._save()  # first: who asked may not wait for the validation
+                    self._save()  # before the validation, which may take long
                 if stopping or due["val"]:
                     self._validate(logbook)
                 if stopping or due["save"]:
                     self._save()
-                window.restart()
+                means.restart()
 
     def _must_stop(self) -> bool:
-        """Whether to stop now; all processes get the same answer."""
+        """Tell whether to stop now; all processes get the same answer."""
         alone = self._fabric.world_size == 1
         if not alone and self._step % self._config.log_every:
             return False
         late = bool(self._config.max_minutes) and time.monotonic() > self._deadline
-        asked = late or self._stop()
-        return asked if alone else bool(self._fabric.broadcast(asked))
+        stopping = late or self._stop()
+        return stopping if alone else bool(self._fabric.broadcast(stopping))
 
-    def _look(self, summary: Summary, logbook: Logbook, *, num_steps: int) -> None:
-        """Log how it goes; refuse to go on from numbers that are none."""
+    def _log(self, summary: Summary, logbook: Logbook, *, num_steps: int) -> None:
+        """Log the means; stop the run where they are not finite."""
         config = self._config
         # Under fp16 a step with infinite gradients is skipped and the loss scale halved: all well.
         gradients_fine = config.precision == "fp16" or math.isfinite(summary.gradient_norm)
@@ -376,7 +375,7 @@ class _Run:
         return facts
 
     def result(self, precision_reason: str) -> TrainResult:
-        """Where the run stands, with the weights to deploy under their own name."""
+        """The outcome, with the weights to deploy under their own name."""
         config = self._config
         found = "last" if self._best_psnr_y_db is None else "best"
         source = config.out / f"{found}.safetensors"

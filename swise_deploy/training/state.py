@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """All that a run has to remember.
+    """The state of a run, all that resuming needs.
 
     Attributes:
         step: Optimiser steps done.
@@ -37,7 +37,7 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """Where a run stands when it stops.
+    """The outcome of a run when it stops.
 
     Attributes:
         config: With the precision that was used.
@@ -49,7 +49,7 @@ class TrainResult:
         num_validation: Pictures validated on.
         skipped: Pictures left out, with the reason.
         data_key: Content of the training pictures.
-        precision_reason: Why the precision is what it is.
+        precision_reason: The reason for the precision.
     """
 
     config: "TrainConfig"
@@ -65,5 +65,5 @@ class TrainResult:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps were made."""
+        """True once all steps were made."""
         return self.step >= self.config.steps

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return cli.main(arguments, form_of=_form_of)
+    return cli.main(arguments, make_form=_make_form)
 
 
-def _form_of(network: "nn.Module", config: "TrainConfig") -> "TrainedForm":
+def _make_form(network: "nn.Module", config: "TrainConfig") -> "TrainedForm":
     from swise_export.training.qat import form_from_plan  # torch, after parsing
 
     return form_from_plan(network, config)

@@ -1,10 +1,10 @@
-"""Training that feels INT8: a network in its deploy form, rounded where a precision plan rounds.
+"""Quantisation-aware training: a network's deploy form, rounded as a precision plan rounds it.
 
-Forward, the planned layers see their inputs and weights on the levels that the exported graph
-will have; backward, gradients pass as if nothing had been rounded (Jacob et al., "Quantization and
-training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018). What is
-saved are the network's own weights, on their levels already, and a plan for them: exported with it
-they compute what was trained.
+Forward, the inputs and weights of the planned layers are rounded to the INT8 values of the exported
+graph; backward, gradients pass as if nothing had been rounded (Jacob et al., "Quantization and
+training of neural networks for efficient integer-arithmetic-only inference", CVPR 2018). The saved
+weights are the network's own, already rounded, with a plan for them: exported with it they compute
+what was trained.
 """
 
 import copy
@@ -36,7 +36,7 @@ def form_from_plan(network: nn.Module, config: TrainConfig) -> TrainedForm:
         InputError: The plan cannot be read, is for another network, or names a layer that cannot be
             trained in INT8.
     """
-    assert config.qat is not None, "asked for by --qat"
+    assert config.qat is not None, "--qat is given"
     plan = read_plan(config.qat)
     if (plan.model, plan.scale) != (config.model, config.scale):
         raise InputError(
@@ -82,9 +82,9 @@ def quantised_form(network: nn.Module, plan: PrecisionPlan, *, name: str) -> nn.
     deployed = deploy_form(network) if plan.form == "deploy" else copy.deepcopy(network).eval()
     loaded = LoadedNetwork(deployed, name, plan.scale, "in training", plan.weights_sha256)
     layers = planned_layers(traced(deployed, loaded), plan)
-    _let_train(deployed, network)
+    _set_trainable(deployed, network)
     ranges = {layer.name: layer.range for layer in plan.int8_layers}
-    # As in the graph, layers that share an input share its levels: the first one's range counts.
+    # As in the graph, layers that share an input share its rounding: the first one's range counts.
     steps = {layer.input: scale_from_range(ranges[layer.name]) for layer in reversed(layers)}
     for layer, (module, tensor) in zip(layers, _find_modules(deployed, layers), strict=True):
         module.add_module(_INPUT, RoundedInput(steps[layer.input]))
@@ -96,7 +96,7 @@ def quantised_form(network: nn.Module, plan: PrecisionPlan, *, name: str) -> nn.
 
 
 class RoundedInput(nn.Module):
-    """A tensor of any shape on INT8 levels, -128 to 127, as QuantizeLinear puts it there."""
+    """Rounds a tensor of any shape to INT8 values, -128 to 127, as QuantizeLinear does."""
 
     step: Tensor
     zero: Tensor
@@ -112,7 +112,7 @@ class RoundedInput(nn.Module):
 
 
 class RoundedWeights(nn.Module):
-    """Weights on INT8 levels, each output channel's largest on the highest level."""
+    """Rounds weights to INT8 values; each output channel's largest weight becomes 127."""
 
     def __init__(self, axis: int) -> None:
         super().__init__()
@@ -165,8 +165,8 @@ def _find_modules(deployed: nn.Module, layers: Sequence[Layer]) -> list[tuple[nn
     return found
 
 
-def _let_train(deployed: nn.Module, network: nn.Module) -> None:
-    """Train what the network trains; what only moves and adds values stays as it is."""
+def _set_trainable(deployed: nn.Module, network: nn.Module) -> None:
+    """Train the parameters that the network trains; convolutions of zeros and ones stay fixed."""
     fixed = {name for name, p in network.named_parameters() if not p.requires_grad}
     for name, parameter in deployed.named_parameters():
         parameter.requires_grad_(name not in fixed)

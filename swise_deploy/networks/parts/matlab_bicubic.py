@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from swise_deploy.pictures.imresize import imresize
 
-REACH = 2
-"""Low-resolution pixels that an output pixel sees on each side of its own."""
+RADIUS = 2
+"""Low-resolution pixels on each side that an output pixel depends on."""
 
 
 class CubicUpscale(nn.Module):
@@ -41,15 +41,15 @@ def phase_kernels(scale: int) -> Tensor:
     They are read off from the enlargement of a single bright pixel, so that `imresize` stays the
     only place where the cubic formula is written.
     """
-    impulse = np.zeros((4 * REACH + 1, 1))
-    centre = 2 * REACH
+    impulse = np.zeros((4 * RADIUS + 1, 1))
+    centre = 2 * RADIUS
     impulse[centre] = 1.0
     response = imresize(impulse, Fraction(scale))[:, 0].astype(np.float64)
     # Tap t of phase p weighs the pixel t places to the right of the output's own pixel.
-    taps = np.arange(-REACH, REACH + 1)
+    taps = np.arange(-RADIUS, RADIUS + 1)
     weights = response[scale * (centre - taps)[None, :] + np.arange(scale)[:, None]]
     planes = np.einsum("pi,qj->pqij", weights, weights)
-    return torch.from_numpy(planes.reshape(scale**2, 1, 2 * REACH + 1, 2 * REACH + 1)).float()
+    return torch.from_numpy(planes.reshape(scale**2, 1, 2 * RADIUS + 1, 2 * RADIUS + 1)).float()
 
 
 def pad_symmetric(x: Tensor) -> Tensor:

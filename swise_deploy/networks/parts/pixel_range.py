@@ -16,7 +16,7 @@ MEAN_LAYERS = ("sub_mean.", "add_mean.")
 
 
 def trained_range(state: Mapping[str, Tensor]) -> float:
-    """The white level of the training pictures, 1 or 255, as the mean-shift layer tells it."""
+    """The white level of the training pictures, 1 or 255, read from the mean-shift layer."""
     return 255.0 if float(state["sub_mean.bias"].abs().max()) > 1 else 1.0
 
 

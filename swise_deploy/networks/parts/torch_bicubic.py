@@ -32,7 +32,7 @@ def bicubic_resize(x: Tensor, scale: int) -> Tensor:
 def matrix_bicubic_to(x: Tensor, height: int, width: int) -> Tensor:
     """The same by two matrix products, (height, H) from the left and (width, W) from the right.
 
-    They are made in float32 (or wider) whatever autocast says: coefficients rounded to bf16 would
+    They are computed in float32 (or wider) even under autocast: coefficients rounded to bf16 would
     train a network for another resizing than it is deployed with.
     """
     num, channels, in_height, in_width = x.shape
@@ -48,7 +48,7 @@ def matrix_bicubic_to(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def _coefficients(length: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Row t: what each of `length` pixels gives to pixel t of `target`; torch's own resizing says.
+    """Row t: the weights of `length` pixels in pixel t of `target`, from torch's own resizing.
 
     A picture of one column and `length` channels, in each of which one other pixel is bright.
     """

@@ -1,4 +1,4 @@
-"""Batches of random crops: a function of (seed, step), whoever asks and however often.
+"""Batches of random crops: a pure function of (seed, step).
 
 Nothing is shuffled and no position in an epoch is kept. Step 17 of a run holds the same crops after
 a restart, and with two processes, each of which takes its part of the batch, as with one.
@@ -28,22 +28,24 @@ class Batch:
     Attributes:
         lr: (N, patch, patch, 3), uint8.
         hr: (N, patch*scale, patch*scale, 3), uint8.
-        taught: What teachers make of it, shaped as `hr`; None without them.
+        teacher_sr: The teachers' output for `lr`, shaped as `hr`; None without teachers.
     """
 
     lr: NDArray[np.uint8]
     hr: NDArray[np.uint8]
-    taught: NDArray[np.uint8] | None = None
+    teacher_sr: NDArray[np.uint8] | None = None
 
     @property
     def arrays(self) -> tuple[NDArray[np.uint8], ...]:
-        """Those that are there."""
-        return (self.lr, self.hr) if self.taught is None else (self.lr, self.hr, self.taught)
+        """The arrays that are present."""
+        return (
+            (self.lr, self.hr) if self.teacher_sr is None else (self.lr, self.hr, self.teacher_sr)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class CropSource:
-    """Where crops are drawn from.
+    """The pictures that crops are drawn from.
 
     Attributes:
         pairs: The pictures.
@@ -128,8 +130,8 @@ def cut_crops(source: CropSource, crops: NDArray[np.int64]) -> Batch:
             cuts.append(turn(store.picture(index)[rows, columns], orientation))
         return np.stack(cuts)
 
-    taught = None if pairs.taught is None else cut(pairs.taught, pairs.scale)
-    return Batch(cut(pairs.lr, 1), cut(pairs.hr, pairs.scale), taught)
+    teacher_sr = None if pairs.teacher_sr is None else cut(pairs.teacher_sr, pairs.scale)
+    return Batch(cut(pairs.lr, 1), cut(pairs.hr, pairs.scale), teacher_sr)
 
 
 def turn(picture: NDArray[Number], orientation: int) -> NDArray[Number]:

@@ -15,7 +15,7 @@ class DevicePictures:
     """Pictures on a device; `cut` gives there what `batches.cut_crops` gives on the host.
 
     Args:
-        pairs: HR and LR pictures, and what teachers make of them.
+        pairs: HR and LR pictures, and the teachers' output if any.
         patch_size: Side of a crop in LR pixels.
         device: Where they are kept.
     """
@@ -24,7 +24,7 @@ class DevicePictures:
         self._lr = _Pictures(pairs.lr, patch_size, device)
         self._targets = [
             _Pictures(store, patch_size * pairs.scale, device)
-            for store in (pairs.hr, pairs.taught)
+            for store in (pairs.hr, pairs.teacher_sr)
             if store is not None
         ]
         self._scale = pairs.scale
@@ -36,8 +36,8 @@ class DevicePictures:
             crops: (N, 4), int64, as `batches.draw_crops` gives them, on the device.
 
         Returns:
-            LR (N, patch, patch, 3) and HR (N, patch*scale, patch*scale, 3), uint8; then what
-            teachers make, shaped as HR, where there are any.
+            LR (N, patch, patch, 3) and HR (N, patch*scale, patch*scale, 3), uint8; then the
+            teachers' output, shaped as HR, where there is one.
         """
         index, top, left, orientation = crops.unbind(1)
         lr = self._lr.cut(index, top, left, orientation)
@@ -53,7 +53,7 @@ class _Pictures:
         self._pixels = torch.from_numpy(np.array(store.pixels)).to(device)
         self._offsets = torch.tensor([entry.offset for entry in store.entries], device=device)
         self._widths = torch.tensor([entry.width for entry in store.entries], device=device)
-        # Where each pixel of a turned crop comes from: `turn` itself says so.
+        # The source of each pixel of a turned crop, found by turning a grid of indices.
         grid = np.moveaxis(np.indices((patch, patch)), 0, -1)
         turned = np.stack([turn(grid, orientation) for orientation in range(8)])
         self._rows, self._columns = torch.from_numpy(turned).to(device).unbind(-1)
@@ -74,7 +74,7 @@ def kept_on_gpu(
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    stores = (pairs.lr, pairs.hr, pairs.taught)
+    stores = (pairs.lr, pairs.hr, pairs.teacher_sr)
     if sum(store.pixels.nbytes for store in stores if store) > LARGEST_SHARE * free:
         return None
     return DevicePictures(pairs, patch_size, device)

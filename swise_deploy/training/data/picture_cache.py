@@ -4,8 +4,8 @@ A cache is keyed by the content of the folder: names and bytes of all its pictur
 removed or edited gives another key, so a stale cache is never read; nothing is deleted either.
 
     ROOT/KEY/hr.bin, hr.json          every readable picture, uint8 RGB, one after the other
-    ROOT/KEY/lr_x2.bin, lr_x2.json    what MATLAB's bicubic makes of it, once per scale
-    ROOT/KEY/taught_x2_NAME.bin, ...  what teachers make of that, where a run learns from them
+    ROOT/KEY/lr_x2.bin, lr_x2.json    shrunk by MATLAB's bicubic, once per scale
+    ROOT/KEY/teacher_x2_NAME.bin, ... the teachers' output for it, where a run learns from teachers
 
 The .json is written after its .bin, each whole or not at all: a killed build leaves no half cache.
 """
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 
 Report = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+"""Receives the name of a task, the number of items done, and the number of items in all."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one picture lies in a store."""
+    """The place of one picture in a store."""
 
     name: str
     height: int
@@ -82,7 +82,7 @@ class PicturePairs:
         scale: HR side over LR side.
         key: Hash of the folder's content.
         skipped: Names of files that could not be used, with the reason.
-        taught: What teachers make of `lr`; None where there are none, or they teach crop by crop.
+        teacher_sr: The teachers' output for `lr`; None where there is none for whole pictures.
     """
 
     hr: PictureStore
@@ -90,7 +90,7 @@ class PicturePairs:
     scale: int
     key: str
     skipped: Mapping[str, str]
-    taught: PictureStore | None = None
+    teacher_sr: PictureStore | None = None
 
 
 def open_pairs(
@@ -102,7 +102,7 @@ def open_pairs(
         folder: Searched with its subfolders.
         scale: HR side over LR side.
         root: Where caches are kept; None takes the user's cache folder.
-        report: Told how far the build is.
+        report: Receives the progress of the build.
 
     Raises:
         InputError: The folder is missing, or not one picture in it can be read.
@@ -123,7 +123,7 @@ def open_pairs(
     return PicturePairs(hr, lr, scale, key, skipped)
 
 
-def with_taught(
+def with_teacher_sr(
     pairs: PicturePairs,
     upscale: Callable[[RgbImage], RgbImage],
     *,
@@ -136,16 +136,16 @@ def with_taught(
     Args:
         pairs: From `open_pairs`.
         upscale: (H, W, 3) to (H*scale, W*scale, 3), both uint8.
-        name: Tells teachers apart; part of a file name.
+        name: Identifies the teachers; part of a file name.
         root: As for `open_pairs`.
-        report: Told how far the build is.
+        report: Receives the progress of the build.
 
     Raises:
         OutputError: The cache cannot be written.
     """
-    base = (root or cache_folder("training")) / pairs.key / f"taught_x{pairs.scale}_{name}"
+    base = (root or cache_folder("training")) / pairs.key / f"teacher_x{pairs.scale}_{name}"
 
-    def taught() -> Iterator[tuple[str, RgbImage]]:
+    def teacher_sr() -> Iterator[tuple[str, RgbImage]]:
         entries = pairs.lr.entries
         for index, entry in enumerate(entries):
             lr = pairs.lr.picture(index)
@@ -153,8 +153,8 @@ def with_taught(
             report("upscaling pictures with the teacher", index + 1, len(entries))
 
     if not base.with_suffix(".json").is_file():
-        _write_store(base, taught(), {})
-    return dataclasses.replace(pairs, taught=_open_store(base)[0])
+        _write_store(base, teacher_sr(), {})
+    return dataclasses.replace(pairs, teacher_sr=_open_store(base)[0])
 
 
 def content_key(folder: Path, paths: Sequence[Path], *, report: Report) -> str:

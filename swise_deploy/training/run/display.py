@@ -1,4 +1,4 @@
-"""What a person sees of a run, on stderr: a bar on a terminal, lines in a file."""
+"""Progress of a run on stderr: a bar on a terminal, lines in a file."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What a finished run says about itself: README.md and curve.png beside the weights."""
+"""The model card of a run: README.md and curve.png beside the weights."""
 
 import platform
 import shlex
@@ -95,7 +95,7 @@ def card_text(
             f"- Machine: {platform.machine()}, torch {torch.__version__}, Python "
             f"{platform.python_version()}\n"
             f"- Started from {config.init.name if config.init else 'random weights'}\n"
-            f"{_learnt_from(config)}"
+            f"{_teachers_line(config)}"
             f"- Averaged weights (decay {config.ema_decay:g}) are what is saved"
         ),
         f"## Data\n\n{result.num_pictures} pictures trained on, {result.num_validation} validated "
@@ -115,7 +115,7 @@ def _export_command(result: TrainResult) -> str:
     return f"swise-export --weights {shlex.quote(result.weights.name)} {precision}"
 
 
-def _learnt_from(config: TrainConfig) -> str:
+def _teachers_line(config: TrainConfig) -> str:
     if config.teacher:
         names = ", ".join(file.name for file in config.teacher)
         how = ", each in 8 orientations" if config.teacher_ensemble else ""

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, written so that a kill at any moment loses nothing that counts.
+"""The files in a run's folder, each written whole, so that a kill at any moment loses no state.
 
 config.toml                  every setting, for --resume
 state.pt                     weights, averages, optimiser, loss scale, step: what resuming needs
@@ -32,7 +32,7 @@ SCHEMA_VERSION = 1
 
 
 def state_path(out: Path) -> Path:
-    """Where a run keeps its state."""
+    """The file with a run's state."""
     return out / "state.pt"
 
 

@@ -1,4 +1,4 @@
-"""How training goes, over the steps between two looks at it."""
+"""Running means of loss, gradient norm and speed over the steps between two log records."""
 
 import time
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from swise_deploy.training.step.trainer import StepResult
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Averages over the steps of a window.
+    """Averages over some steps.
 
     Attributes:
         loss: Over all processes.
         gradient_norm: Before clipping; infinite or NaN if that of any step was.
-        seconds: Wall clock of the window.
-        steps_per_s: Of this window.
-        data_ms: What a step waited for its batch.
+        seconds: Wall-clock time of these steps.
+        steps_per_s: Steps over seconds.
+        data_ms: Mean time that a step waited for its batch.
     """
 
     loss: float
@@ -31,28 +31,28 @@ class Summary:
     data_ms: float
 
 
-class Window:
-    """Sums over the steps since the last look, kept on the device: no step waits for them."""
+class RunningMeans:
+    """Sums over the steps since the last record, kept on the device: no step waits for them."""
 
     def __init__(self, stream: BatchStream[BatchData]) -> None:
         self._stream = stream
         self.restart()
 
     def restart(self) -> None:
-        """Forget everything and start the clock."""
+        """Reset the sums and the clock."""
         self.num_steps = 0
         self._loss = self._norm = torch.zeros(())
         self._waited_s = self._stream.waited_s
         self._start_s = time.perf_counter()
 
     def add(self, result: StepResult) -> None:
-        """Take a step in."""
+        """Add the result of a step."""
         self.num_steps += 1
         self._loss = result.loss + self._loss.to(result.loss.device)
         self._norm = result.gradient_norm + self._norm.to(result.gradient_norm.device)
 
     def summary(self, fabric: Fabric) -> Summary:
-        """Averages over steps and processes; every process has to ask."""
+        """Averages over steps and processes; every process has to call this."""
         loss = cast("Tensor", fabric.all_reduce(self._loss / self.num_steps, reduce_op="mean"))
         norm = self._norm / self.num_steps
         seconds = time.perf_counter() - self._start_s

@@ -14,17 +14,17 @@ from swise_deploy.checkpoints.load import open_at_least
 from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.pictures.files import RgbImage
 from swise_deploy.storage.files import sha256_of
-from swise_deploy.training.data.uint8 import levels_from_pictures, pictures_from_levels
+from swise_deploy.training.data.uint8 import float_from_uint8, uint8_from_float
 
 WINDOW = 128
-"""Side of what a teacher sees at once, in LR pixels.
+"""Side of the windows that a teacher upscales, in LR pixels.
 
-Networks that average over what they see were trained on less than this, and are better in it than
-on whole pictures; what attention costs grows with the square of a window's area.
+Networks that average over their whole input were trained on smaller crops, and are better on
+windows than on whole pictures; the cost of attention grows with the square of a window's area.
 """
 
 MARGIN = 16
-"""LR pixels at the edges of a window that are not kept, but where the picture ends."""
+"""LR pixels at the edges of a window that are dropped, except at the picture's own edges."""
 
 WINDOWS_AT_ONCE = 8
 
@@ -35,7 +35,7 @@ class Teacher:
 
     Attributes:
         module: (N, 3, H, W) RGB in [0, 1] to (N, 3, H*scale, W*scale) at the run's scale.
-        title: What it is, for people.
+        title: Name for messages.
     """
 
     module: nn.Module
@@ -45,8 +45,8 @@ class Teacher:
 def open_teacher(file: Path, scale: int, *, ensemble: bool = False) -> Teacher:
     """Load a teacher for a scale: weights for it, or for a larger one, whose pictures are shrunk.
 
-    A network for x4 says of an x3 picture's LR what a picture of 4/3 the size would be. Shrunk by
-    bicubic interpolation that is a picture at x3, and often a better one than a weaker network's.
+    A network for x4 upscales the LR of an x3 run to a picture of 4/3 the wanted size. Shrunk by
+    bicubic interpolation it is a picture at x3, often a better one than a weaker x3 network's.
 
     Args:
         file: Weights of a network of the registry.
@@ -65,7 +65,7 @@ def open_teacher(file: Path, scale: int, *, ensemble: bool = False) -> Teacher:
 
 
 class InAllOrientations(nn.Module):
-    """The mean of what a network makes of a picture in its 8 orientations, each turned back.
+    """The mean of a network's outputs for a picture in its 8 orientations, each turned back.
 
     The geometric self-ensemble of Lim et al., 2017 (EDSR+).
     """
@@ -76,21 +76,21 @@ class InAllOrientations(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, 3, H*scale, W*scale)."""
-        made = [
-            self._made_of(lr, turns, mirrored=mirrored)
+        outputs = [
+            self._output(lr, turns, mirrored=mirrored)
             for turns in range(4)
             for mirrored in (False, True)
         ]
-        return torch.stack(made).mean(dim=0)
+        return torch.stack(outputs).mean(dim=0)
 
-    def _made_of(self, lr: Tensor, turns: int, *, mirrored: bool) -> Tensor:
+    def _output(self, lr: Tensor, turns: int, *, mirrored: bool) -> Tensor:
         turned = torch.rot90(lr, turns, (2, 3))
         sr = self.network(turned.flip(3)).flip(3) if mirrored else self.network(turned)
         return torch.rot90(sr, -turns, (2, 3))
 
 
 class Shrunk(nn.Module):
-    """A network for a larger scale, in the place of one for `scale`."""
+    """A network for a larger scale, its output shrunk to `scale`."""
 
     def __init__(self, network: nn.Module, scale: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Shrunk(nn.Module):
 
 
 class MeanOfNetworks(nn.Module):
-    """The mean of what networks make of pictures, RGB in [0, 1]."""
+    """The mean of several networks' outputs, RGB in [0, 1]."""
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class MeanOfNetworks(nn.Module):
 
 
 def key_of_teachers(files: Sequence[Path], *, ensemble: bool = False) -> str:
-    """What tells teachers' pictures apart: by the files' bytes, in their order, and the way."""
+    """The cache key of teachers' outputs: the files' bytes in their order, and the ensemble."""
     digest = hashlib.sha256("\n".join(map(sha256_of, files)).encode()).hexdigest()[:16]
     return f"{digest}_x8" if ensemble else digest
 
@@ -140,15 +140,15 @@ def upscale_in_windows(
     tops, lefts = _window_starts(height), _window_starts(width)
     corners = [(top, left) for top in tops for left in lefts]
     windows = np.stack([lr[top : top + WINDOW, left : left + WINDOW] for top, left in corners])
-    made: list[RgbImage] = []
+    outputs: list[RgbImage] = []
     with torch.inference_mode():
         for batch in torch.split(torch.from_numpy(windows), WINDOWS_AT_ONCE):
-            made += list(
-                levels_from_pictures(network(pictures_from_levels(batch.to(device)))).cpu().numpy()
+            outputs += list(
+                uint8_from_float(network(float_from_uint8(batch.to(device)))).cpu().numpy()
             )
     sr = np.empty((height * scale, width * scale, 3), np.uint8)
-    # What a window saw at its far edges is overwritten by those after it.
-    for (top, left), window in zip(corners, made, strict=True):
+    # The far edges of a window are overwritten by the windows after it.
+    for (top, left), window in zip(corners, outputs, strict=True):
         above, before = (MARGIN * scale if start else 0 for start in (top, left))
         kept = window[above:, before:]
         row, column = top * scale + above, left * scale + before
@@ -157,6 +157,6 @@ def upscale_in_windows(
 
 
 def _window_starts(length: int) -> list[int]:
-    """Where windows begin: each is whole, and what is kept of them covers the length."""
+    """Starts of windows: each is whole, and their kept parts cover the length."""
     last = max(0, length - WINDOW)
     return [*range(0, last, WINDOW - 2 * MARGIN), last]

@@ -1,4 +1,4 @@
-"""What is trained in a network's place."""
+"""The form in which a network is trained: itself, or one with rounded layers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.start.teachers import MeanOfNetworks, open_teacher
 
 PLAN_NAME = "precision_plan.json"
-"""What a run for INT8 leaves beside its weights, for `swise-export --precision-plan`."""
+"""File of an INT8 run beside its weights, for `swise-export --precision-plan`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,11 @@ class TrainedForm:
     """A form of a network that is trained instead of it, and the way back.
 
     Attributes:
-        module: Maps pictures as the network does; its parameters are trained, and it is what
-            validation scores.
-        plain: Gives the network with the weights of such a module: what is saved.
-        teacher: Gives pictures to learn from of the LR pictures, where a batch does not bring them;
-            None leaves the HR pictures.
+        module: Maps pictures as the network does; its parameters are trained, and
+            validation scores it.
+        plain: Gives the network with the weights of such a module, to be saved.
+        teacher: Upscales LR pictures to learn from, where a batch does not contain its output;
+            None trains on the HR pictures alone.
         teacher_share: Share of the loss that is the distance to the teacher's pictures; the rest is
             the distance to the HR pictures.
         note: A line for the user, or nothing.
@@ -38,11 +38,11 @@ class TrainedForm:
     finish: Callable[[Path, float | None], None] | None = None
 
 
-FormOf = Callable[[nn.Module, TrainConfig], TrainedForm]
-"""Makes the form that a run trains of its network, before the first step."""
+MakeForm = Callable[[nn.Module, TrainConfig], TrainedForm]
+"""Makes the trained form of a network, before the first step."""
 
 
-def as_it_is(network: nn.Module, config: TrainConfig) -> TrainedForm:
+def plain_form(network: nn.Module, config: TrainConfig) -> TrainedForm:
     """The network itself, with the teachers that the config names.
 
     Raises:

@@ -3,8 +3,8 @@
 Most of a super-resolution network does not know its scale; the convolution before a PixelShuffle
 does. It computes the r x r sub-pixels of every LR pixel, channel c*r*r + r*i + j giving sub-pixel
 (i, j), so its kernels are samples of a function on a grid over one LR pixel. Weights for another
-scale need other samples of it: they are read off by bilinear interpolation between the centres of
-sub-pixels. From SwiseNet x2, a x3 network that starts this way reaches 33.2 dB on Set5 in 20 steps.
+scale need other samples of it: they are found by bilinear interpolation between the centres of
+sub-pixels. From SwiseNet x2, a x3 network that starts this way has 33.2 dB on Set5 in 20 steps.
 """
 
 import logging
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """Where each tensor of a network comes from.
+    """The source of each tensor of a network.
 
     Attributes:
         state: All tensors of the network, ready to be loaded.
@@ -42,7 +42,7 @@ class WarmStart:
     unused: tuple[str, ...]
 
     def summary(self, source: str, scale: int) -> str:
-        """What came from where, as a clause for the user."""
+        """The numbers of tensors by source, as a clause for the user."""
         parts = [f"{len(self.copied)} tensors from {source}"]
         if self.resampled:
             parts.append(f"{len(self.resampled)} resampled to x{scale}")
@@ -133,7 +133,7 @@ def warm_start(
 
 
 def _resampled(given: Tensor, own: Tensor, from_scale: int, to_scale: int) -> Tensor | None:
-    """Fit a sub-pixel kernel or bias, or None if the shapes say that it is none."""
+    """Fit a sub-pixel kernel or bias, or None where the shapes are of something else."""
     if given.shape == own.shape or given.shape[1:] != own.shape[1:]:
         return None
     # SwiseNet's magnification branch shuffles by scale + 1, every other head by the scale. Not

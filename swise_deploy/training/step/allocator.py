@@ -1,4 +1,4 @@
-"""What the C library does with memory that a training step gives back."""
+"""The C library's handling of memory that a training step frees."""
 
 import ctypes
 import os
@@ -14,13 +14,16 @@ def keep_freed_memory() -> bool:
 
     By default glibc maps large blocks one by one and unmaps them when they are freed. A training
     step on a CPU allocates all its features anew, so that the system has to clear every page of
-    them again at every step. What the environment says (MALLOC_*, GLIBC_TUNABLES) is left alone.
+    them again at every step. Settings in the environment (MALLOC_*,
+    GLIBC_TUNABLES) take precedence.
 
     Returns:
-        Whether it does; no other C library than glibc is told anything.
+        Whether it does: False where the environment decides, or the C library is not glibc.
     """
-    told = any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ
-    if sys.platform != "linux" or told:
+    configured = (
+        any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ
+    )
+    if sys.platform != "linux" or configured:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

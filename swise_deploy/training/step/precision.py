@@ -1,4 +1,4 @@
-"""Which number format to train in, found by measuring and told with its reason."""
+"""The number format of training: as configured, or measured; always with its reason."""
 
 import time
 from typing import Literal
@@ -22,21 +22,21 @@ WORTHWHILE = 1.1
 
 
 def resolve_precision(
-    wanted: Precision, accelerator: str, *, because: str = "as asked"
+    wanted: Precision, accelerator: str, *, because: str = "as configured"
 ) -> tuple[Resolved, str]:
     """Turn "auto" into what is faster here.
 
     Args:
         wanted: A format, or "auto".
         accelerator: As Lightning Fabric names them.
-        because: Why it is `wanted`, where that is a format.
+        because: The reason for `wanted`, where that is a format.
 
     Returns:
-        The format, and why, as a clause for the user.
+        The format, and the reason as a clause for the user.
 
     Raises:
         InputError: fp16 on a CPU, where autocast has no loss scaling.
-        BackendMissingError: A GPU is asked for, and torch sees none.
+        BackendMissingError: A GPU is required, and torch sees none.
     """
     has_gpu = torch.cuda.is_available()
     if accelerator in ("cuda", "gpu") and not has_gpu:
@@ -65,7 +65,7 @@ def resolve_precision(
 
 
 def _slower_than_fp32() -> str:
-    """What to say of bf16 on a CPU that only imitates it; nothing where it has it."""
+    """A clause about bf16 on a CPU that only emulates it; empty where the CPU has it."""
     speedup = bf16_speedup(rounds=1)
     if speedup >= 1:
         return ""
@@ -78,7 +78,7 @@ def _measured(speedup: float) -> str:
 
 
 def bf16_speedup(*, rounds: int = 4) -> float:
-    """How many times faster the CPU trains a small convolutional network under bf16 autocast."""
+    """Speed of this CPU under bf16 autocast over fp32, training a small convolutional network."""
     probe = nn.Sequential(
         nn.Conv2d(64, 256, 1), nn.Conv2d(256, 64, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)
     )
@@ -92,6 +92,6 @@ def bf16_speedup(*, rounds: int = 4) -> float:
         loss.backward()
         return time.perf_counter() - start
 
-    # In turn, the best of each: what else the machine does must not choose.
+    # In turn, the best of each: the load of the machine must not choose.
     times = [(seconds(bf16=False), seconds(bf16=True)) for _ in range(rounds + 1)][1:]
     return min(fp32 for fp32, _ in times) / min(bf16 for _, bf16 in times)

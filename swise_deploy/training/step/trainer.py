@@ -20,12 +20,12 @@ from swise_deploy.networks.registry import NETWORKS, network_module
 from swise_deploy.training.config import Loss, TrainConfig
 from swise_deploy.training.data.batches import Batch
 from swise_deploy.training.data.device_pictures import DevicePictures
-from swise_deploy.training.data.uint8 import pictures_from_levels
+from swise_deploy.training.data.uint8 import float_from_uint8
 from swise_deploy.training.start.trained_form import TrainedForm
 from swise_deploy.training.start.warm_start import WarmStart, warm_start_from_file
 from swise_deploy.training.state import RunState
 from swise_deploy.training.step.averaging import WeightAverage
-from swise_deploy.training.step.cuda_graph import Passes, RecordedStep
+from swise_deploy.training.step.cuda_graph import CapturedStep, Passes
 from swise_deploy.training.step.optimization import (
     learning_rate_at,
     make_optimizer,
@@ -53,7 +53,7 @@ def launch_fabric(config: TrainConfig, precision: Resolved) -> Fabric:
             "share evenly. Use a multiple of their number"
         )
     if precision != "fp32":
-        # What autocast leaves in float32 may be multiplied in TF32: the rest is rounded more.
+        # Operations that autocast keeps in float32 may use TF32: the others are rounded more.
         torch.set_float32_matmul_precision("high")
     try:
         fabric = Fabric(
@@ -96,8 +96,8 @@ def build_network(config: TrainConfig) -> tuple[nn.Module, WarmStart | None]:
     return network, start
 
 
-def can_record(fabric: Fabric) -> bool:
-    """Whether a step can be a CUDA graph: on one GPU; several talk to each other within it."""
+def can_capture(fabric: Fabric) -> bool:
+    """Tell whether a step can be a CUDA graph: on one GPU, since several communicate in a step."""
     return fabric.device.type == "cuda" and fabric.world_size == 1
 
 
@@ -126,11 +126,11 @@ class StepResult:
     gradient_norm: Tensor
 
 
-class _FromLevels(nn.Module):
+class _FromUint8(nn.Module):
     """A network that takes 8-bit pictures, (N, H, W, 3) uint8.
 
     Fabric rounds what comes in as float to the format it trains in; bf16 moves a picture by up to
-    half a level of 255.
+    0.5/255.
     """
 
     def __init__(self, network: nn.Module, *, channels_last: bool) -> None:
@@ -138,8 +138,8 @@ class _FromLevels(nn.Module):
         self.network = network
         self._channels_last = channels_last
 
-    def forward(self, levels: Tensor) -> Tensor:
-        sr: Tensor = self.network(pictures_from_levels(levels, channels_last=self._channels_last))
+    def forward(self, pixels: Tensor) -> Tensor:
+        sr: Tensor = self.network(float_from_uint8(pixels, channels_last=self._channels_last))
         return sr
 
 
@@ -170,12 +170,12 @@ class Trainer:
         whole: nn.Module = network
         if config.compile:
             whole = cast("nn.Module", torch.compile(network))
-        whole = _FromLevels(whole, channels_last=config.channels_last)
+        whole = _FromUint8(whole, channels_last=config.channels_last)
         self._model, self._stepper = fabric.setup(whole, self._optimizer)
         self.average = WeightAverage(network, config.ema_decay)
-        self._differentiate: Passes = self._pass_plainly
-        if config.cuda_graph and can_record(fabric):
-            self._differentiate = RecordedStep(self._pass, self._forget_gradients)
+        self._differentiate: Passes = self._pass_eagerly
+        if config.cuda_graph and can_capture(fabric):
+            self._differentiate = CapturedStep(self._pass, self._clear_gradients)
 
     def train_step(self, batch: Batch | NDArray[np.int64], step: int) -> StepResult:
         """One optimiser step.
@@ -202,26 +202,26 @@ class Trainer:
         self.average.update(step + 1)
         return StepResult(loss, norm.detach())
 
-    def _pass_plainly(self, *inputs: Tensor) -> Tensor:
-        self._forget_gradients()
+    def _pass_eagerly(self, *inputs: Tensor) -> Tensor:
+        self._clear_gradients()
         return self._pass(*inputs)
 
-    def _forget_gradients(self) -> None:
+    def _clear_gradients(self) -> None:
         self._stepper.zero_grad(set_to_none=True)
 
     def _pass(self, *inputs: Tensor) -> Tensor:
         """Forward and backward."""
-        lr, hr, *taught = inputs if self._pictures is None else self._pictures.cut(*inputs)
-        loss = self._loss(self._model(lr), lr, hr, *taught)
+        lr, hr, *teacher_sr = inputs if self._pictures is None else self._pictures.cut(*inputs)
+        loss = self._loss(self._model(lr), lr, hr, *teacher_sr)
         self._fabric.backward(loss)
         return loss.detach()
 
-    def _loss(self, sr: Tensor, lr: Tensor, hr: Tensor, taught: Tensor | None = None) -> Tensor:
+    def _loss(self, sr: Tensor, lr: Tensor, hr: Tensor, teacher_sr: Tensor | None = None) -> Tensor:
         """Distance of (N, 3, H, W) to the HR pictures, to the teacher's, or to both."""
         distance = LOSSES[self._config.loss]
-        pictures = partial(pictures_from_levels, channels_last=self._config.channels_last)
-        if taught is not None:
-            example = pictures(taught)
+        pictures = partial(float_from_uint8, channels_last=self._config.channels_last)
+        if teacher_sr is not None:
+            example = pictures(teacher_sr)
         elif self._teacher is not None:
             with torch.no_grad(), self._fabric.autocast():
                 example = self._teacher(pictures(lr)).to(sr.dtype)

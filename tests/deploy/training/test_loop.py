@@ -318,12 +318,12 @@ def test_command_line_learns_from_teachers_and_the_card_says_so(
     assert main(flags(settings)) == 0
     shown = capsys.readouterr().err
     assert "learning 25% from FSRCNN and FSRCNN\n" in shown
-    assert f"and {straight.best_psnr_y_db:.3f} dB of what it learns from" in shown
+    assert f"and {straight.best_psnr_y_db:.3f} dB of its teacher" in shown
     card = (settings.out / "README.md").read_text()
     assert f"Learnt 25% from the mean of the pictures of {teacher.name}, {other.name}, the" in card
     assert str(teacher.parent) not in card
     # 30 steps of 4 crops of 8x8 pixels are more than the 6 pictures of 22x20 have.
-    assert bool(list(settings.cache.glob("*/taught_x2_*.bin"))) == (steps == 30)
+    assert bool(list(settings.cache.glob("*/teacher_x2_*.bin"))) == (steps == 30)
 
 
 def test_a_loss_below_zero_has_a_curve(pictures, tmp_path):
@@ -351,16 +351,16 @@ def test_a_teacher_in_all_orientations_is_said_and_cached_apart(straight, pictur
         shown[ensemble] = (settings.out / "README.md").read_text()
     assert "each in 8 orientations" in shown[True]
     assert "orientations" not in shown[False].replace("teacher_ensemble", "")
-    taught = sorted(file.read_bytes() for file in settings.cache.glob("*/taught_x2_*.bin"))
-    assert len(taught) == 2
-    assert taught[0] != taught[1]
+    outputs = sorted(file.read_bytes() for file in settings.cache.glob("*/teacher_x2_*.bin"))
+    assert len(outputs) == 2
+    assert outputs[0] != outputs[1]
 
 
 def test_a_stop_ends_the_upscaling_by_a_teacher_and_leaves_no_file(straight, pictures, tmp_path):
     settings = config(pictures, tmp_path / "run", weight_norm=(), teacher=(straight.weights,))
     with pytest.raises(KeyboardInterrupt):
         train(settings, stop=lambda: True)
-    assert not [file for file in settings.cache.glob("*/*") if "taught" in file.name]
+    assert not [file for file in settings.cache.glob("*/*") if "teacher_" in file.name]
     assert not settings.out.exists()
 
 

@@ -244,7 +244,7 @@ def run(pictures, tmp_path):
 
 
 def test_training_brings_the_coarse_network_nearer_to_the_fp32_one(run):
-    result = train(run, form_of=form_from_plan)
+    result = train(run, make_form=form_from_plan)
     losses = [r["loss"] for r in read_log(run.out) if r["kind"] == "train"]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     # A checkpoint like any other, under the network's own names, and a plan that belongs to it.
@@ -258,10 +258,10 @@ def test_training_brings_the_coarse_network_nearer_to_the_fp32_one(run):
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(run, tmp_path):
-    whole = train(dataclasses.replace(run, steps=6), form_of=form_from_plan)
+    whole = train(dataclasses.replace(run, steps=6), make_form=form_from_plan)
     parts = dataclasses.replace(run, steps=6, out=tmp_path / "parts", save_every=3)
-    train(parts, form_of=form_from_plan, stop=StopAfter(3))
-    rest = train(parts, form_of=form_from_plan, resume=True)
+    train(parts, make_form=form_from_plan, stop=StopAfter(3))
+    rest = train(parts, make_form=form_from_plan, resume=True)
     expected = load_file(whole.weights)
     assert all(torch.equal(t, expected[n]) for n, t in load_file(rest.weights).items())
 
@@ -283,7 +283,7 @@ def test_the_command_trains_in_int8_and_says_how_much_of_the_network(run, capsys
     out, err = capsys.readouterr()
     assert out.strip().endswith("fsrcnn_x2.safetensors")
     assert "8 layers in INT8, 97.5% of the Mult-Adds" in err
-    assert "dB of what it learns from" in err
+    assert "dB of its teacher" in err
     card = (run.out / "README.md").read_text()
     assert (
         f"swise-export --weights fsrcnn_x2.safetensors --int8 --precision-plan {PLAN_NAME}" in card
@@ -312,7 +312,7 @@ def test_settings_that_do_not_go_with_int8_are_refused(run, change, match):
 def test_a_plan_for_another_network_is_refused(run, swisenet):
     write_plan(run.qat, plan_for(swisenet))
     with pytest.raises(InputError, match="plan for swisenet x2; the run trains fsrcnn x2"):
-        train(run, form_of=form_from_plan)
+        train(run, make_form=form_from_plan)
 
 
 class Skipping(torch.nn.Module):

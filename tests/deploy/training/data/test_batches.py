@@ -46,12 +46,12 @@ def test_what_teachers_make_is_cut_as_hr_is(source):
 
     # As large as a whole number of LR pixels, where HR is larger.
     lows = [source.pairs.lr.picture(i) for i in range(3)]
-    taught = store([255 - low.repeat(SCALE, 0).repeat(SCALE, 1) for low in lows])
-    pairs = dataclasses.replace(source.pairs, taught=taught)
+    teacher_sr = store([255 - low.repeat(SCALE, 0).repeat(SCALE, 1) for low in lows])
+    pairs = dataclasses.replace(source.pairs, teacher_sr=teacher_sr)
     source = dataclasses.replace(source, pairs=pairs)
     crops = draw_crops(source, seed=0, step=0, batch_size=16)
     batch = cut_crops(source, crops)
-    np.testing.assert_array_equal(batch.taught, 255 - batch.hr)
+    np.testing.assert_array_equal(batch.teacher_sr, 255 - batch.hr)
     cut = DevicePictures(pairs, source.patch_size, torch.device("cpu")).cut(torch.tensor(crops))
     for array, tensor in zip(batch.arrays, cut, strict=True):
         np.testing.assert_array_equal(array, tensor.numpy())

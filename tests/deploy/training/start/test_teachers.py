@@ -12,7 +12,12 @@ from swise_deploy.errors import InputError
 from swise_deploy.networks.registry import network_module
 from swise_deploy.pictures.imresize import imresize
 from swise_deploy.runner import float_from_image, image_from_float
-from swise_deploy.training.data.picture_cache import Entry, PicturePairs, PictureStore, with_taught
+from swise_deploy.training.data.picture_cache import (
+    Entry,
+    PicturePairs,
+    PictureStore,
+    with_teacher_sr,
+)
 from swise_deploy.training.start.teachers import (
     WINDOW,
     InAllOrientations,
@@ -125,12 +130,14 @@ def test_pictures_are_made_once_and_again_for_other_teachers(tmp_path):
         made.append(picture.shape)
         return 255 - picture
 
-    def taught(name):
-        return with_taught(pairs, invert, name=name, root=tmp_path, report=lambda *_: None).taught
+    def output_of(name):
+        return with_teacher_sr(
+            pairs, invert, name=name, root=tmp_path, report=lambda *_: None
+        ).teacher_sr
 
     for name in ("one", "one", "two"):
-        np.testing.assert_array_equal(taught(name).picture(1), 255 - lr)
-    assert taught("one").picture(0).shape == (0, 0, 3)
+        np.testing.assert_array_equal(output_of(name).picture(1), 255 - lr)
+    assert output_of("one").picture(0).shape == (0, 0, 3)
     assert made == [(2, 3, 3)] * 2
 
 

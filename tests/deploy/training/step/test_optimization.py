@@ -138,7 +138,7 @@ def test_fp16_on_a_cpu_is_refused():
 
 
 def test_auto_says_what_it_measured_and_a_format_is_taken_as_asked():
-    assert resolve_precision("fp32", "cpu") == ("fp32", "as asked")
+    assert resolve_precision("fp32", "cpu") == ("fp32", "as configured")
     chosen, reason = resolve_precision("auto", "cpu")
     assert CAPABILITY in reason
     # AVX2 has no bf16 arithmetic: it is emulated there, at a fraction of fp32's speed.

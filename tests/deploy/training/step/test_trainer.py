@@ -91,8 +91,8 @@ def test_a_teacher_has_its_share_of_the_loss_and_is_not_trained(
     hr = np.full((1, 16, 16, 3), 102, np.uint8)
     # The student gives 0.2 + 0.1, the teacher 0.2 + 0.3 (but 0.6 where the batch brings what it
     # made), and the truth is 0.4.
-    taught = np.full_like(hr, 153) if brought else None
-    result = trainer.train_step(Batch(lr, hr, taught), 0)
+    teacher_sr = np.full_like(hr, 153) if brought else None
+    result = trainer.train_step(Batch(lr, hr, teacher_sr), 0)
     away = 0.3 if brought else 0.2
     assert float(result.loss) == pytest.approx(share * away**2 + (1 - share) * 0.1**2)
     assert network.offset.item() == pytest.approx(0.11)
