@@ -23,11 +23,10 @@ def test_of_something_else():
 
 @pytest.mark.parametrize("folder_exists", [True, False])
 @pytest.mark.parametrize(
-    ("flags", "outcome", "exit_code"),
-    [([], "2 skipped", 0), (["--require-shared"], "1 failed, 1 skipped", 1)],
+    ("flags", "num_skipped", "exit_code"), [([], 2, 0), (["--require-shared"], 1, 1)]
 )
 def test_a_skip_for_want_of_shared_data(
-    tmp_path: Path, folder_exists: bool, flags: list[str], outcome: str, exit_code: int
+    tmp_path: Path, folder_exists: bool, flags: list[str], num_skipped: int, exit_code: int
 ) -> None:
     tests = tmp_path / "checkout" / "tests"
     tests.mkdir(parents=True)
@@ -44,4 +43,4 @@ def test_a_skip_for_want_of_shared_data(
         text=True,
     )
     assert done.returncode == exit_code, done.stdout
-    assert outcome in done.stdout
+    assert f"{num_skipped} skipped" in done.stdout
