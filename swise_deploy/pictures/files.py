@@ -25,7 +25,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
 def read_rgb(path: Path) -> RgbImage:
-    """Read a picture as (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
+    """Read a picture as (H, W, 3) uint8 RGB, upright by its EXIF orientation.
 
     Greyscale is repeated over the channels, transparency is dropped, 16 bits become 8.
 
@@ -64,8 +64,8 @@ def _rgb_from_deep(image: Image.Image) -> RgbImage:
         grey = grey / 257.0  # 65535 becomes 255
     else:
         grey = grey * (255.0 if grey.max(initial=0.0) <= 1.0 else 1.0)
-    levels = np.clip(np.floor(grey + 0.5), 0, 255).astype(np.uint8)
-    return np.repeat(levels[:, :, None], 3, axis=2)
+    eight_bit = np.clip(np.floor(grey + 0.5), 0, 255).astype(np.uint8)
+    return np.repeat(eight_bit[:, :, None], 3, axis=2)
 
 
 def write_image(path: Path, image: RgbImage) -> None:
@@ -112,7 +112,7 @@ def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def read_readable(paths: Sequence[Path]) -> dict[Path, RgbImage]:
-    """Read many pictures; one that cannot be read is logged as a warning and left out.
+    """Read many pictures; unreadable ones are reported in the log and skipped.
 
     Raises:
         InputError: Not one of them can be read.
@@ -124,7 +124,7 @@ def read_readable(paths: Sequence[Path]) -> dict[Path, RgbImage]:
             images[path] = read_rgb(path)
         except InputError as error:
             reason = str(error)
-            logger.warning("left out: %s", error)
+            logger.warning("skipped: %s", error)
     if not images:
         raise InputError(f"none of {len(paths)} pictures can be read; the last: {reason}")
     return images

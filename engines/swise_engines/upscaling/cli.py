@@ -10,6 +10,8 @@ from swise_deploy.command.console import add_version, at_least, parse_threads, r
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from swise_engines.upscaling.config import UpscaleConfig
+
 _EPILOG = """\
 examples:
   swise-upscale photo.jpg -o photo_x2.png
@@ -25,15 +27,37 @@ exit codes: 0 done, 1 some failed, 2 usage, 3 a package or device is missing, 13
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run the command line; return the exit code."""
     parsed = _parser().parse_args(arguments)
-    if parsed.memory is not None and parsed.tile is not None:
-        _parser().error("--tile and --memory both decide the size of tiles; give one")
 
     def run() -> int:
-        from swise_engines.upscaling.command import run_upscale  # after --help
+        from swise_engines.upscaling.command import run_upscale  # slow to import: after --help
 
-        return run_upscale(parsed)
+        return run_upscale(_config(parsed))
 
     return run_command(run)
+
+
+def _config(parsed: argparse.Namespace) -> "UpscaleConfig":
+    from swise_engines.upscaling.config import UpscaleConfig
+    from swise_engines.upscaling.video.options import VideoOptions
+
+    return UpscaleConfig(
+        inputs=tuple(parsed.inputs),
+        output=parsed.output,
+        model=parsed.model,
+        weights=parsed.weights,
+        scale=parsed.scale,
+        runner=parsed.runner,
+        tile=parsed.tile,
+        memory_mib=parsed.memory,
+        threads=parsed.threads,
+        overwrite=parsed.overwrite,
+        as_json=parsed.json,
+        is_quiet=parsed.quiet,
+        file_format=parsed.format,
+        quality=parsed.quality,
+        ray_address=parsed.ray,
+        video=VideoOptions(parsed.codec, parsed.crf, parsed.preset),
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=parse_threads, metavar="N", help="CPU threads for the network"
     )
-    parser.add_argument("--overwrite", action="store_true", help="do again what is there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only errors")
 

@@ -1,17 +1,15 @@
-"""One run of `swise-upscale`: what was asked, done, and summed up."""
+"""One run of `swise-upscale`: plan, open the network, upscale, sum up."""
 
-import argparse
 import contextlib
-import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 from swise_deploy.command.console import exit_code_of, print_error, progress
 from swise_deploy.errors import InputError
+from swise_engines.upscaling.config import STANDARD_STREAM, UpscaleConfig
 from swise_engines.upscaling.jobs import (
     Job,
     plan_jobs,
@@ -20,140 +18,98 @@ from swise_engines.upscaling.jobs import (
     upscale_files,
     write_file,
 )
+from swise_engines.upscaling.meter import Meter
 from swise_engines.upscaling.opening import artefact_of, scale_of
 from swise_engines.upscaling.pictures.codecs import Format, format_of
 from swise_engines.upscaling.pipeline import Outcome
 from swise_engines.upscaling.ray import RaySettings, upscale_on_ray
 from swise_engines.upscaling.stills import upscale_bytes
+from swise_engines.upscaling.summary import Summary
 from swise_engines.upscaling.upscaler import Upscaler
 from swise_engines.upscaling.video.transcode import Progress, upscale_video
-from swise_engines.upscaling.video.writer import VideoOptions
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".m2ts", ".mpg", ".mpeg", ".wmv"}
 )
-_REPORT_EVERY_S = 1.0
 
 
-@dataclass(slots=True)
-class Summary:
-    """What a run came to; no runner where there was nothing to do.
-
-    `reason` says why that runner, where several were possible.
-    """
-
-    runner: str = ""
-    scale: int = 0
-    reason: str = ""
-    done: int = 0
-    skipped: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def exit_code(self) -> int:
-        """1 where anything failed."""
-        return 1 if self.failures else 0
-
-    def to_text(self) -> str:
-        """One line."""
-        again = f" (--overwrite does {'it' if self.skipped == 1 else 'them'} again)"
-        there = f"{self.skipped} there already{again if self.skipped else ''}"
-        counts = f"{self.done} done, {there}, {len(self.failures)} failed"
-        if not self.runner:
-            return f"{counts}; nothing to do"
-        rate = f", {self.done / self.seconds:.2f} files/s" if self.done and self.seconds else ""
-        return f"{counts}; x{self.scale} with {self.runner}, {self.seconds:.1f} s{rate}"
-
-    def to_json(self) -> str:
-        """A JSON document."""
-        return json.dumps(
-            {
-                "runner": self.runner,
-                "runner_reason": self.reason,
-                "scale": self.scale,
-                "done": self.done,
-                "skipped": self.skipped,
-                "failed": self.failures,
-                "seconds": round(self.seconds, 3),
-            },
-            indent=2,
-        )
-
-
-def run_upscale(arguments: argparse.Namespace) -> int:
-    """Do what the command line asks; return the exit code.
+def run_upscale(config: UpscaleConfig) -> int:
+    """Upscale what the settings name; return the exit code.
 
     Raises:
-        InputError: The arguments contradict each other, or name nothing.
-        BackendMissingError: What runs the model is not installed.
+        InputError: The settings name nothing, or something that cannot be upscaled.
+        BackendMissingError: The runtime of the model is not installed.
     """
-    if "-" in arguments.inputs or arguments.output == "-":
-        return _run_pipe(arguments)
-    videos = [text for text in arguments.inputs if Path(text).suffix.lower() in VIDEO_SUFFIXES]
-    if videos and len(arguments.inputs) > 1:
+    if config.uses_standard_streams:
+        return _run_pipe(config)
+    videos = [text for text in config.inputs if Path(text).suffix.lower() in VIDEO_SUFFIXES]
+    if videos and len(config.inputs) > 1:
         raise InputError("a video is upscaled alone. Give it as the only input")
-    if videos:
-        return _run_video(arguments)
-    jobs = plan_jobs(arguments.inputs, Path(arguments.output), file_format=arguments.format)
-    to_do, done = (jobs, []) if arguments.overwrite else split_done(jobs)
-    started = time.perf_counter()
+    summary = _run_video(config) if videos else _run_pictures(config)
+    if isinstance(summary, int):
+        return summary
+    if config.as_json:
+        sys.stdout.write(summary.to_json() + "\n")
+    elif not config.is_quiet:
+        sys.stdout.write(summary.to_text() + "\n")
+    return summary.exit_code
+
+
+def _run_pictures(config: UpscaleConfig) -> Summary:
+    jobs = plan_jobs(config.inputs, Path(config.output), file_format=config.file_format)
+    to_do, done = (jobs, []) if config.overwrite else split_done(jobs)
     if not to_do:
-        summary = Summary(skipped=len(done))
-        return _finish(summary, arguments)
+        return Summary(skipped=len(done))
+    started = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        if arguments.ray is None:
-            upscaler = stack.enter_context(_open(arguments))
+        if config.ray_address is None:
+            upscaler = stack.enter_context(_open(config))
             summary = Summary(upscaler.name, upscaler.scale, upscaler.reason)
-            outcomes = upscale_files(upscaler, to_do, quality=arguments.quality)
+            outcomes = upscale_files(upscaler, to_do, quality=config.quality)
         else:
-            summary, outcomes = _ray_outcomes(arguments, to_do)
+            summary, outcomes = _start_on_ray(config, config.ray_address, to_do)
         summary.skipped = len(done)
-        _tell(f"x{summary.scale} with {summary.runner}: {len(to_do)} to do", arguments)
-        _tell_reason(summary.reason, arguments)
-        for outcome in _reported(outcomes, len(to_do), quiet=arguments.quiet):
+        _report_start(summary, f"{len(to_do)} to do", config)
+        meter = Meter("files", is_quiet=config.is_quiet)
+        for number, outcome in enumerate(outcomes, 1):
             _count(summary, outcome)
+            meter.update(number, len(to_do), str(outcome.item.source))
         summary.seconds = time.perf_counter() - started
-    return _finish(summary, arguments)
+    return summary
 
 
-def _ray_outcomes(
-    arguments: argparse.Namespace, jobs: list[Job]
+def _start_on_ray(
+    config: UpscaleConfig, address: str, jobs: list[Job]
 ) -> tuple[Summary, Iterator[Outcome[Job]]]:
-    if arguments.memory is not None:
-        raise InputError("--memory is not passed to Ray's workers. Use --tile")
-    artefact = artefact_of(arguments.model, weights=arguments.weights, scale=arguments.scale)
-    settings = RaySettings(arguments.ray, threads=arguments.threads or 2, runner=arguments.runner)
+    artefact = artefact_of(config.model, weights=config.weights, scale=config.scale)
+    settings = RaySettings(address, threads=config.threads or 2, runner=config.runner)
     outcomes = upscale_on_ray(
-        artefact, jobs, settings=settings, tile=arguments.tile, quality=arguments.quality
+        artefact, jobs, settings=settings, tile=config.tile, quality=config.quality
     )
-    scale = scale_of(artefact)
-    return Summary(f"{artefact.name} on Ray at {arguments.ray}", scale), outcomes
+    return Summary(f"{artefact.name} on Ray at {address}", scale_of(artefact)), outcomes
 
 
-def _open(arguments: argparse.Namespace) -> Upscaler:
-    if not arguments.quiet:
-        # Measuring and exporting take seconds, once; what they are is said before they start.
+def _open(config: UpscaleConfig) -> Upscaler:
+    if not config.is_quiet:
+        # The first run exports and measures for seconds, and logs both before it starts them.
         logging.getLogger("swise_engines").setLevel(logging.INFO)
     return Upscaler.open(
-        arguments.model,
-        weights=arguments.weights,
-        scale=arguments.scale,
-        runner=arguments.runner,
-        tile=arguments.tile,
-        memory_mib=arguments.memory,
-        threads=arguments.threads,
+        config.model,
+        weights=config.weights,
+        scale=config.scale,
+        runner=config.runner,
+        tile=config.tile,
+        memory_mib=config.memory_mib,
+        threads=config.threads,
     )
 
 
-def _tell(message: str, arguments: argparse.Namespace) -> None:
-    if not arguments.quiet:
-        progress(message)
-
-
-def _tell_reason(reason: str, arguments: argparse.Namespace) -> None:
-    if reason:
-        _tell(f"why: {reason}", arguments)
+def _report_start(summary: Summary, work: str, config: UpscaleConfig) -> None:
+    if config.is_quiet:
+        return
+    progress(f"x{summary.scale} with {summary.runner}: {work}")
+    if summary.reason:
+        progress(f"why: {summary.reason}")
 
 
 def _count(summary: Summary, outcome: Outcome[Job]) -> None:
@@ -164,71 +120,44 @@ def _count(summary: Summary, outcome: Outcome[Job]) -> None:
     print_error(f"{outcome.item.source}: {outcome.error}")
 
 
-def _reported(
-    outcomes: Iterable[Outcome[Job]], num_jobs: int, *, quiet: bool
-) -> Iterator[Outcome[Job]]:
-    """Pass outcomes on; tell about once a second how far they are."""
-    started = last = time.perf_counter()
-    for number, outcome in enumerate(outcomes, 1):
-        yield outcome
-        now = time.perf_counter()
-        if quiet or (number < num_jobs and now - last < _REPORT_EVERY_S):
-            continue
-        last = now
-        rate = number / (now - started)
-        left = round((num_jobs - number) / rate)
-        progress(
-            f"{number}/{num_jobs} {outcome.item.source}  {rate:.2f} files/s, {_clock(left)} left"
-        )
-
-
-def _finish(summary: Summary, arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        sys.stdout.write(summary.to_json() + "\n")
-    elif not arguments.quiet:
-        sys.stdout.write(summary.to_text() + "\n")
-    return summary.exit_code
-
-
-def _run_pipe(arguments: argparse.Namespace) -> int:
-    if len(arguments.inputs) > 1:
-        raise InputError("- stands alone: give one input with - as input or output")
-    (source,) = arguments.inputs
-    if source != "-" and not Path(source).is_file():
+def _run_pipe(config: UpscaleConfig) -> int:
+    (source,) = config.inputs
+    if source != STANDARD_STREAM and not Path(source).is_file():
         raise InputError(f"no picture at {source}. Check the path")
-    file_format = arguments.format or _pipe_format(source, arguments.output)
-    data = sys.stdin.buffer.read() if source == "-" else read_file(Path(source))
-    with _open(arguments) as upscaler:
-        _tell(f"x{upscaler.scale} with {upscaler.name}", arguments)
-        _tell_reason(upscaler.reason, arguments)
-        encoded = upscale_bytes(upscaler, data, file_format, quality=arguments.quality)
-    if arguments.output == "-":
+    file_format = config.file_format or _pipe_format(source, config.output)
+    data = sys.stdin.buffer.read() if source == STANDARD_STREAM else read_file(Path(source))
+    with _open(config) as upscaler:
+        summary = Summary(upscaler.name, upscaler.scale, upscaler.reason)
+        _report_start(summary, "1 picture", config)
+        encoded = upscale_bytes(upscaler, data, file_format, quality=config.quality)
+    if config.output == STANDARD_STREAM:
         sys.stdout.buffer.write(encoded)
         sys.stdout.buffer.flush()
     else:
-        write_file(Path(arguments.output), encoded)
+        write_file(Path(config.output), encoded)
     return 0
 
 
 def _pipe_format(source: str, output: str) -> Format:
-    named = next((text for text in (output, source) if text != "-"), None)
+    named = next((text for text in (output, source) if text != STANDARD_STREAM), None)
     return "png" if named is None else format_of(Path(named).suffix)
 
 
-def _run_video(arguments: argparse.Namespace) -> int:
-    source, target = _video_paths(arguments)
-    if target.exists() and not arguments.overwrite:
-        summary = Summary(skipped=1)
-        return _finish(summary, arguments)
-    report = _VideoMeter(quiet=arguments.quiet)
-    options = VideoOptions(arguments.codec, arguments.crf, arguments.preset)
+def _run_video(config: UpscaleConfig) -> Summary | int:
+    source, target = _video_paths(config)
+    if target.exists() and not config.overwrite:
+        return Summary(skipped=1)
     started = time.perf_counter()
-    with _open(arguments) as upscaler:
-        _tell(f"x{upscaler.scale} with {upscaler.name}: {source}", arguments)
-        _tell_reason(upscaler.reason, arguments)
-        result = upscale_video(upscaler, source, target, options=options, report=report)
-        seconds = time.perf_counter() - started
-        summary = Summary(upscaler.name, upscaler.scale, upscaler.reason, seconds=seconds)
+    with _open(config) as upscaler:
+        summary = Summary(upscaler.name, upscaler.scale, upscaler.reason)
+        _report_start(summary, str(source), config)
+        meter = Meter("frames", is_quiet=config.is_quiet)
+
+        def report(now: Progress) -> None:
+            meter.update(now.frame, now.num_frames)
+
+        result = upscale_video(upscaler, source, target, options=config.video, report=report)
+        summary.seconds = time.perf_counter() - started
     if result.interruption is not None:
         print_error(f"interrupted; the first {result.num_frames} frames are in {result.path}")
         return exit_code_of(result.interruption)
@@ -239,11 +168,11 @@ def _run_video(arguments: argparse.Namespace) -> int:
         summary.failures[str(source)] = "; ".join([*result.problems, readable])
     else:
         summary.done = 1
-    return _finish(summary, arguments)
+    return summary
 
 
-def _video_paths(arguments: argparse.Namespace) -> tuple[Path, Path]:
-    source, target = Path(arguments.inputs[0]), Path(arguments.output)
+def _video_paths(config: UpscaleConfig) -> tuple[Path, Path]:
+    source, target = Path(config.inputs[0]), Path(config.output)
     if not source.is_file():
         raise InputError(f"no video at {source}. Check the path")
     if target.is_dir() or not target.suffix:
@@ -251,27 +180,3 @@ def _video_paths(arguments: argparse.Namespace) -> tuple[Path, Path]:
     if target.exists() and target.samefile(source):
         raise InputError(f"{source} would overwrite itself. Choose another output")
     return source, target
-
-
-class _VideoMeter:
-    """Tells about once a second how far a video is."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._told_s = 0.0
-
-    def __call__(self, now: Progress) -> None:
-        due = now.seconds - self._told_s >= _REPORT_EVERY_S or now.frame == now.num_frames
-        if self._quiet or not due:
-            return
-        self._told_s = now.seconds
-        fps = now.frame / now.seconds
-        total, left = "", ""
-        if now.num_frames:
-            seconds_left = max(round((now.num_frames - now.frame) / fps), 0)
-            total, left = f"/{now.num_frames}", f", {_clock(seconds_left)} left"
-        progress(f"frame {now.frame}{total}  {fps:.2f} fps{left}")
-
-
-def _clock(seconds: int) -> str:
-    return f"{seconds // 60}:{seconds % 60:02d}"

@@ -18,7 +18,7 @@ from swise_engines.choosing.fastest import choose_fastest
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
 from swise_engines.tensorrt.onnx_facts import read_facts
 from swise_engines.tensorrt.profiles import Profile
-from swise_engines.upscaling.receptive_field import PROBE_SIZES, cached_reach, measure_reach
+from swise_engines.upscaling.receptive_field import PROBE_SIZES, cached_overlap, measure_overlap
 from swise_engines.upscaling.tile_memory import bytes_per_pixel, tile_side
 from swise_engines.upscaling.tiling import Overlap, Planes, TileLimits
 from swise_export.graph.counting import read_onnx
@@ -32,8 +32,8 @@ FindOverlap = Callable[[Callable[[Planes], Planes]], Overlap | None]
 DEFAULT_MEMORY_MIB = 1024
 # On a CPU a larger tile wins nothing: little is computed twice, and rows still fit the caches.
 MAX_DEFAULT_TILE = 512
-# Networks that average over the whole picture, known without a probe. Their convolutions reach 8
-# pixels far; the rest is the averages (docs/upscaling.md).
+# Networks that average over the whole picture, known without a measurement. The receptive field of
+# their convolutions ends 8 pixels away; the rest is the averages (docs/upscaling.md).
 GLOBAL_NETWORKS = {
     "swisenet": Overlap(margin=8, fade=8, step=2),
     "swisenet_no_sum": Overlap(margin=8, fade=8, step=2),
@@ -46,10 +46,10 @@ class Source:
 
     Attributes:
         runner: Runs it; not yet activated.
-        limits: What it takes in one call.
-        find_overlap: Says how tiles overlap, given the network: with a fade where no overlap makes
-            them exact, None where nothing better is known.
-        reason: Why this runner, where several were possible.
+        limits: The input sizes of one call.
+        find_overlap: Finds the overlap of tiles, given the network: with a fade where no overlap is
+            exact, None where nothing better is known.
+        reason: Comparison with other runners, where several were possible.
     """
 
     runner: Runner
@@ -109,7 +109,7 @@ def artefact_of(
 
 
 def _network_of(source: str | Path, weights: Path | None) -> tuple[str | None, Path | None]:
-    """Name and weights of a source that is no artefact yet; None where the other one says it."""
+    """Name and weights of a source that is no artefact yet; None where the other decides."""
     path = Path(source)
     if path.suffix.lower() in WEIGHTS_SUFFIXES:
         return None, _existing(path)
@@ -119,7 +119,7 @@ def _network_of(source: str | Path, weights: Path | None) -> tuple[str | None, P
 
 
 def scale_of(artefact: Path) -> int:
-    """Output size over input size of an ONNX file or an engine; 0 where it does not say."""
+    """Output size over input size of an ONNX file or an engine; 0 where that is not stated."""
     if artefact.suffix.lower() in ENGINE_SUFFIXES:
         manifest = read_manifest(artefact)
         return 0 if manifest is None else manifest.scale
@@ -235,16 +235,16 @@ def _refuse_other_scale(path: Path, found: int | None, asked: int | None) -> Non
 def _overlap_finder(
     path: Path, network: str, runner: Runner, sizes: Sequence[tuple[int, int]]
 ) -> FindOverlap:
-    """How tiles of a network overlap; it is probed with pictures of `sizes`, (W, H)."""
+    """Give what finds the overlap of tiles, with test pictures of `sizes`, (W, H)."""
     if network in GLOBAL_NETWORKS:
         return lambda _: GLOBAL_NETWORKS[network]
     # Hashed now: the file of a worker in a cluster is gone once it is loaded.
-    kept = cache_folder("reach") / f"{sha256_of(path)}.json"
+    kept = cache_folder("receptive_fields") / f"{sha256_of(path)}.json"
 
     def find(infer: Callable[[Planes], Planes]) -> Overlap | None:
-        return cached_reach(
+        return cached_overlap(
             kept,
-            lambda: measure_reach(infer, runner.scale, rounds=runner.io == "uint8", sizes=sizes),
+            lambda: measure_overlap(infer, runner.scale, rounds=runner.io == "uint8", sizes=sizes),
         )
 
     return find

@@ -23,7 +23,7 @@ NUM_THREADS = min(8, max(2, num_usable_cpus()))
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Item]):
-    """What became of an item: done, or the error that stopped it."""
+    """An item that is done, or the error that stopped it."""
 
     item: Item
     error: SwiseError | None = None

@@ -33,7 +33,7 @@ _JOBS_PER_WORKER = 2  # one is worked on while the next one travels
 
 @dataclass(frozen=True, slots=True)
 class RaySettings:
-    """How work is spread.
+    """Cluster and workers.
 
     Attributes:
         address: Of the cluster, or "local" for one on this machine.
@@ -49,11 +49,11 @@ class RaySettings:
     runner: RunnerName = "auto"
 
     def runner_for(self, artefact: Path) -> RunnerName:
-        """What workers pass to `Upscaler.open`."""
+        """The runner that workers pass to `Upscaler.open`."""
         return "onnxruntime" if self.runner == "auto" and not _is_engine(artefact) else self.runner
 
     def share_out(self, artefact: Path, resources: Mapping[str, float]) -> tuple[int, float]:
-        """How many workers a cluster takes, and the GPUs of each: a whole one or a part of one.
+        """Number of workers for a cluster, and the share of a GPU for each.
 
         Ray hides the GPUs from a worker that asks for none.
 
@@ -88,7 +88,7 @@ class _Attempt:
 
 
 class _Worker:
-    """What runs in a worker's process."""
+    """The process of a worker."""
 
     def __init__(
         self,

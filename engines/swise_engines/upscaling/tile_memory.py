@@ -1,4 +1,4 @@
-"""How much memory a network takes for each pixel of a tile, read off its ONNX graph."""
+"""Memory of a network for each pixel of a tile, estimated from its ONNX graph."""
 
 import math
 from pathlib import Path

@@ -19,7 +19,7 @@ Planes = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TileLimits:
-    """Which inputs a runner takes in one call, (width, height) in pixels, and how many at once.
+    """Input sizes of one call of a runner, (width, height) in pixels, and its batch sizes.
 
     Attributes:
         least: Smaller pictures are padded.
@@ -34,16 +34,16 @@ class TileLimits:
     most_batch: int = 1
 
     def is_rigid(self, axis: int, step: int) -> bool:
-        """Whether tiles along an axis (0 is W) cannot be shortened to a multiple of the step."""
+        """True if tiles along an axis (0 is W) cannot be shortened to a multiple of the step."""
         return self.least[axis] > (self.most[axis] - step + 1) // step * step
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """How tiles meet. All in pixels of the low resolution.
+    """Overlap of neighbouring tiles, in pixels of the low resolution.
 
     Attributes:
-        margin: Pixels beside a cut that are thrown away: the network's reach.
+        margin: Pixels beside a cut that are thrown away: the receptive field.
         fade: Pixels over which neighbours are faded into each other; 0 joins them on a line.
         step: Tiles start at multiples of it, for networks that shrink their input inside.
     """
@@ -101,8 +101,8 @@ def plan_spans(length: int, tile: int, overlap: Overlap, *, is_rigid: bool = Fal
         length: Pixels of the axis, >= 1.
         tile: The most pixels of a tile; the whole axis where it is not longer.
         overlap: How neighbours meet.
-        is_rigid: Whether every tile has to have that length; `rigid_length` says which axes can be
-            covered so.
+        is_rigid: Whether every tile has to have that length; `rigid_length` gives the lengths
+            that can be covered so.
 
     Raises:
         ValueError: The tile is too short for the overlap on both sides, or the axis cannot be

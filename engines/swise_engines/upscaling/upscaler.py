@@ -41,15 +41,15 @@ _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 class Upscaler(Closing):
     """A network that upscales pictures of any size: numpy in, numpy out.
 
-    It may be called from many threads; calls wait for each other, since a runner serves one at a
-    time. As a context manager it frees the network at the end.
+    Threads may share it; their calls run one after the other. As a context manager it frees the
+    network at the end.
 
     Args:
-        runner: What runs; it is activated here.
-        limits: What it takes in one call.
+        runner: Runs the network; it is activated here.
+        limits: The input sizes of one call.
         find_overlap: Finds how tiles overlap, when the first picture has to be cut; gives None for
             a network that averages over the whole picture.
-        reason: Why this runner, where several were possible.
+        reason: Comparison with other runners, where several were possible.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Upscaler(Closing):
         self.network_s = 0.0
         """Seconds spent inside the network so far."""
         self.is_exact = True
-        """Whether tiled results equal the full frame; known once a picture was tiled."""
+        """True if tiled results equal the full frame; known once a picture was tiled."""
 
     @classmethod
     def open(
@@ -120,7 +120,7 @@ class Upscaler(Closing):
 
     @property
     def name(self) -> str:
-        """What runs where."""
+        """Runtime and device."""
         return self._runner.name
 
     @property
@@ -186,7 +186,7 @@ class Upscaler(Closing):
         """Rows and columns of tiles for a picture of that size; one of each where it is not cut.
 
         Raises:
-            InputError: The tiles are too small for what the network sees around a pixel.
+            InputError: The tiles are too small for the receptive field of the network.
         """
         is_cut = width > self.limits.most[0] or height > self.limits.most[1]
         overlap = self._known_overlap() if is_cut else Overlap(0)
@@ -231,8 +231,8 @@ class Upscaler(Closing):
             sr = np.asarray(self._runner.infer(np.ascontiguousarray(batch)), np.float32)
             refuse_no_numbers(sr, self.name)
         else:
-            levels = np.rint(batch.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8)
-            upscaled = np.asarray(self._runner.infer(np.ascontiguousarray(levels)))
+            eight_bit = np.rint(batch.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8)
+            upscaled = np.asarray(self._runner.infer(np.ascontiguousarray(eight_bit)))
             sr = np.asarray(upscaled.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
         self.network_s += time.perf_counter() - start
         return sr[: len(lr)]

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from swise_engines.upscaling.receptive_field import cached_reach, measure_reach
+from swise_engines.upscaling.receptive_field import cached_overlap, measure_overlap
 from swise_engines.upscaling.tiling import Overlap
 
 
@@ -32,30 +32,30 @@ def blocks(side):
 
 @pytest.mark.parametrize("radius", [0, 1, 4, 13])
 def test_the_reach_of_a_mean_filter_is_its_radius(radius):
-    assert measure_reach(blur(radius), 1, rounds=False) == Overlap(radius, step=1)
+    assert measure_overlap(blur(radius), 1, rounds=False) == Overlap(radius, step=1)
 
 
 def test_a_reach_beyond_the_first_probe_is_found_by_the_second():
-    assert measure_reach(blur(60), 1, rounds=False) == Overlap(60, step=1)
+    assert measure_overlap(blur(60), 1, rounds=False) == Overlap(60, step=1)
 
 
 @pytest.mark.parametrize("side", [2, 4, 8])
 def test_blocks_demand_tiles_that_start_where_blocks_start(side):
-    assert measure_reach(blocks(side), 1, rounds=False) == Overlap(0, step=side)
+    assert measure_overlap(blocks(side), 1, rounds=False) == Overlap(0, step=side)
 
 
 def test_an_average_over_the_picture_has_no_reach():
     def infer(lr):
         return lr * 0.5 + lr.mean(axis=(2, 3), keepdims=True)
 
-    assert measure_reach(infer, 1, rounds=False) is None
+    assert measure_overlap(infer, 1, rounds=False) is None
 
 
 def test_a_reach_is_seen_through_rounding_to_levels():
     def infer(lr):
         return np.rint(np.clip(blur(5)(lr), 0, 1) * 255) / 255
 
-    found = measure_reach(infer, 1, rounds=True)
+    found = measure_overlap(infer, 1, rounds=True)
     assert found is not None
     assert found.margin == 5
 
@@ -63,19 +63,19 @@ def test_a_reach_is_seen_through_rounding_to_levels():
 @pytest.mark.parametrize("overlap", [Overlap(7, step=2), None])
 def test_what_was_measured_is_kept(tmp_path, overlap):
     path = tmp_path / "reach.json"
-    assert cached_reach(path, lambda: overlap) == overlap
-    assert cached_reach(path, lambda: pytest.fail("measured again")) == overlap
+    assert cached_overlap(path, lambda: overlap) == overlap
+    assert cached_overlap(path, lambda: pytest.fail("measured again")) == overlap
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"schema_version": 99, "margin": 1})])
 def test_a_spoilt_or_older_note_is_measured_again(tmp_path, text):
     path = tmp_path / "reach.json"
     path.write_text(text)
-    assert cached_reach(path, lambda: Overlap(3)) == Overlap(3)
+    assert cached_overlap(path, lambda: Overlap(3)) == Overlap(3)
     assert json.loads(path.read_text())["margin"] == 3
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    assert cached_reach(tmp_path / "file" / "reach.json", lambda: Overlap(3)) == Overlap(3)
+    assert cached_overlap(tmp_path / "file" / "reach.json", lambda: Overlap(3)) == Overlap(3)
     assert "measured again next time" in caplog.text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from swise_deploy.networks.registry import NETWORKS, network_module
-from swise_engines.upscaling.receptive_field import measure_reach
+from swise_engines.upscaling.receptive_field import measure_overlap
 from swise_engines.upscaling.tiling import TileLimits
 from swise_engines.upscaling.upscaler import Upscaler
 
@@ -39,7 +39,7 @@ def test_tiles_of_a_network_with_a_bounded_view_equal_the_full_frame(name):
     image = (coarse // 2 + rng.integers(0, 128, coarse.shape, np.uint8)).astype(np.uint8)
 
     def find(infer):
-        return measure_reach(infer, runner.scale, rounds=False, sizes=((112, 112),))
+        return measure_overlap(infer, runner.scale, rounds=False, sizes=((112, 112),))
 
     whole = Upscaler(runner, TileLimits(most=(512, 512)), find_overlap=find)(image)
     upscaler = Upscaler(runner, TileLimits(most=(112, 112)), find_overlap=find)

@@ -1,4 +1,4 @@
-"""What a picture file holds beside its pixels: colour profile, EXIF, XMP, resolution, notes."""
+"""Metadata of a picture file: colour profile, EXIF, XMP, resolution, notes."""
 
 import logging
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ TIFF_XMP = 700  # Adobe XMP specification, part 3
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What goes into a file beside the pixels; None and empty mean absent.
+    """Everything beside the pixels; None and empty mean absent.
 
     Attributes:
         icc: ICC colour profile.

@@ -29,7 +29,7 @@ _MOST_SD_LINES = 576
 
 @dataclass(frozen=True, slots=True)
 class ColourCoding:
-    """How a video codes colour, in H.273 code points; matrix and range are always specified.
+    """Colour coding of a video in H.273 code points; matrix and range are always specified.
 
     Attributes:
         matrix: MatrixCoefficients.
@@ -45,7 +45,7 @@ class ColourCoding:
 
 
 def coding_of_frame(frame: "av.VideoFrame") -> ColourCoding:
-    """Read how a frame is coded, and fill in what it does not say."""
+    """Read the colour coding of a frame; missing facts are filled in."""
     matrix = int(frame.colorspace)
     if matrix not in _SWS_MATRICES:
         matrix = _BT709 if frame.height > _MOST_SD_LINES else _BT601_525
@@ -56,14 +56,14 @@ def coding_of_frame(frame: "av.VideoFrame") -> ColourCoding:
 
 
 def is_deep_frame(frame: "av.VideoFrame") -> bool:
-    """Whether a frame has more than 8 bits a sample."""
+    """True if a frame has more than 8 bits a sample."""
     return any(component.bits > 8 for component in frame.format.components)
 
 
 def rgb_from_frame(
     frame: "av.VideoFrame", coding: ColourCoding, *, deep: bool, size: tuple[int, int]
 ) -> Rgb:
-    """Turn a frame into RGB of (width, height) `size`, turned upright as its rotation says.
+    """Turn a frame into RGB of (width, height) `size`, turned upright by its rotation.
 
     Returns:
         uint16 where `deep`, else uint8.
@@ -83,7 +83,7 @@ def rgb_from_frame(
 
 
 def frame_from_rgb(rgb: Rgb, coding: ColourCoding, pix_fmt: str) -> "av.VideoFrame":
-    """Turn RGB into a frame of that pixel format, coded and labelled as `coding` says."""
+    """Turn RGB into a frame of that pixel format, coded and labelled as `coding`."""
     pyav = require("av", extra="video", purpose="upscaling a video")
     deep = rgb.dtype == np.uint16
     source = pyav.VideoFrame.from_ndarray(rgb, format="rgb48le" if deep else "rgb24")
@@ -105,5 +105,5 @@ def _interpolation() -> int:
     flags = require(
         "av.video.reformatter", extra="video", purpose="upscaling a video"
     ).Interpolation
-    # Without the last two, swscale is off by several levels on saturated colours.
+    # Without the last two, swscale is off by several 8-bit values on saturated colours.
     return int(flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INT)

@@ -1,4 +1,4 @@
-"""What a video file holds, in its order: frames as pixels, and packets to be copied."""
+"""A video file read in its order: frames as pixels, and packets to be copied."""
 
 import logging
 from collections.abc import Iterator

@@ -10,15 +10,16 @@ from swise_deploy.command.interrupts import HeldInterrupts
 from swise_deploy.storage.files import writing
 from swise_engines.upscaling.pipeline import consuming, prefetched
 from swise_engines.upscaling.upscaler import Upscaler
+from swise_engines.upscaling.video.options import VideoOptions
 from swise_engines.upscaling.video.reader import Shot, VideoReader
-from swise_engines.upscaling.video.writer import VideoOptions, VideoWriter
+from swise_engines.upscaling.video.writer import VideoWriter
 
 _FRAMES_AHEAD = 4
 
 
 @dataclass(slots=True)
 class VideoResult:
-    """What became of a video.
+    """The outcome of one video.
 
     Attributes:
         path: Where the result is.
@@ -35,7 +36,7 @@ class VideoResult:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a video is; `num_frames` is an estimate, None where the file does not say."""
+    """Progress of a video; `num_frames` is an estimate, None where the file states no length."""
 
     frame: int
     num_frames: int | None
@@ -56,8 +57,8 @@ def upscale_video(
 ) -> VideoResult:
     """Upscale a video file.
 
-    Sound and subtitles are copied as they are. Damaged parts are left out and told. Ctrl-C finishes
-    the file where it is and names it NAME.partial.SUFFIX; once more, and nothing is left.
+    Sound and subtitles are copied as they are. Damaged parts are skipped and reported. Ctrl-C
+    finishes the file early and names it NAME.partial.SUFFIX; a second Ctrl-C removes it.
 
     Raises:
         InputError: No video in it, nothing readable, or something that the output format cannot

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
@@ -12,6 +11,7 @@ from typing_extensions import Self
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError, OutputError
 from swise_engines.upscaling.video.colour import frame_from_rgb
+from swise_engines.upscaling.video.options import VideoOptions
 from swise_engines.upscaling.video.reader import Event, Shot, VideoReader
 
 if TYPE_CHECKING:
@@ -27,22 +27,6 @@ _ENCODERS = {
     "av1": "libsvtav1",
 }
 _FALLBACK_ENCODER = "libx264"
-DEFAULT_CRF = 17
-
-
-@dataclass(frozen=True, slots=True)
-class VideoOptions:
-    """How the result is encoded.
-
-    Attributes:
-        codec: An FFmpeg encoder; None takes one for the codec of the input.
-        crf: Constant rate factor: lower is better and larger.
-        preset: The encoder's own name for a speed.
-    """
-
-    codec: str | None = None
-    crf: int = DEFAULT_CRF
-    preset: str | None = None
 
 
 class VideoWriter:
@@ -187,7 +171,7 @@ def _choose_pix_fmt(source: str, formats: list[str], *, deep: bool, odd: bool) -
 
     Args:
         source: Format of the source.
-        formats: What the encoder takes; empty where it does not say.
+        formats: What the encoder takes; empty where the encoder names none.
         deep: Whether the source has more than 8 bits a sample.
         odd: Whether a side of the result is odd: halved chroma needs even ones.
     """

@@ -17,8 +17,9 @@ from swise_engines.upscaling.video.colour import (
     frame_from_rgb,
     rgb_from_frame,
 )
+from swise_engines.upscaling.video.options import VideoOptions
 from swise_engines.upscaling.video.transcode import upscale_video
-from swise_engines.upscaling.video.writer import VideoOptions, _choose_pix_fmt
+from swise_engines.upscaling.video.writer import _choose_pix_fmt
 
 av = pytest.importorskip("av", reason="videos need PyAV")
 
@@ -287,7 +288,7 @@ def test_an_interruption_leaves_a_playable_file_under_another_name(
         env=os.environ | {"PYTHONPATH": os.pathsep.join(rooms)},
     ) as process:
         assert process.stderr is not None
-        while "fps" not in process.stderr.readline():  # the first report, after a second
+        while "frames/s" not in process.stderr.readline():  # the first report, after a second
             assert process.poll() is None
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
