@@ -8,7 +8,8 @@ the ones below.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -18,7 +19,13 @@ from msgspec import Meta
 from swise_deploy.errors import InputError
 from swise_deploy.storage.files import write_json
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 Document = TypeVar("Document")
+Content = TypeVar("Content", bytes, str)
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 """A whole number from 0 up, exact in every JSON reader."""
@@ -100,8 +107,30 @@ def document_from_json(
     encoded = content.encode() if isinstance(content, str) else content
     if _BIG_NUMBER.search(encoded):
         raise ValueError("a number has more than 400 digits")
+    return _parsed(msgspec.json.decode, encoded, document_type, schema_version, kind)
+
+
+def document_from_toml(
+    text: str, document_type: type[Document], *, schema_version: int | None = None
+) -> Document:
+    """Parse TOML into a dataclass, with the checks of `document_from_json`.
+
+    Raises:
+        ValueError: The text is not TOML, or of another schema version, or a key, type or value in
+            it is wrong.
+    """
+    return _parsed(tomllib.loads, text, document_type, schema_version, None)
+
+
+def _parsed(
+    parse: Callable[[Content], object],
+    content: Content,
+    document_type: type[Document],
+    schema_version: int | None,
+    kind: str | None,
+) -> Document:
     try:
-        plain = msgspec.json.decode(encoded)
+        plain = parse(content)
         _check_identity(plain, schema_version, kind)
         value = msgspec.convert(plain, document_type, strict=True)
         _refuse_unknown_keys(plain, msgspec.to_builtins(value, builtin_types=(bytes,)), "$")

@@ -2,27 +2,22 @@
 
 import functools
 import re
-import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from types import MappingProxyType
-from typing import Literal, cast, get_args
+from typing import Literal
 
 from swise_deploy.command.console import choose
 from swise_deploy.errors import InputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from swise_deploy.precision import Precision
+from swise_deploy.storage.documents import document_from_toml
 
 Kind = Literal["rtx", "jetson", "datacenter"]
 Backend = Literal["tensorrt", "tensorrt_rtx"]
-Typing = Literal["weak", "strong", "both"]
+PrecisionsBySm = Mapping[str, tuple[Precision, ...]]
 
-SCHEMA_VERSION = 1
-FIRST_STRONGLY_TYPED_MAJOR = 10
+SCHEMA_VERSION = 2
 _SM = re.compile(r"\d+\.\d+")
 _RELEASE = re.compile(r"\d+|\d+\.\d+\+?")
 _QUANTITIES = ("memory_gib", "bandwidth_gb_s", "fp16_tflops", "int8_tops", "fp32_tflops")
@@ -40,11 +35,9 @@ class Target:
         backends: What builds and runs its engines, preferred first.
         tensorrt_versions: Releases of TensorRT that serve it: "10" is every 10.x, "10.3" every
             10.3.x, "10.8+" 10.8 and every later 10.x.
-        typing: "weak" where only TensorRT 8 serves it (precision by builder flags), "strong" where
-            only 10 and later do (precision from the graph), "both" otherwise. `typing_with`
-            answers for one release.
         sources: Where the numbers come from.
-        jetpacks: Pairs of JetPack release and the TensorRT that it ships, oldest first.
+        precisions: What each backend multiplies in on this device.
+        jetpacks: The TensorRT that each JetPack release ships, oldest first.
         dla_cores: Deep-learning accelerators beside the GPU.
         memory_gib: As sold; None where it differs from card to card, as all the following.
         bandwidth_gb_s: Peak memory bandwidth, 10^9 bytes a second.
@@ -62,9 +55,9 @@ class Target:
     kind: Kind
     backends: tuple[Backend, ...]
     tensorrt_versions: tuple[str, ...]
-    typing: Typing
     sources: tuple[str, ...]
-    jetpacks: tuple[tuple[str, str], ...] = ()
+    precisions: Mapping[Backend, tuple[Precision, ...]] = field(default_factory=dict)
+    jetpacks: Mapping[str, str] = field(default_factory=dict)
     dla_cores: int = 0
     memory_gib: float | None = None
     bandwidth_gb_s: float | None = None
@@ -76,18 +69,14 @@ class Target:
     notes: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Refuse what no device has.
 
         Raises:
-            InputError: Names the target, the field, its value and what was expected.
+            InputError: Names the target, the field, its value and the expected ones.
         """
-        _require_choice(self.name, "kind", self.kind, get_args(Kind))
-        _require_choice(self.name, "typing", self.typing, get_args(Typing))
-        for backend in self.backends:
-            _require_choice(self.name, "backends", backend, get_args(Backend))
-        for field in ("title", "backends", "tensorrt_versions", "sources"):
-            if not getattr(self, field):
-                raise InputError(f"target {self.name!r}: {field} is empty; give at least one")
+        for empty in ("title", "backends", "tensorrt_versions", "sources"):
+            if not getattr(self, empty):
+                raise InputError(f"target {self.name!r}: {empty} is empty; give at least one")
         if not _SM.fullmatch(self.sm):
             raise InputError(f"target {self.name!r}: sm {self.sm!r}; expected such as '8.6'")
         for version in self.tensorrt_versions:
@@ -96,34 +85,24 @@ class Target:
                     f"target {self.name!r}: tensorrt_versions {version!r}; "
                     "expected such as '10', '10.3' or '10.8+'"
                 )
-        if self.typing != (found := _typing_of(self.tensorrt_versions)):
-            raise InputError(
-                f"target {self.name!r}: typing {self.typing!r}, but TensorRT "
-                f"{', '.join(self.tensorrt_versions)} means {found!r}"
-            )
-        for field in _QUANTITIES:
-            value = getattr(self, field)
+        for quantity in _QUANTITIES:
+            value = getattr(self, quantity)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(
-                    f"target {self.name!r}: {field} is {value}; expected a positive number"
+                    f"target {self.name!r}: {quantity} is {value}; expected a positive number"
                 )
         if self.dla_cores < 0:
             raise InputError(
                 f"target {self.name!r}: dla_cores is {self.dla_cores}; expected 0 or more"
             )
-        for field in self.unconfirmed:
-            _require_choice(self.name, "unconfirmed", field, _FIELDS_OF_DATA)
+        known = {data.name for data in fields(self)}
+        for name in self.unconfirmed:
+            _require_choice(self.name, "unconfirmed", name, known)
 
     def served_by(self, tensorrt_version: str) -> bool:
         """Whether a release of TensorRT, such as "10.3.0.30", serves this device."""
         found = tuple(int(part) for part in tensorrt_version.split(".")[:2])
         return any(_covers(release, found) for release in self.tensorrt_versions)
-
-
-def typing_with(tensorrt_version: str) -> Literal["weak", "strong"]:
-    """How a release takes precision: "weak" by builder flags, "strong" from the graph's types."""
-    major = int(tensorrt_version.partition(".")[0])
-    return "strong" if major >= FIRST_STRONGLY_TYPED_MAJOR else "weak"
 
 
 @functools.cache
@@ -141,24 +120,33 @@ def load_targets() -> Mapping[str, Target]:
     return MappingProxyType(targets_from_toml(text))
 
 
+@dataclass(frozen=True, slots=True)
+class _TargetFile:
+    """The whole document; a target's sources are keys of `sources`."""
+
+    schema_version: int
+    sources: Mapping[str, str]
+    precisions: Mapping[Backend, PrecisionsBySm]
+    targets: tuple[Target, ...]
+
+
 def targets_from_toml(text: str) -> dict[str, Target]:
     """Parse a document of the form of targets.toml.
 
     Raises:
-        InputError: Not TOML, another schema version, an unknown field, an impossible value.
+        InputError: The document is not TOML or has another schema version; a key is unknown or
+            missing; a value has another type or is impossible; two targets share a name.
     """
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"the target file is not TOML: {error}") from error
-    if document.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"the target file has schema_version {document.get('schema_version')!r}; "
-            f"expected {SCHEMA_VERSION}"
-        )
-    sources = cast("dict[str, str]", document["sources"])
-    tables = cast("dict[str, dict[str, object]]", document["targets"])
-    return {name: _target_from_table(name, table, sources) for name, table in tables.items()}
+        document = document_from_toml(text, _TargetFile, schema_version=SCHEMA_VERSION)
+    except ValueError as error:
+        raise InputError(f"the target file: {error}") from error
+    found: dict[str, Target] = {}
+    for target in document.targets:
+        if target.name in found:
+            raise InputError(f"target {target.name!r} is there twice; expected once")
+        found[target.name] = _resolved(target, document)
+    return found
 
 
 def find_target(name: str) -> Target:
@@ -177,30 +165,24 @@ def target_of_gpu(driver_name: str) -> Target | None:
     return next(cards, None)
 
 
-_REQUIRED_IN_DATA = ("title", "sm", "kind", "backends", "tensorrt_versions", "typing", "sources")
-_FIELDS_OF_DATA = tuple(field.name for field in fields(Target) if field.name != "name")
+def precisions_of_sm(backend: Backend, sm: str) -> tuple[Precision, ...]:
+    """What a backend multiplies in on a compute capability; none where that is not known."""
+    by_backend = (t.precisions for t in load_targets().values() if t.sm == sm)
+    return next((found[backend] for found in by_backend if backend in found), ())
 
 
-def _target_from_table(
-    name: str, table: Mapping[str, object], sources: Mapping[str, str]
-) -> Target:
-    for key in table:
-        _require_choice(name, "unknown field", key, _FIELDS_OF_DATA)
-    for key in _REQUIRED_IN_DATA:
-        if key not in table:
-            raise InputError(f"target {name!r}: the field {key!r} is missing")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-    values["jetpacks"] = tuple(cast("dict[str, str]", table.get("jetpacks", {})).items())
-    keys = cast("list[str]", table["sources"])
-    for key in keys:
-        _require_choice(name, "sources", key, sources)
-    values["sources"] = tuple(sources[key] for key in keys)
-    return Target(name=name, **values)  # type: ignore[arg-type]  # untyped TOML; __post_init__ checks
-
-
-def _typing_of(releases: tuple[str, ...]) -> Typing:
-    kinds = {typing_with(release.rstrip("+")) for release in releases}
-    return "both" if len(kinds) > 1 else kinds.pop()
+def _resolved(target: Target, document: _TargetFile) -> Target:
+    """A target with what the document says once for many: texts of sources, and precisions."""
+    for key in target.sources:
+        _require_choice(target.name, "sources", key, document.sources)
+    precisions = dict(target.precisions)
+    for backend in target.backends:
+        by_sm = document.precisions.get(backend, {})
+        if backend not in precisions:
+            _require_choice(target.name, f"sm without precisions.{backend}:", target.sm, by_sm)
+            precisions[backend] = by_sm[target.sm]
+    sources = tuple(document.sources[key] for key in target.sources)
+    return replace(target, sources=sources, precisions=MappingProxyType(precisions))
 
 
 def _covers(release: str, found: tuple[int, ...]) -> bool:
@@ -210,7 +192,7 @@ def _covers(release: str, found: tuple[int, ...]) -> bool:
     return found[: len(wanted)] == wanted
 
 
-def _require_choice(name: str, field: str, value: str, choices: Iterable[str]) -> None:
+def _require_choice(name: str, what: str, value: str, choices: Iterable[str]) -> None:
     known = sorted(choices)
     if value not in known:
-        raise InputError(f"target {name!r}: {field} {value!r}; expected one of {', '.join(known)}")
+        raise InputError(f"target {name!r}: {what} {value!r}; expected one of {', '.join(known)}")

@@ -7,8 +7,8 @@ from swise_engines.targets.catalogue import (
     Target,
     find_target,
     load_targets,
+    precisions_of_sm,
     targets_from_toml,
-    typing_with,
 )
 
 # Peak arithmetic, independent of the shipped numbers: streaming multiprocessors, clock in MHz, and
@@ -106,16 +106,18 @@ MEMORY = {
 }
 
 ONE = """
-schema_version = 1
+schema_version = 2
 [sources]
 here = "a datasheet"
-[targets.card]
+[precisions.tensorrt_rtx]
+"8.6" = ["fp32", "fp16"]
+[[targets]]
+name = "card"
 title = "A card"
 sm = "8.6"
 kind = "rtx"
 backends = ["tensorrt_rtx"]
 tensorrt_versions = ["10"]
-typing = "strong"
 sources = ["here"]
 """
 
@@ -128,7 +130,6 @@ def make_target(**changes: object) -> Target:
         "kind": "rtx",
         "backends": ("tensorrt_rtx",),
         "tensorrt_versions": ("10",),
-        "typing": "strong",
         "sources": ("a datasheet",),
     }
     return Target(**{**values, **changes})
@@ -200,7 +201,7 @@ def test_each_jetpack_ships_a_tensorrt_that_serves_the_device():
     assert len(jetsons) == 12
     for target in jetsons:
         assert target.jetpacks
-        assert all(target.served_by(tensorrt) for _, tensorrt in target.jetpacks), target.name
+        assert all(target.served_by(tensorrt) for tensorrt in target.jetpacks.values()), target.name
         assert target.backends == ("tensorrt",)
 
 
@@ -227,11 +228,30 @@ def test_a_release_serves_a_device_or_not(name, version, served):
     assert find_target(name).served_by(version) is served
 
 
+# NVIDIA, TensorRT support matrix, "Hardware and Precision"; for RTX on Turing the words of its
+# library 1.7.1: "for Turing (SM75): native INT8 convolution is not currently supported".
 @pytest.mark.parametrize(
-    ("version", "kind"), [("8.6.2", "weak"), ("10.3.0.30", "strong"), ("11", "strong")]
+    ("backend", "sm", "has", "lacks"),
+    [
+        ("tensorrt", "5.3", {"fp32", "fp16"}, {"int8", "bf16", "fp8"}),
+        ("tensorrt", "7.5", {"fp16", "int8"}, {"bf16", "fp8"}),
+        ("tensorrt_rtx", "7.5", {"fp16"}, {"int8", "bf16", "fp8"}),
+        ("tensorrt_rtx", "8.6", {"fp16", "int8", "bf16"}, {"fp8"}),
+        ("tensorrt", "8.7", {"fp16", "int8", "bf16"}, {"fp8"}),
+        ("tensorrt_rtx", "8.9", {"int8", "bf16", "fp8"}, set()),
+    ],
 )
-def test_precision_comes_from_flags_before_tensorrt_10(version, kind):
-    assert typing_with(version) == kind
+def test_a_backend_multiplies_in_what_the_compute_capability_has(backend, sm, has, lacks):
+    found = set(precisions_of_sm(backend, sm))
+    assert has <= found
+    assert not lacks & found
+    for target in load_targets().values():
+        if target.sm == sm and backend in target.backends:
+            assert set(target.precisions[backend]) == found
+
+
+def test_nothing_is_known_of_a_compute_capability_without_a_target():
+    assert precisions_of_sm("tensorrt", "3.5") == ()
 
 
 def test_a_misspelt_target_names_the_nearest():
@@ -248,13 +268,9 @@ def test_targets_cannot_be_changed_by_a_caller():
     ("change", "message"),
     [
         ({"sm": "8"}, r"sm '8'; expected such as '8.6'"),
-        ({"kind": "phone"}, "kind 'phone'; expected one of datacenter, jetson, rtx"),
-        ({"backends": ("cuda",)}, "backends 'cuda'"),
         ({"backends": ()}, "backends is empty"),
         ({"sources": ()}, "sources is empty"),
         ({"tensorrt_versions": ("ten",)}, "tensorrt_versions 'ten'"),
-        ({"tensorrt_versions": ("8.6", "10")}, "typing 'strong'.*means 'both'"),
-        ({"tensorrt_versions": ("8.6",)}, "typing 'strong'.*means 'weak'"),
         ({"fp16_tflops": 0}, "fp16_tflops is 0; expected a positive number"),
         ({"memory_gib": -1}, "memory_gib is -1"),
         ({"bandwidth_gb_s": math.nan}, "bandwidth_gb_s is nan"),
@@ -275,11 +291,29 @@ def test_sources_are_spelt_out():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (ONE.replace("schema_version = 1", "schema_version = 2"), "schema_version 2; expected 1"),
-        (ONE + "watts = 5\n", "unknown field 'watts'"),
+        (ONE.replace("schema_version = 2", "schema_version = 1"), "schema_version is 1"),
+        (ONE.replace("schema_version = 2", ""), "schema_version is None"),
+        (ONE + "watts = 5\n", r"unknown key 'watts' at `\$.targets\[...\]`"),
+        (ONE + "[extra]\na = 1\n", "unknown key 'extra'"),
         (ONE.replace('["here"]', '["there"]'), "sources 'there'; expected one of here"),
-        (ONE.replace('sm = "8.6"', ""), "field 'sm' is missing"),
-        (ONE + "[", "not TOML"),
+        (ONE.replace('sm = "8.6"', ""), "missing required field `sm`"),
+        (ONE.replace('"8.6" =', '"8.9" ='), "precisions.tensorrt_rtx: '8.6'; expected one of 8.9"),
+        (ONE.replace("[[targets]]", "[targets]"), r"Expected `array`, got `object`"),
+        (ONE + ONE[ONE.index("[[targets]]") :], "target 'card' is there twice"),
+        (ONE + "[", "the target file"),
+        (ONE + f"notes = {'[' * 100_000}", "the target file"),
+        (ONE + f"memory_gib = {'9' * 5000}\n", "the target file"),
+        (ONE + "memory_gib = nan\n", "memory_gib is nan"),
+        *(
+            (ONE.replace(line, f"{line.partition(' = ')[0]} = {value}"), "the target file")
+            for line in ONE.splitlines()
+            if " = " in line
+            for value in ("5", "2026-01-01", "[[1]]", "{a = 1}", "true")
+            if not (line.startswith("schema_version") and value == "5")
+        ),
+        (ONE.replace('kind = "rtx"', 'kind = "phone"'), r"'phone'.*`\$.targets\[0\].kind`"),
+        (ONE.replace('["tensorrt_rtx"]', '["cuda"]'), "'cuda'"),
+        (ONE + 'dla_cores = "2"\n', r"Expected `int`, got `str`.*dla_cores"),
     ],
 )
 def test_a_damaged_file_is_refused(text, message):
