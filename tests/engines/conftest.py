@@ -174,20 +174,21 @@ def engine(sm86: Built, tmp_path: Path) -> Path:
 class HostCuda:
     """The boundary of CUDA over the CPU's own memory, for logic that a GPU is not needed for.
 
-    It counts what is taken and not given back, and records what is put on a stream while capturing.
+    It counts what is allocated and not freed, and captures the work that is put on a stream.
     """
 
     name = "host memory"
     has_graphs = True
 
     def __init__(self, *, integrated: bool = False, limit_bytes: int = 1 << 20) -> None:
-        self.device = Device("host", "8.6", limit_bytes, integrated, "0.0")
+        self.device = Device("host", "8.6", integrated, "0.0")
+        self.limit_bytes = limit_bytes
         self.held: dict[int, np.ndarray] = {}
         self.on_device: set[int] = set()
         self.num_taken = 0
         self.captured = 0
         self.launched: list[Stream] = []
-        self.recording: list[Callable[[], None]] | None = None
+        self.capturing: list[Callable[[], None]] | None = None
 
     @contextlib.contextmanager
     def use(self) -> Iterator[None]:
@@ -195,7 +196,7 @@ class HostCuda:
 
     def free_memory(self) -> tuple[int, int]:
         used = sum(self.held[pointer].nbytes for pointer in self.on_device & set(self.held))
-        return self.device.memory_bytes - used, self.device.memory_bytes
+        return self.limit_bytes - used, self.limit_bytes
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
         free, total = self.free_memory()
@@ -242,14 +243,14 @@ class HostCuda:
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
         del stream
         self.captured += 1
-        self.recording = recorded = []
+        self.capturing = captured = []
         enqueue()
-        self.recording = None
+        self.capturing = None
         _, release = self._hold(np.zeros(1))
 
         def launch(on: Stream) -> None:
             self.launched.append(on)
-            for work in recorded:
+            for work in captured:
                 work()
 
         return Graph(launch, release)

@@ -1,8 +1,7 @@
-"""The little of CUDA that running an engine needs, behind one boundary.
+"""The part of CUDA that running an engine needs, behind one interface.
 
-Two packages can serve it: cuda-python, which installs from wheels and has CUDA graphs, and
-pycuda, which many Jetsons have and which compiles on the device. Which one serves is part of a
-runner's name.
+Two packages provide it: cuda-python, which installs from wheels and has CUDA graphs, and pycuda,
+which many Jetsons have and which compiles on the device. A runner's name contains the package.
 """
 
 import importlib
@@ -21,7 +20,7 @@ MIB = 1 << 20
 
 Binding = Literal["cuda-python", "pycuda"]
 
-# Package and module of each, tried in this order.
+# Package and module of each binding, in the order of preference.
 BINDINGS: dict[Binding, tuple[str, str]] = {
     "cuda-python": ("cuda", "swise_engines.cuda.cuda_python"),
     "pycuda": ("pycuda", "swise_engines.cuda.pycuda"),
@@ -35,21 +34,19 @@ class Device:
     Attributes:
         name: As its driver calls it.
         sm: Compute capability, such as "8.7".
-        memory_bytes: Its memory; a Jetson's is shared with the CPU.
         is_integrated: Whether it shares the CPU's memory.
-        driver_cuda: The CUDA version that its driver serves, such as "12.6".
+        driver_cuda: The newest CUDA version that its driver supports, such as "12.6".
     """
 
     name: str
     sm: str
-    memory_bytes: int
     is_integrated: bool
     driver_cuda: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceBuffer:
-    """Memory of the GPU."""
+    """GPU memory."""
 
     pointer: int
     size_bytes: int
@@ -58,7 +55,7 @@ class DeviceBuffer:
 
 @dataclass(frozen=True, slots=True)
 class HostBuffer:
-    """Page-locked memory of the CPU; `pointer` is its address on the GPU, 0 if it is not mapped."""
+    """Page-locked CPU memory; `pointer` is its address on the GPU, 0 if it is not mapped."""
 
     array: NDArray[np.generic]
     pointer: int
@@ -67,7 +64,7 @@ class HostBuffer:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A queue of work; `handle` is what the binding needs to use it."""
+    """A queue of GPU work; `handle` is the binding's own object for it."""
 
     pointer: int
     handle: object
@@ -76,7 +73,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Work that was recorded once and is launched again as one piece."""
+    """A captured CUDA graph, which launches as one piece."""
 
     launch: Callable[[Stream], None]
     release: Callable[[], None]
@@ -84,7 +81,7 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """Two events on a stream, and the milliseconds of GPU time between them."""
+    """Two CUDA events on a stream, and the GPU time between them in milliseconds."""
 
     start: Callable[[Stream], None]
     stop: Callable[[Stream], None]
@@ -93,7 +90,7 @@ class Timer:
 
 
 class Cuda(Protocol):
-    """One GPU through one binding. Everything but `use` happens inside `with cuda.use():`."""
+    """One GPU through one binding. Call everything but `use` inside `with cuda.use():`."""
 
     @property
     def name(self) -> str:
@@ -105,7 +102,7 @@ class Cuda(Protocol):
 
     @property
     def has_graphs(self) -> bool:
-        """Whether `capture` works."""
+        """Whether the binding supports `capture`."""
 
     def use(self) -> AbstractContextManager[None]:
         """Make the GPU's primary context current on this thread."""
@@ -114,47 +111,48 @@ class Cuda(Protocol):
         """Free and total bytes."""
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
-        """Take memory of the GPU.
+        """Allocate GPU memory.
 
         Raises:
-            SwiseError: There is not enough; the message carries the numbers.
+            SwiseError: Too little is free; the message states the sizes.
         """
 
     def allocate_host(
         self, shape: tuple[int, ...], dtype: DTypeLike, *, mapped: bool
     ) -> HostBuffer:
-        """Take page-locked memory, visible to the GPU if `mapped`."""
+        """Allocate page-locked CPU memory, visible to the GPU if `mapped`."""
 
     def create_stream(self) -> Stream:
-        """A queue that does not wait for others."""
+        """Create a stream that does not wait for other streams."""
 
     def synchronize(self, stream: Stream) -> None:
-        """Wait until everything on the stream is done."""
+        """Wait until all work on the stream is done."""
 
     def upload(self, stream: Stream, target: DeviceBuffer, source: NDArray[np.generic]) -> None:
-        """Copy page-locked memory to the GPU, behind what is on the stream."""
+        """Copy page-locked memory to the GPU, after the work that is on the stream."""
 
     def download(self, stream: Stream, target: NDArray[np.generic], source: DeviceBuffer) -> None:
-        """Copy from the GPU to page-locked memory, behind what is on the stream."""
+        """Copy from the GPU to page-locked memory, after the work that is on the stream."""
 
     def create_timer(self) -> Timer:
-        """Events that measure GPU time."""
+        """Create a pair of events that measures GPU time."""
 
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
-        """Record what `enqueue` puts on the stream, without running it."""
+        """Capture the work that `enqueue` puts on the stream, without running it."""
 
 
 def open_cuda(binding: Binding | None = None, *, index: int = 0) -> Cuda:
-    """Open a GPU with the binding named, or with the first that serves.
+    """Open a GPU with the given binding, or with the first binding that works.
 
     Raises:
-        BackendMissingError: No binding is installed, or no GPU answers; each says why.
+        BackendMissingError: No binding is installed, or none finds a GPU; the message has the
+            reason of each.
     """
-    asked = [binding] if binding is not None else list(BINDINGS)
-    installed = [name for name in asked if importlib.util.find_spec(BINDINGS[name][0])]
+    requested = [binding] if binding is not None else list(BINDINGS)
+    installed = [name for name in requested if importlib.util.find_spec(BINDINGS[name][0])]
     if not installed:
         raise BackendMissingError(
-            f"running an engine needs {' or '.join(asked)}, and it is not installed. Install it "
+            f"running an engine needs {' or '.join(requested)}, which is not installed. Install it "
             "with: pip install 'swise-deploy[rtx]' (on a Jetson: 'swise-deploy[tensorrt]')"
         )
     reasons = []
@@ -175,30 +173,30 @@ def _try_open(binding: Binding, index: int) -> tuple[Cuda | None, str]:
 
 @dataclass(frozen=True, slots=True)
 class GpuAtHand:
-    """The GPU of this machine, or why there is none."""
+    """The GPU of this machine, or the reason why none can be used."""
 
     cuda: Cuda | None
     reason: str = ""
 
     @property
     def device(self) -> Device | None:
-        """What it is."""
+        """Its description; None without a GPU."""
         return None if self.cuda is None else self.cuda.device
 
 
 def find_gpu() -> GpuAtHand:
-    """Look for a GPU; not finding one is an answer, not an error."""
+    """Look for a GPU; a machine without one is not an error."""
     try:
         return GpuAtHand(open_cuda())
     except BackendMissingError as error:
         return GpuAtHand(None, str(error))
 
 
-def out_of_memory(asked_bytes: int, free_bytes: int, total_bytes: int, purpose: str) -> SwiseError:
+def out_of_memory(needed_bytes: int, free_bytes: int, total_bytes: int, purpose: str) -> SwiseError:
     """The error of an allocation that did not fit."""
     return SwiseError(
-        f"out of GPU memory: {purpose} needs {asked_bytes / MIB:.0f} MiB, but "
-        f"{free_bytes / MIB:.0f} of {total_bytes / MIB:.0f} MiB are free. Close what else uses "
-        "the GPU, build the engine for smaller pictures (swise-build --size), or upscale in "
-        "smaller tiles"
+        f"out of GPU memory: {purpose} needs {needed_bytes / MIB:.0f} MiB, but "
+        f"{free_bytes / MIB:.0f} of {total_bytes / MIB:.0f} MiB are free. Close other programs "
+        "that use the GPU, build the engine for smaller pictures (swise-build --size), or upscale "
+        "in smaller tiles"
     )

@@ -1,4 +1,4 @@
-"""Page-locked and device memory for one input and one output, kept from run to run."""
+"""Page-locked and GPU memory for one input and one output, kept from run to run."""
 
 import math
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from swise_engines.cuda.boundary import Cuda, DeviceBuffer, HostBuffer, Stream
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One tensor's memory: on the CPU, page-locked, and on the GPU.
+    """Memory of one tensor: page-locked on the CPU, and on the GPU.
 
-    On a GPU that shares the CPU's memory both are the same, and nothing is copied.
+    A GPU that shares the CPU's memory uses the same memory, and nothing is copied.
     """
 
     host: HostBuffer
@@ -27,16 +27,16 @@ class Channel:
 
     @property
     def size_bytes(self) -> int:
-        """How much it holds."""
+        """Its capacity."""
         return self.host.array.nbytes
 
     def view(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
-        """Its beginning on the CPU, as a tensor."""
+        """The start of its CPU memory, as a tensor."""
         flat: NDArray[np.generic] = self.host.array[: _size_of(shape, dtype)].view(dtype)
         return flat.reshape(shape)
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self.host.release()
         if self.device is not None:
             self.device.release()
@@ -47,11 +47,11 @@ def _size_of(shape: tuple[int, ...], dtype: DTypeLike) -> int:
 
 
 class BufferPool:
-    """The memory of one runner. It grows to the largest shape that was seen, and stays.
+    """The memory of one runner. It grows to the largest shape so far, and never shrinks.
 
     Args:
         cuda: The GPU.
-        on_move: Called before memory is given back whose address may still be recorded somewhere.
+        on_move: Called before memory is freed, because a captured graph may contain its address.
     """
 
     def __init__(self, cuda: Cuda, on_move: Callable[[], None]) -> None:
@@ -65,7 +65,7 @@ class BufferPool:
         """Memory for an input and an output of these shapes.
 
         Raises:
-            SwiseError: There is not enough.
+            SwiseError: Too little is free.
         """
         sizes = [_size_of(shape, dtype) for shape in (lr_shape, sr_shape)]
         held = [channel.size_bytes for channel in self._channels] or [0, 0]
@@ -73,14 +73,14 @@ class BufferPool:
             self.release()
             try:
                 for size, have in zip(sizes, held, strict=True):
-                    self._channels.append(self._take(max(size, have)))
+                    self._channels.append(self._allocate(max(size, have)))
             except BaseException:
                 self.release()
                 raise
         lr, sr = self._channels
         return lr, sr
 
-    def _take(self, size_bytes: int) -> Channel:
+    def _allocate(self, size_bytes: int) -> Channel:
         is_shared = self._cuda.device.is_integrated
         host = self._cuda.allocate_host((size_bytes,), np.uint8, mapped=is_shared)
         if is_shared:
@@ -92,17 +92,17 @@ class BufferPool:
             raise
 
     def upload(self, stream: Stream, lr: Channel, array: NDArray[np.generic]) -> None:
-        """Send an input that lies in `lr`, unless the GPU sees it there anyway."""
+        """Copy an input from `lr` to the GPU, unless the GPU shares the CPU's memory."""
         if lr.device is not None:
             self._cuda.upload(stream, lr.device, array)
 
     def download(self, stream: Stream, array: NDArray[np.generic], sr: Channel) -> None:
-        """Fetch an output into its place in `sr`, unless it is there anyway."""
+        """Copy an output from the GPU to `sr`, unless the GPU shares the CPU's memory."""
         if sr.device is not None:
             self._cuda.download(stream, array, sr.device)
 
     def release(self) -> None:
-        """Give everything back; harmless when there is nothing."""
+        """Free all memory; does nothing when there is none."""
         if self._channels:
             self._on_move()
         while self._channels:

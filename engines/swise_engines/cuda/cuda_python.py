@@ -26,7 +26,7 @@ def open_device(index: int) -> "CudaPython":
     """Open a GPU.
 
     Raises:
-        BackendMissingError: The package is not installed, or no GPU answers.
+        BackendMissingError: The package is not installed, or it finds no GPU.
     """
     runtime = require("cuda.bindings.runtime", extra="rtx", purpose="running an engine")
     return CudaPython(runtime, index)
@@ -55,12 +55,12 @@ class CudaPython:
             raise SwiseError("no NVIDIA driver is installed, or it is not visible here")
         if driver // 1000 < runtime // 1000:
             raise SwiseError(
-                f"the driver serves CUDA {_dotted(driver)}, this package needs {_dotted(runtime)}. "
-                f"Update the driver, or: pip install 'cuda-bindings<{driver // 1000 + 1}'"
+                f"the driver supports CUDA {_dotted(driver)}, this package needs "
+                f"{_dotted(runtime)}. Update the driver, or: pip install 'cuda-bindings<{driver // 1000 + 1}'"
             )
         count = self._call("cudaGetDeviceCount")
         if self._index >= count:
-            raise SwiseError(f"GPU {self._index} was asked for, {count} are here")
+            raise SwiseError(f"GPU {self._index} was requested, but the machine has {count}")
 
         def attribute(which: Api) -> int:
             return int(self._call("cudaDeviceGetAttribute", which, self._index))
@@ -71,7 +71,6 @@ class CudaPython:
         return Device(
             name=properties.name.decode().rstrip("\0"),
             sm=f"{major}.{minor}",
-            memory_bytes=int(properties.totalGlobalMem),
             is_integrated=bool(attribute(attributes.cudaDevAttrIntegrated)),
             driver_cuda=_dotted(driver),
         )
@@ -83,13 +82,13 @@ class CudaPython:
         return results[0] if len(results) == 1 else tuple(results)
 
     def _failure(self, what: str, error: Api) -> SwiseError:
-        self._rt.cudaGetLastError()  # TensorRT would take one that is left there for its own
+        self._rt.cudaGetLastError()  # clears it; TensorRT would report it as its own
         _, text = self._rt.cudaGetErrorString(error)
         return SwiseError(f"{what}: {text.decode()} (CUDA error {int(error)})")
 
     @contextlib.contextmanager
     def use(self) -> Iterator[None]:
-        """Make the GPU current on this thread; the runtime keeps its primary context."""
+        """Make the GPU current on this thread."""
         self._call("cudaSetDevice", self._index)
         yield
 
@@ -99,14 +98,14 @@ class CudaPython:
         return int(free), int(total)
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
-        """Take memory of the GPU."""
+        """Allocate GPU memory."""
         pointer = int(self._allocate("cudaMalloc", size_bytes, "a device buffer", size_bytes))
         return DeviceBuffer(pointer, size_bytes, lambda: self._call("cudaFree", pointer))
 
     def allocate_host(
         self, shape: tuple[int, ...], dtype: DTypeLike, *, mapped: bool
     ) -> HostBuffer:
-        """Take page-locked memory."""
+        """Allocate page-locked CPU memory."""
         size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         flags = self._rt.cudaHostAllocMapped if mapped else self._rt.cudaHostAllocDefault
         address = int(
@@ -127,28 +126,28 @@ class CudaPython:
         return pointer
 
     def create_stream(self) -> Stream:
-        """A queue that does not wait for others."""
+        """Create a stream that does not wait for other streams."""
         handle = self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking)
         return Stream(int(handle), handle, lambda: self._call("cudaStreamDestroy", handle))
 
     def synchronize(self, stream: Stream) -> None:
-        """Wait until everything on the stream is done."""
+        """Wait until all work on the stream is done."""
         self._call("cudaStreamSynchronize", stream.handle)
 
     def upload(self, stream: Stream, target: DeviceBuffer, source: NDArray[np.generic]) -> None:
-        """Copy CPU to GPU."""
+        """Copy from the CPU to the GPU."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
         address = source.ctypes.data
         self._call("cudaMemcpyAsync", target.pointer, address, source.nbytes, kind, stream.handle)
 
     def download(self, stream: Stream, target: NDArray[np.generic], source: DeviceBuffer) -> None:
-        """Copy GPU to CPU."""
+        """Copy from the GPU to the CPU."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
         address = target.ctypes.data
         self._call("cudaMemcpyAsync", address, source.pointer, target.nbytes, kind, stream.handle)
 
     def create_timer(self) -> Timer:
-        """Events that measure GPU time."""
+        """Create a pair of events that measures GPU time."""
         first, last = (self._call("cudaEventCreate") for _ in range(2))
 
         def release() -> None:
@@ -163,7 +162,7 @@ class CudaPython:
         )
 
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
-        """Record what `enqueue` puts on the stream."""
+        """Capture the work that `enqueue` puts on the stream."""
         mode = self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream.handle, mode)
         try:
@@ -171,21 +170,21 @@ class CudaPython:
         except BaseException:
             self._abandon_capture(stream)
             raise
-        recorded = self._call("cudaStreamEndCapture", stream.handle)
+        captured = self._call("cudaStreamEndCapture", stream.handle)
         try:
-            executable = self._call("cudaGraphInstantiate", recorded, 0)
+            executable = self._call("cudaGraphInstantiate", captured, 0)
         finally:
-            self._call("cudaGraphDestroy", recorded)
+            self._call("cudaGraphDestroy", captured)
         return Graph(
             launch=lambda on: self._call("cudaGraphLaunch", executable, on.handle),
             release=lambda: self._call("cudaGraphExecDestroy", executable),
         )
 
     def _abandon_capture(self, stream: Stream) -> None:
-        """Leave the stream usable; what went wrong is already on its way."""
-        error, recorded = self._rt.cudaStreamEndCapture(stream.handle)
+        """End a capture that failed, so that the stream is usable again."""
+        error, captured = self._rt.cudaStreamEndCapture(stream.handle)
         if error == self._rt.cudaError_t.cudaSuccess:
-            self._rt.cudaGraphDestroy(recorded)
+            self._rt.cudaGraphDestroy(captured)
         self._rt.cudaGetLastError()
 
 

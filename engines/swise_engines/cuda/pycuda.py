@@ -27,10 +27,10 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING of the CUDA driver API
 
 @functools.cache
 def open_device(index: int) -> "Pycuda":
-    """Open a GPU, once: pycuda leaves a context on its thread when it gives the primary one back.
+    """Open a GPU, once: pycuda leaves a context on its thread when it releases the primary one.
 
     Raises:
-        BackendMissingError: The package is not installed, or no GPU answers.
+        BackendMissingError: The package is not installed, or it finds no GPU.
     """
     driver = require("pycuda.driver", extra="tensorrt", purpose="running an engine")
     return Pycuda(driver, index)
@@ -56,7 +56,6 @@ class Pycuda:
         self.device = Device(
             name=device.name(),
             sm="{}.{}".format(*device.compute_capability()),
-            memory_bytes=int(device.total_memory()),
             is_integrated=bool(device.get_attribute(driver.device_attribute.INTEGRATED)),
             driver_cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
         )
@@ -77,7 +76,7 @@ class Pycuda:
         return int(free), int(total)
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
-        """Take memory of the GPU."""
+        """Allocate GPU memory."""
         try:
             memory = self._drv.mem_alloc(size_bytes)
         except self._drv.MemoryError as error:
@@ -87,7 +86,7 @@ class Pycuda:
     def allocate_host(
         self, shape: tuple[int, ...], dtype: DTypeLike, *, mapped: bool
     ) -> HostBuffer:
-        """Take page-locked memory."""
+        """Allocate page-locked CPU memory."""
         flags = self._drv.host_alloc_flags.DEVICEMAP if mapped else 0
         try:
             array = self._drv.pagelocked_empty(shape, dtype, mem_flags=flags)
@@ -99,25 +98,25 @@ class Pycuda:
         return HostBuffer(array, pointer, owner.free)
 
     def create_stream(self) -> Stream:
-        """A queue that does not wait for others."""
+        """Create a stream that does not wait for other streams."""
         # pycuda destroys a stream with its last reference, and outside `use` it cannot.
         held = [self._drv.Stream(_NON_BLOCKING)]
         return Stream(int(held[0].handle), held, held.clear)
 
     def synchronize(self, stream: Stream) -> None:
-        """Wait until everything on the stream is done."""
+        """Wait until all work on the stream is done."""
         _pycuda(stream).synchronize()
 
     def upload(self, stream: Stream, target: DeviceBuffer, source: NDArray[np.generic]) -> None:
-        """Copy CPU to GPU."""
+        """Copy from the CPU to the GPU."""
         self._drv.memcpy_htod_async(target.pointer, source, _pycuda(stream))
 
     def download(self, stream: Stream, target: NDArray[np.generic], source: DeviceBuffer) -> None:
-        """Copy GPU to CPU."""
+        """Copy from the GPU to the CPU."""
         self._drv.memcpy_dtoh_async(target, source.pointer, _pycuda(stream))
 
     def create_timer(self) -> Timer:
-        """Events that measure GPU time."""
+        """Create a pair of events that measures GPU time."""
         events = [self._drv.Event(), self._drv.Event()]
         return Timer(
             start=lambda stream: events[0].record(_pycuda(stream)),
@@ -127,7 +126,7 @@ class Pycuda:
         )
 
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
-        """Not there.
+        """Refuse: pycuda has no CUDA graphs.
 
         Raises:
             BackendMissingError: Always.

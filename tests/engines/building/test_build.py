@@ -141,17 +141,17 @@ def test_a_jetson_s_engine_is_built_on_the_jetson(make_onnx):
     source = read_source(make_onnx("fp32"))
     with pytest.raises(BackendMissingError, match="on the device itself"):
         plan_build(source, options, "tensorrt", "10.3.0", None)
-    xavier = Device("Xavier", "7.2", 8 << 30, is_integrated=True, driver_cuda="11.4")
+    xavier = Device("Xavier", "7.2", is_integrated=True, driver_cuda="11.4")
     with pytest.raises(InputError, match=r"SM 8\.7, but this is a Xavier of SM 7\.2"):
         plan_build(source, options, "tensorrt", "10.3.0", xavier)
-    orin = Device("Orin", "8.7", 8 << 30, is_integrated=True, driver_cuda="12.6")
+    orin = Device("Orin", "8.7", is_integrated=True, driver_cuda="12.6")
     assert plan_build(source, options, "tensorrt", "10.3.0", orin).sm == "8.7"
     with pytest.raises(InputError, match=r"TensorRT 9\.1\.0 does not serve"):
         plan_build(source, options, "tensorrt", "9.1.0", orin)
 
 
 def gpu_of(sm, name="some GPU"):
-    device = Device(name, sm, 80 << 30, is_integrated=False, driver_cuda="12.8")
+    device = Device(name, sm, is_integrated=False, driver_cuda="12.8")
     return GpuAtHand(SimpleNamespace(device=device))  # nothing else of it is used
 
 
@@ -382,7 +382,7 @@ def test_timing_caches_are_kept_apart_by_version_and_device(tmp_path):
 
 def test_an_accelerator_takes_one_size(make_onnx):
     source = read_source(make_onnx("fp16"))
-    orin = Device("Orin", "8.7", 32 << 30, is_integrated=True, driver_cuda="12.6")
+    orin = Device("Orin", "8.7", is_integrated=True, driver_cuda="12.6")
     fixed = Profile(*[Extent(1, 32, 24)] * 3)
 
     def plan(profile):

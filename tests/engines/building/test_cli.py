@@ -128,7 +128,7 @@ def test_verify_insists_on_a_gpu_before_anything_is_built(make_onnx, options, ca
 def test_where_rtx_runs_nothing_current_exits_with_3_and_leaves_nothing(
     make_onnx, options, monkeypatch, capsys, tmp_path
 ):
-    device = Device("NVIDIA H100", "9.0", 80 << 30, is_integrated=False, driver_cuda="13.0")
+    device = Device("NVIDIA H100", "9.0", is_integrated=False, driver_cuda="13.0")
     hopper = GpuAtHand(SimpleNamespace(device=device))
     monkeypatch.setattr(build_run, "find_gpu", lambda: hopper)
     here = [str(make_onnx("fp16")), "--backend", "tensorrt_rtx", *options]

@@ -109,4 +109,4 @@ def test_no_verify_says_so(built):
 
 
 class _OtherCard:
-    device = Device("Test GPU", "8.9", 8 << 30, is_integrated=False, driver_cuda="12.6")
+    device = Device("Test GPU", "8.9", is_integrated=False, driver_cuda="12.6")

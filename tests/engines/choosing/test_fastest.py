@@ -209,7 +209,7 @@ def test_an_engine_beside_its_file_is_left_out_where_no_gpu_is(
 def test_an_engine_of_this_very_file_competes_and_one_of_another_does_not(
     engine: Path, make_onnx: MakeOnnx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ampere = Device("some GPU", "8.6", 1 << 30, is_integrated=False, driver_cuda="13.0")
+    ampere = Device("some GPU", "8.6", is_integrated=False, driver_cuda="13.0")
     cuda = SimpleNamespace(device=ampere)  # nothing else of it is used before an engine is opened
     monkeypatch.setattr(candidates, "find_gpu", lambda: GpuAtHand(cuda))
     path = shutil.copy(make_onnx("fp16"), engine.with_suffix(".onnx"))

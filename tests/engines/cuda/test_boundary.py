@@ -1,4 +1,4 @@
-"""The CUDA boundary: what can be seen of it without a GPU, and the same on one."""
+"""The interface to CUDA, without a GPU and with one."""
 
 import importlib.util
 
@@ -17,14 +17,14 @@ def without_gpu():
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_no_gpu_is_an_answer_with_the_driver_s_reason():
+def test_a_machine_without_a_gpu_gives_the_reason_of_the_driver():
     gpu = find_gpu()
     assert gpu.device is None
     assert gpu.reason
     if importlib.util.find_spec("cuda") is not None:
         assert "cuda-python" in gpu.reason
-        said = ("no NVIDIA driver is installed", "Update the driver", "CUDA error", "0 are here")
-        assert any(words in gpu.reason for words in said)
+        reasons = ("no NVIDIA driver", "Update the driver", "CUDA error", "the machine has 0")
+        assert any(reason in gpu.reason for reason in reasons)
 
 
 @pytest.mark.usefixtures("without_gpu")
@@ -34,7 +34,7 @@ def test_a_binding_that_is_not_installed_is_named_with_the_command(monkeypatch):
         open_cuda("pycuda")
 
 
-def test_out_of_memory_is_told_in_numbers():
+def test_out_of_memory_states_the_sizes():
     mib = 1 << 20
     text = str(out_of_memory(300 * mib, 100 * mib, 8192 * mib, "a device buffer"))
     assert "needs 300 MiB, but 100 of 8192 MiB are free" in text
@@ -54,8 +54,8 @@ def test_bytes_come_back_from_the_gpu(cuda):
         cuda.download(stream, target.array, memory)
         cuda.synchronize(stream)
         np.testing.assert_array_equal(target.array, source.array)
-        for taken in (source, target, memory, stream):
-            taken.release()
+        for allocated in (source, target, memory, stream):
+            allocated.release()
 
 
 @pytest.mark.gpu
@@ -67,7 +67,7 @@ def test_mapped_memory_has_an_address_on_the_gpu(cuda):
 
 
 @pytest.mark.gpu
-def test_more_than_there_is_is_out_of_memory_and_the_gpu_still_works(cuda):
+def test_an_allocation_that_is_too_large_is_refused_and_the_gpu_still_works(cuda):
     with cuda.use():
         _, total = cuda.free_memory()
         with pytest.raises(SwiseError, match="out of GPU memory"):
@@ -81,4 +81,5 @@ def test_the_device_is_described(cuda):
     major, minor = cuda.device.sm.split(".")
     assert int(major) >= 5
     assert int(minor) >= 0
-    assert cuda.device.memory_bytes > 1 << 30
+    with cuda.use():
+        assert cuda.free_memory()[1] > 1 << 30

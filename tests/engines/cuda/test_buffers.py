@@ -1,7 +1,7 @@
 """Memory and graphs of a runner, on a binding whose "GPU" is the CPU's own memory.
 
-What is under test is when memory is taken, kept and given back, and when a graph may be replayed:
-logic of this project. CUDA itself is tested with `pytest -m gpu`.
+These tests cover when memory is allocated and freed, and when a graph is replayed. CUDA itself is
+tested with `pytest -m gpu`.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def nothing() -> None:
     pass
 
 
-def test_a_repeated_shape_takes_no_new_memory(host_cuda):
+def test_a_repeated_shape_allocates_no_memory(host_cuda):
     memory, moves = host_cuda(), []
     pool = BufferPool(memory, lambda: moves.append(1))
     first = pool.fit(LR, SR, np.float32)
@@ -38,12 +38,12 @@ def test_a_smaller_shape_keeps_memory_and_addresses(host_cuda):
     assert memory.num_taken == 4
 
 
-def test_a_larger_shape_gives_the_old_memory_back_after_telling(host_cuda):
-    memory, held_when_told = host_cuda(), []
-    pool = BufferPool(memory, lambda: held_when_told.append(len(memory.held)))
+def test_a_larger_shape_frees_the_old_memory_after_the_callback(host_cuda):
+    memory, held_in_callback = host_cuda(), []
+    pool = BufferPool(memory, lambda: held_in_callback.append(len(memory.held)))
     pool.fit((1, 3, 2, 2), (1, 3, 4, 4), np.float32)
     pool.fit(LR, SR, np.float32)
-    assert held_when_told == [4]
+    assert held_in_callback == [4]
     assert len(memory.held) == 4
     pool.release()
     pool.release()
@@ -86,7 +86,7 @@ def test_on_an_integrated_gpu_there_is_one_memory_and_no_copy(host_cuda):
     assert memory.num_taken == 2
 
 
-def test_running_out_of_memory_gives_back_what_was_taken(host_cuda):
+def test_running_out_of_memory_frees_what_was_allocated(host_cuda):
     memory = host_cuda(limit_bytes=1000)
     pool = BufferPool(memory, nothing)
     with pytest.raises(SwiseError, match="out of GPU memory"):
@@ -109,7 +109,7 @@ class Runs:
         self.enqueued += 1
 
 
-def test_a_shape_is_recorded_once_it_repeats_and_then_replayed(host_cuda):
+def test_a_shape_that_repeats_is_captured_once_and_then_replayed(host_cuda):
     runs = Runs(host_cuda())
     for _ in range(5):
         runs(LR)
@@ -126,7 +126,7 @@ def test_another_shape_is_never_replayed_from_the_graph_of_the_last(host_cuda):
     assert runs.cuda.held == {}
 
 
-def test_forgetting_gives_the_graph_back_and_starts_over(host_cuda):
+def test_forgetting_frees_the_graph_and_starts_over(host_cuda):
     runs = Runs(host_cuda())
     runs(LR)
     runs(LR)
@@ -137,9 +137,7 @@ def test_forgetting_gives_the_graph_back_and_starts_over(host_cuda):
     assert runs.enqueued == 3
 
 
-def test_what_cannot_be_recorded_runs_without_graphs_and_says_so_once(
-    host_cuda, monkeypatch, caplog
-):
+def test_what_cannot_be_captured_runs_without_graphs_and_warns_once(host_cuda, monkeypatch, caplog):
     runs = Runs(host_cuda())
 
     def refuse(*_):

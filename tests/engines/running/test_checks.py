@@ -18,7 +18,7 @@ from swise_export.manifest import manifest_path
 
 
 def device(sm: str) -> Device:
-    return Device("Test GPU", sm, 8 << 30, is_integrated=False, driver_cuda="12.6")
+    return Device("Test GPU", sm, is_integrated=False, driver_cuda="12.6")
 
 
 def test_a_whole_engine_is_admitted_with_its_manifest(engine):
@@ -164,7 +164,7 @@ class Machine:
 
     name = "a binding"
     has_graphs = False
-    device = Device("Test GPU", "8.9", 8 << 30, is_integrated=False, driver_cuda="12.6")
+    device = Device("Test GPU", "8.9", is_integrated=False, driver_cuda="12.6")
 
 
 def test_loading_refuses_another_gpu_before_it_touches_it(engine):

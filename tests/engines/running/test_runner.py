@@ -53,10 +53,10 @@ class HostContext:
             result = source.repeat(2, 2).repeat(2, 3)
             held[sr].view(np.float32)[: result.size] = result.reshape(-1)
 
-        if self.engine.cuda.recording is None:
+        if self.engine.cuda.capturing is None:
             kernel()
         else:
-            self.engine.cuda.recording.append(kernel)
+            self.engine.cuda.capturing.append(kernel)
         return True
 
 
