@@ -53,10 +53,12 @@ class CudaPython:
         runtime = int(self._call("cudaRuntimeGetVersion"))
         if driver == 0:
             raise SwiseError("no NVIDIA driver is installed, or it is not visible here")
-        if driver // 1000 < runtime // 1000:
+        major = driver // 1000
+        if major < runtime // 1000:
             raise SwiseError(
                 f"the driver supports CUDA {_dotted(driver)}, this package needs "
-                f"{_dotted(runtime)}. Update the driver, or: pip install 'cuda-bindings<{driver // 1000 + 1}'"
+                f"{_dotted(runtime)}. Update the driver, or: pip install "
+                f"'cuda-bindings<{major + 1}'"
             )
         count = self._call("cudaGetDeviceCount")
         if self._index >= count:
@@ -66,11 +68,11 @@ class CudaPython:
             return int(self._call("cudaDeviceGetAttribute", which, self._index))
 
         properties = self._call("cudaGetDeviceProperties", self._index)
-        major = attribute(attributes.cudaDevAttrComputeCapabilityMajor)
-        minor = attribute(attributes.cudaDevAttrComputeCapabilityMinor)
+        major_sm = attribute(attributes.cudaDevAttrComputeCapabilityMajor)
+        minor_sm = attribute(attributes.cudaDevAttrComputeCapabilityMinor)
         return Device(
             name=properties.name.decode().rstrip("\0"),
-            sm=f"{major}.{minor}",
+            sm=f"{major_sm}.{minor_sm}",
             is_integrated=bool(attribute(attributes.cudaDevAttrIntegrated)),
             driver_cuda=_dotted(driver),
         )
