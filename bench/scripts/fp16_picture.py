@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from swise_deploy.checkpoints.load import open_network
 from swise_deploy.evaluation.metrics import psnr, quality
 from swise_deploy.evaluation.pairs import pair_from_hr
-from swise_deploy.pictures.files import read_rgb, sample_paths
+from swise_deploy.pictures.files import read_rgb
+from swise_deploy.pictures.folders import sample_paths
 from swise_deploy.runner import upscale
 from swise_deploy.runners.torch_cpu import TorchRunner
 from swise_export.runtimes.onnxruntime import OnnxRunner

@@ -35,7 +35,7 @@ sys.path[:0] = [str(room) for room in ROOMS]  # runs from a checkout that is not
 from swise_deploy.checkpoints.shipped import shipped_weights  # noqa: E402
 from swise_deploy.command.console import at_least, progress, run_command  # noqa: E402  # after the path
 from swise_deploy.errors import BackendMissingError, InputError  # noqa: E402
-from swise_deploy.pictures.files import sample_paths  # noqa: E402
+from swise_deploy.pictures.folders import sample_paths  # noqa: E402
 from swise_deploy.storage.files import write_json, writing  # noqa: E402
 
 PACKAGES = (

@@ -28,7 +28,7 @@ from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import quality
 from swise_deploy.evaluation.pairs import Pair, read_pairs
-from swise_deploy.pictures.files import calibration_paths, find_images, sample_paths
+from swise_deploy.pictures.folders import calibration_paths, find_images, sample_paths
 from swise_deploy.runner import upscale
 from swise_deploy.runners.torch_cpu import TorchRunner
 from swise_deploy.storage.caches import cache_folder

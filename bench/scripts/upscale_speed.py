@@ -27,7 +27,8 @@ from PIL import Image
 
 from swise_bench.results.host import QuietnessWatch, describe_host
 from swise_deploy.evaluation.metrics import psnr
-from swise_deploy.pictures.files import find_images, read_rgb
+from swise_deploy.pictures.files import read_rgb
+from swise_deploy.pictures.folders import find_images
 from swise_deploy.storage.files import write_json
 from swise_engines.upscaling.jobs import Job, read_file, upscale_files, write_file
 from swise_engines.upscaling.stills import upscale_bytes

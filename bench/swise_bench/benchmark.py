@@ -29,7 +29,7 @@ from swise_bench.results.host import QuietnessWatch, describe_host
 from swise_bench.subjects.spec import Subject, file_subject, load_network, onnx_path, open_subject
 from swise_deploy.command.console import progress, size_text
 from swise_deploy.errors import BackendMissingError, InputError
-from swise_deploy.pictures.files import find_images
+from swise_deploy.pictures.folders import find_images
 from swise_deploy.runner import Runner, upscale
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import sha256_of

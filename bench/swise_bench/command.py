@@ -45,7 +45,7 @@ from swise_bench.table1 import find_sets, measure_table, text_from_rows
 from swise_deploy.command.console import choose, progress
 from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.networks.registry import NETWORKS
-from swise_deploy.pictures.files import find_images, picture_names
+from swise_deploy.pictures.folders import find_images, picture_names
 from swise_deploy.runner import upscale
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import json_text, write_json, writing

@@ -25,7 +25,8 @@ from swise_deploy.evaluation.metrics import Quality
 from swise_deploy.evaluation.pairs import mean_quality
 from swise_deploy.networks.published import COUNTS
 from swise_deploy.networks.registry import NETWORKS, build_network
-from swise_deploy.pictures.files import RgbImage, find_images
+from swise_deploy.pictures.files import RgbImage
+from swise_deploy.pictures.folders import find_images
 from swise_deploy.pictures.imresize import imresize
 from swise_deploy.runner import upscale
 from swise_deploy.storage.files import sha256_of

@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(args: argparse.Namespace) -> int:
     # Only here: --help must not wait for torch.
-    from swise_deploy.pictures.files import find_images
+    from swise_deploy.pictures.folders import find_images
 
     images = find_images(args.images) if args.images is not None else None
     if args.calib is not None and args.precision != "int8":

@@ -13,7 +13,7 @@ import numpy as np
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import BackendMissingError, QualityGateError
 from swise_deploy.evaluation.pairs import Pair, read_pairs
-from swise_deploy.pictures.files import sample_paths
+from swise_deploy.pictures.folders import sample_paths
 from swise_deploy.runners.torch_cpu import TorchRunner
 from swise_deploy.storage.files import staging
 from swise_deploy.timing import Interval, Timing, picture_call, ratio, time_calls

@@ -11,7 +11,8 @@ import numpy as np
 
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import Quality, quality
-from swise_deploy.pictures.files import RgbImage, picture_names, read_readable
+from swise_deploy.pictures.files import RgbImage, read_readable
+from swise_deploy.pictures.folders import picture_names
 from swise_deploy.pictures.imresize import imresize
 
 logger = logging.getLogger(__name__)

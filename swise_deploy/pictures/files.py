@@ -1,9 +1,7 @@
 """Pictures in and out: files to uint8 RGB arrays and back."""
 
 import logging
-import os
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -83,34 +81,6 @@ def write_image(path: Path, image: RgbImage) -> None:
         Image.fromarray(image).save(temporary)
 
 
-def find_images(folder: Path) -> list[Path]:
-    """List the pictures of a folder and its subfolders, sorted by path.
-
-    Raises:
-        InputError: The folder is missing or holds no picture.
-    """
-    if not folder.is_dir():
-        raise InputError(f"no folder at {folder}. Give a folder with pictures")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not paths:
-        raise InputError(
-            f"no picture in {folder}. Expected files ending in {', '.join(sorted(SUFFIXES))}"
-        )
-    return paths
-
-
-def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each picture that no other has.
-
-    The file's name; where two files share one, their paths in the folder that holds them all.
-    """
-    found = {path: path.name for path in paths}
-    if len(set(found.values())) == len(found):
-        return found
-    folder = os.path.commonpath([path.absolute().parent for path in paths])
-    return {path: path.absolute().relative_to(folder).as_posix() for path in paths}
-
-
 def read_readable(paths: Sequence[Path]) -> dict[Path, RgbImage]:
     """Read many pictures; unreadable ones are reported in the log and skipped.
 
@@ -128,17 +98,3 @@ def read_readable(paths: Sequence[Path]) -> dict[Path, RgbImage]:
     if not images:
         raise InputError(f"none of {len(paths)} pictures can be read; the last: {reason}")
     return images
-
-
-def sample_paths() -> list[Path]:
-    """The free photographs that exports are verified on (see samples/README.md)."""
-    return _shipped("samples")
-
-
-def calibration_paths() -> list[Path]:
-    """The free photographs that INT8 is calibrated on (see calibration/README.md)."""
-    return _shipped("calibration")
-
-
-def _shipped(folder: str) -> list[Path]:
-    return find_images(Path(str(resources.files("swise_deploy"))) / folder)

@@ -15,7 +15,8 @@ from swise_bench.results.document import PictureScore, QualityResult
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import Quality, quality
 from swise_deploy.evaluation.pairs import LEAST_LR_SIDE, is_large_enough, mean_quality, pair_from_hr
-from swise_deploy.pictures.files import RgbImage, picture_names, read_rgb
+from swise_deploy.pictures.files import RgbImage, read_rgb
+from swise_deploy.pictures.folders import picture_names
 from swise_deploy.storage.files import append_json_line, read_json_lines, sha256_of
 
 logger = logging.getLogger(__name__)

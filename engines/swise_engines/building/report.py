@@ -11,7 +11,7 @@ from rich.table import Table
 
 from swise_deploy.command.console import progress
 from swise_deploy.errors import BackendMissingError
-from swise_deploy.pictures.files import find_images
+from swise_deploy.pictures.folders import find_images
 from swise_deploy.storage.files import json_text
 from swise_engines.building.build import Built, build_engine
 from swise_engines.building.options import BuildOptions

@@ -8,13 +8,8 @@ import numpy as np
 
 from swise_deploy.errors import BackendMissingError, InputError, QualityGateError, SwiseError
 from swise_deploy.evaluation.pairs import Pair, pair_from_hr
-from swise_deploy.pictures.files import (
-    RgbImage,
-    find_images,
-    picture_names,
-    read_readable,
-    sample_paths,
-)
+from swise_deploy.pictures.files import RgbImage, read_readable
+from swise_deploy.pictures.folders import find_images, picture_names, sample_paths
 from swise_deploy.runner import Runner
 from swise_engines.building.build import Built
 from swise_engines.cuda.boundary import GpuAtHand

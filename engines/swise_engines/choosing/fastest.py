@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.errors import OutputError, SwiseError
-from swise_deploy.pictures.files import read_rgb, sample_paths
+from swise_deploy.pictures.files import read_rgb
+from swise_deploy.pictures.folders import sample_paths
 from swise_deploy.runner import Runner
 from swise_deploy.storage.files import sha256_of, write_json
 from swise_deploy.timing import Call, Timing, ratio, time_calls

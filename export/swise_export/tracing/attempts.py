@@ -8,7 +8,8 @@ from pathlib import Path
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.evaluation.pairs import Pair, centre_crop, read_pairs
-from swise_deploy.pictures.files import RgbImage, calibration_paths
+from swise_deploy.pictures.files import RgbImage
+from swise_deploy.pictures.folders import calibration_paths
 from swise_export.config import ExportConfig
 from swise_export.precision.fp16 import fp16_from_fp32
 from swise_export.precision.fp16_search import nodes_for_fp32

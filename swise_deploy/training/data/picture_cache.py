@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.pairs import pair_from_hr
-from swise_deploy.pictures.files import RgbImage, find_images, read_rgb
+from swise_deploy.pictures.files import RgbImage, read_rgb
+from swise_deploy.pictures.folders import find_images
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import sha256_of, write_json, writing
 

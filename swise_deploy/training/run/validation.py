@@ -10,7 +10,8 @@ from torch import nn
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import Quality
 from swise_deploy.evaluation.pairs import Pair, centre_crop, evaluate, pair_from_hr, read_pairs
-from swise_deploy.pictures.files import RgbImage, find_images
+from swise_deploy.pictures.files import RgbImage
+from swise_deploy.pictures.folders import find_images
 from swise_deploy.runner import float_from_image, image_from_float
 from swise_deploy.training.data.picture_cache import PicturePairs
 

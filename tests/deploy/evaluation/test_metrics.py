@@ -8,7 +8,8 @@ from skimage.metrics import structural_similarity
 
 from swise_deploy.evaluation.metrics import luma, psnr, quality, ssim
 from swise_deploy.evaluation.pairs import evaluate, mean_quality, pair_from_hr, read_pairs
-from swise_deploy.pictures.files import find_images, read_rgb
+from swise_deploy.pictures.files import read_rgb
+from swise_deploy.pictures.folders import find_images
 from swise_deploy.pictures.imresize import imresize
 
 PUBLISHED_BICUBIC = [(2, 33.66, 0.9299), (3, 30.39, 0.8682), (4, 28.42, 0.8104)]

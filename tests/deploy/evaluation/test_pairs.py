@@ -7,7 +7,7 @@ from PIL import Image
 
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.pairs import evaluate, mean_quality, read_pairs
-from swise_deploy.pictures.files import find_images, picture_names
+from swise_deploy.pictures.folders import find_images, picture_names
 from swise_deploy.training.run.validation import pairs_from_folder
 
 

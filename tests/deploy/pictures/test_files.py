@@ -7,13 +7,8 @@ from PIL import Image
 
 from swise_deploy.errors import InputError, OutputError
 from swise_deploy.pictures import files as images
-from swise_deploy.pictures.files import (
-    find_images,
-    read_readable,
-    read_rgb,
-    sample_paths,
-    write_image,
-)
+from swise_deploy.pictures.files import read_readable, read_rgb, write_image
+from swise_deploy.pictures.folders import find_images, sample_paths
 from swise_deploy.storage.files import writing
 
 
