@@ -1,10 +1,19 @@
 """Optional packages: imported when they are needed, named with the command that installs them."""
 
 import importlib
+import json
+import re
+import shlex
+from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote, urlparse
 
 from swise_deploy.errors import BackendMissingError
+
+_NAME = "swise-deploy"
+_EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
@@ -25,8 +34,71 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         raise BackendMissingError(
             f"{purpose} needs the package {_culprit(module, error)!r}, which does not import here: "
             f"{error}. "
-            f"Install it with: pip install 'swise-deploy[{extra}]'"
+            f"Install it with: {install_command(extra)}"
         ) from error
+
+
+def install_command(*extras: str, beside: Sequence[str] = (), pip: str = "pip") -> str:
+    """The command that adds extras to this installation, from where it came from.
+
+    pip records the origin of a distribution in its metadata (PEP 610): a folder, editable or not,
+    a wheel, a git repository, a URL; without a record it came from an index. Where the folder or
+    wheel is gone, the command names the packages of the extras instead.
+
+    Args:
+        extras: Names of extras, such as "rtx".
+        beside: Other requirements of the same command, such as "tensorrt<12".
+        pip: The pip to call.
+    """
+    words = [*beside, *_requirements(extras)]
+    return " ".join(
+        [pip, "install", *(word if word == "-e" else shlex.quote(word) for word in words)]
+    )
+
+
+def _requirements(extras: Sequence[str]) -> list[str]:
+    name = f"{_NAME}[{','.join(extras)}]"
+    try:
+        distribution = metadata.distribution(_NAME)
+    except metadata.PackageNotFoundError:
+        return _of_checkout(extras) or [name]
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    url = str(origin.get("url", ""))
+    if not url:
+        return [name]
+    if url.startswith("file:") and "vcs_info" not in origin:
+        path = Path(unquote(urlparse(url).path))
+        if not path.exists():
+            return _packages(distribution, extras)
+        editable = origin.get("dir_info", {}).get("editable", False)
+        return [*(["-e"] if editable else []), f"{path}[{','.join(extras)}]"]
+    vcs = origin.get("vcs_info", {})
+    revision = f"@{vcs['requested_revision']}" if "requested_revision" in vcs else ""
+    return [f"{name} @ {vcs['vcs']}+{url}{revision}" if vcs else f"{name} @ {url}"]
+
+
+def _of_checkout(extras: Sequence[str]) -> list[str]:
+    checkout = Path(__file__).resolve().parents[2]
+    found = (checkout / "pyproject.toml").is_file()
+    return ["-e", f"{checkout}[{','.join(extras)}]"] if found else []
+
+
+def _packages(distribution: metadata.Distribution, extras: Sequence[str]) -> list[str]:
+    """The requirements that extras add to a distribution; its own extras are resolved."""
+    found: list[str] = []
+    for line in distribution.requires or []:
+        requirement, _, marker = (part.strip() for part in line.partition(";"))
+        clauses = re.split(r"\s+and\s+", marker)
+        extra = next((_EXTRA.fullmatch(clause) for clause in clauses if "extra" in clause), None)
+        if extra is None or extra[1] not in extras:
+            continue
+        if requirement.startswith(f"{_NAME}["):
+            own = requirement.partition("[")[2].rstrip("]").split(",")
+            found += _packages(distribution, [name.strip() for name in own])
+            continue
+        rest = " and ".join(clause for clause in clauses if clause != extra[0])
+        found.append(f"{requirement}; {rest}" if rest else requirement)
+    return list(dict.fromkeys(found))
 
 
 def _culprit(module: str, error: ImportError | OSError) -> str:

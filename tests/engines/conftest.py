@@ -145,7 +145,7 @@ def _repeating_model(
 def rtx() -> None:
     """Skips where TensorRT for RTX is not installed; it needs no GPU."""
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        pytest.skip("needs tensorrt-rtx-cu13: pip install 'swise-deploy[rtx]'")
+        pytest.skip("needs tensorrt-rtx-cu13, the extra [rtx]")
 
 
 @pytest.fixture(scope="session")

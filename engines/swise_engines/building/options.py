@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from swise_deploy.command.dependencies import install_command
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_engines.building.builder_config import CompileOptions
 from swise_engines.cuda.boundary import Device
@@ -144,9 +145,10 @@ def _check_served(version: str, device: Device) -> None:
     reason = reason_unserved(version, capabilities, device.sm)
     if reason:
         raise BackendMissingError(
-            f"{reason}, and here is {device.name}. TensorRT may serve it: pip install "
-            f"'{wheel_for(device.driver_cuda)}' 'swise-deploy[tensorrt]', then swise-build "
-            "--backend tensorrt. To build for another device, name it, such as --target sm86"
+            f"{reason}, and here is {device.name}. TensorRT may serve it: "
+            f"{install_command('tensorrt', beside=[wheel_for(device.driver_cuda)])}, then "
+            "swise-build --backend tensorrt. To build for another device, name it, such as "
+            "--target sm86"
         )
 
 

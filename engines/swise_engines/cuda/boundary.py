@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from swise_deploy.command.dependencies import install_command
 from swise_deploy.errors import BackendMissingError, SwiseError
 
 MIB = 1 << 20
@@ -153,7 +154,7 @@ def open_cuda(binding: Binding | None = None, *, index: int = 0) -> Cuda:
     if not installed:
         raise BackendMissingError(
             f"running an engine needs {' or '.join(requested)}, which is not installed. Install it "
-            "with: pip install 'swise-deploy[rtx]' (on a Jetson: 'swise-deploy[tensorrt]')"
+            f"with: {install_command('rtx')} (on a Jetson: {install_command('tensorrt')})"
         )
     reasons = []
     for name in installed:

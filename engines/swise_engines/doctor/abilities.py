@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import cast
 
+from swise_deploy.command.dependencies import install_command
 from swise_engines.doctor import jetson
 from swise_engines.doctor.examination import Examination
 from swise_engines.targets.catalogue import Target, find_target
@@ -286,7 +287,7 @@ def _show_system_packages(seen: Examination) -> tuple[str, ...]:
     major, minor = max(seen.hidden_tensorrt)
     return (
         f"/usr/bin/python{major}.{minor} -m venv --system-site-packages ~/swise",
-        "~/swise/bin/pip install 'swise-deploy[tensorrt]'",
+        install_command("tensorrt", pip="~/swise/bin/pip"),
     )
 
 
@@ -314,7 +315,7 @@ def _update_rtx(seen: Examination) -> str:
 
 
 def _install_extra(seen: Examination, extra: str) -> str:
-    return f"{_pip(seen)} install 'swise-deploy[{extra}]'"
+    return install_command(extra, pip=_pip(seen))
 
 
 def _pip(seen: Examination) -> str:

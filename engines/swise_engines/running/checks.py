@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from swise_deploy.command.dependencies import install_command
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.storage.files import sha256_of
 from swise_engines.cuda.boundary import Device
@@ -129,7 +130,7 @@ def _admit_portable(path: Path, manifest: EngineManifest, device: Device) -> Non
     if reason:
         raise BackendMissingError(
             f"{path} cannot run on this {device.name}: {reason}. TensorRT may serve it: "
-            f"pip install '{wheel_for(device.driver_cuda)}' 'swise-deploy[tensorrt]', then "
+            f"{install_command('tensorrt', beside=[wheel_for(device.driver_cuda)])}, then "
             f"swise-build {manifest.onnx_name} --backend tensorrt"
         )
 

@@ -30,7 +30,7 @@ def test_a_machine_without_a_gpu_gives_the_reason_of_the_driver():
 @pytest.mark.usefixtures("without_gpu")
 def test_a_binding_that_is_not_installed_is_named_with_the_command(monkeypatch):
     monkeypatch.setitem(boundary.BINDINGS, "pycuda", ("no_such_package", "nowhere"))
-    with pytest.raises(BackendMissingError, match=r"needs pycuda.*pip install 'swise-deploy\[rtx"):
+    with pytest.raises(BackendMissingError, match=r"needs pycuda.*pip install .*\[rtx\]"):
         open_cuda("pycuda")
 
 

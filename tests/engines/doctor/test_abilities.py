@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from swise_deploy.command.dependencies import install_command
 from swise_deploy.errors import InputError
 from swise_engines.cuda.boundary import BINDINGS
 from swise_engines.doctor import abilities as doctor
@@ -159,7 +160,7 @@ def test_another_python_gets_a_venv_of_jetpacks_own(jetson, tmp_path, version, v
     ability = by_name(doctor.list_abilities(seen), "run engines")
     assert ability.mend == (
         "/usr/bin/python3.10 -m venv --system-site-packages ~/swise",
-        "~/swise/bin/pip install 'swise-deploy[tensorrt]'",
+        install_command("tensorrt", pip="~/swise/bin/pip"),
     )
 
 
@@ -226,7 +227,7 @@ def test_the_tensorrt_to_install_is_for_the_cuda_that_the_driver_serves(desktop,
     abilities = doctor.list_abilities(examine(desktop, found))
     first, second = by_name(abilities, "build engines with TensorRT").mend
     assert first.endswith(f" install '{wheel}<12'")
-    assert second.endswith(" install 'swise-deploy[tensorrt]'")
+    assert second == install_command("tensorrt", pip=first.partition(" install ")[0])
 
 
 RTX = {"capabilities": ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]}

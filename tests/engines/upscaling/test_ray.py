@@ -13,7 +13,7 @@ from swise_engines.upscaling.jobs import plan_jobs, upscale_files
 from swise_engines.upscaling.ray import RaySettings, upscale_on_ray
 from swise_engines.upscaling.upscaler import Upscaler
 
-ray = pytest.importorskip("ray", reason="needs Ray: pip install 'swise-deploy[ray]'")
+ray = pytest.importorskip("ray", reason="needs Ray, the extra [ray]")
 
 ROOT = Path(__file__).resolve().parents[3]
 
