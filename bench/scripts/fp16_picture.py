@@ -1,8 +1,9 @@
-"""Draws the README's picture: LR, SwiseNet fp32, fp16 and their difference, on a shipped sample.
+"""Draws LR, SwiseNet fp32, fp16 and their difference side by side, on a shipped sample.
 
-Usage: python bench/scripts/fp16_picture.py OUT.png
+python bench/scripts/fp16_picture.py OUT.png
 """
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from swise_deploy.checkpoints.load import open_network
+from swise_deploy.command.console import run_command
 from swise_deploy.evaluation.metrics import psnr, quality
 from swise_deploy.evaluation.pairs import pair_from_hr
 from swise_deploy.pictures.files import read_rgb
 from swise_deploy.pictures.folders import sample_paths
 from swise_deploy.runner import upscale
 from swise_deploy.runners.torch_cpu import TorchRunner
+from swise_deploy.storage.files import writing
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.tracing.trace import export_onnx
 
@@ -26,8 +29,15 @@ GAIN = 60
 SAMPLE = "dog"
 
 
-def draw(out: Path) -> None:
-    """Draw the four panels side by side."""
+def main() -> int:
+    """Draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("out", type=Path, metavar="OUT.png")
+    out = parser.parse_args().out
+    return run_command(lambda: _draw(out))
+
+
+def _draw(out: Path) -> int:
     path = next(path for path in sample_paths() if path.stem == SAMPLE)
     pair = pair_from_hr(path.name, read_rgb(path), SCALE)
     network = open_network("swisenet", scale=SCALE)
@@ -58,9 +68,10 @@ def draw(out: Path) -> None:
         panel = Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST)
         sheet.paste(panel, (left, text))
         pen.text((left + 4, 5), title, fill="black", font=font)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out, optimize=True)
+    with writing(out) as temporary:
+        sheet.save(temporary, optimize=True)
+    return 0
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]))
+    sys.exit(main())

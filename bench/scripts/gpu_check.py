@@ -96,8 +96,35 @@ class Builder:
     unserved: str = ""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckConfig:
+    """One run of the check.
+
+    Attributes:
+        folder: Where the device's folder is made.
+        onnx: Folder of exported files, where torch is missing; None exports them.
+        with_int8: Whether INT8 is exported too.
+        only: Patterns of the names of steps; empty for all.
+        jobs: Steps at a time, of those that time nothing.
+        work: Where files are made and kept; None takes a temporary folder.
+        seconds: Of timing, per subject of a benchmark.
+        energy_seconds: Of rest, and of work, per subject.
+        timeout_s: Per step.
+    """
+
+    folder: Path
+    onnx: Path | None
+    with_int8: bool
+    only: tuple[str, ...]
+    jobs: int
+    work: Path | None
+    seconds: str
+    energy_seconds: str
+    timeout_s: float
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script."""
+    """Run the check."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -129,17 +156,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--energy-seconds", default="5", metavar="S", help="of rest, and of work, per subject (5)"
     )
     parser.add_argument("--timeout", type=float, default=3600, metavar="S", help="per step (3600)")
-    return run_command(lambda: _check(parser.parse_args(argv)))
+    arguments = parser.parse_args(argv)
+    config = CheckConfig(
+        folder=arguments.folder,
+        onnx=arguments.onnx,
+        with_int8=arguments.int8,
+        only=tuple(arguments.only or ()),
+        jobs=arguments.jobs,
+        work=arguments.work,
+        seconds=arguments.seconds,
+        energy_seconds=arguments.energy_seconds,
+        timeout_s=arguments.timeout,
+    )
+    return run_command(lambda: _check(config))
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _check(config: CheckConfig) -> int:
     from swise_bench.results.host import describe_host
     from swise_engines.cuda.boundary import find_gpu
 
     gpu = find_gpu()
     if gpu.device is None or gpu.cuda is None:
         raise BackendMissingError(f"gpu_check needs an NVIDIA GPU: {gpu.reason}")
-    folder = arguments.folder / re.sub(r"[^a-z0-9]+", "-", gpu.device.name.lower()).strip("-")
+    folder = config.folder / re.sub(r"[^a-z0-9]+", "-", gpu.device.name.lower()).strip("-")
     folder.mkdir(parents=True, exist_ok=True)
     builders = _builders(gpu.device.sm)
     num_torch_gpus = _count_torch_gpus()
@@ -163,27 +202,27 @@ def _check(arguments: argparse.Namespace) -> int:
     for builder in builders:
         if builder.unserved:
             progress(f"no engines of {builder.backend}: {builder.unserved}")
-    with _work_folder(arguments.work) as scratch:
-        asked = PRECISIONS if arguments.int8 or arguments.onnx else PRECISIONS[:2]
+    with _work_folder(config.work) as scratch:
+        asked = PRECISIONS if config.with_int8 or config.onnx else PRECISIONS[:2]
         steps = [
             *first_steps(folder),
             *engine_steps(
                 folder,
                 scratch,
-                arguments.onnx,
+                config.onnx,
                 [builder for builder in builders if not builder.unserved],
                 asked,
                 peers=peers_here(num_torch_gpus),
-                seconds=(arguments.seconds, arguments.energy_seconds),
+                seconds=(config.seconds, config.energy_seconds),
             ),
             *training_steps(scratch, num_torch_gpus),
         ]
-        wanted = arguments.only or ["*"]
+        wanted = config.only or ("*",)
         steps = [s for s in steps if any(fnmatch.fnmatchcase(s.name, w) for w in wanted)]
         if not steps:
             raise InputError(f"no step is called {' or '.join(wanted)}")
         outcomes = run_steps(
-            steps, folder, environment, timeout_s=arguments.timeout, jobs=arguments.jobs
+            steps, folder, environment, timeout_s=config.timeout_s, jobs=config.jobs
         )
     return int(any(outcome.exit_code for outcome in outcomes))
 

@@ -35,7 +35,7 @@ from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import append_json_line, read_json_lines, sha256_of, write_json
 from swise_deploy.timing import Interval, picture_call, ratio, time_calls
 from swise_export.manifest import read_manifest
-from swise_export.precision.calibration import RANGE_METHODS
+from swise_export.precision.calibration import RANGE_METHODS, RangeMethod
 from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search
 from swise_export.precision.plan import PrecisionPlan
 from swise_export.runtimes.onnxruntime import OnnxRunner
@@ -72,8 +72,33 @@ class Row:
     time: Interval | None
 
 
+@dataclass(frozen=True, slots=True)
+class TableConfig:
+    """One table.
+
+    Attributes:
+        networks: NAME:SCALE or NAME:SCALE=WEIGHTS.
+        data: Folder with the test sets.
+        sets: NAME, or NAME:N for N pictures spread over the set.
+        max_drifts_db: Budgets, one row each; what is beyond all of them is one more row.
+        calibration: Folder of pictures to calibrate on; None for the shipped photographs.
+        method: How activation ranges are chosen; None lets the search choose.
+        threads: Threads of ONNX Runtime.
+        output: The JSON document.
+    """
+
+    networks: tuple[str, ...]
+    data: Path
+    sets: tuple[str, ...]
+    max_drifts_db: tuple[float, ...]
+    calibration: Path | None
+    method: RangeMethod | None
+    threads: int
+    output: Path
+
+
 def main() -> int:
-    """Entry point."""
+    """Measure the networks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("networks", nargs="+", metavar="NAME:SCALE[=WEIGHTS]")
     parser.add_argument("--data", type=Path, required=True, help="folder with the test sets")
@@ -84,21 +109,31 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=num_usable_cpus())
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    return run_command(lambda: _run(options))
+    config = TableConfig(
+        networks=tuple(options.networks),
+        data=options.data,
+        sets=tuple(options.sets),
+        max_drifts_db=tuple(options.max_drift or [0.05]),
+        calibration=options.calib,
+        method=options.calib_method,
+        threads=options.threads,
+        output=options.output,
+    )
+    return run_command(lambda: _run(config))
 
 
-def _run(options: argparse.Namespace) -> int:
-    rows = [row for text in options.networks for row in _measure(_open(text), options)]
+def _run(config: TableConfig) -> int:
+    rows = [row for text in config.networks for row in _measure(_open(text), config)]
     document = {
         "rows": [dataclasses.asdict(row) for row in rows],
-        "sets": options.sets,
+        "sets": config.sets,
         "timed_lr_size": _TIMED_LR_SIZE,
-        "threads": options.threads,
-        "calibration": options.calib.name if options.calib else "shipped photographs",
-        "method": options.calib_method or "chosen",
+        "threads": config.threads,
+        "calibration": config.calibration.name if config.calibration else "shipped photographs",
+        "method": config.method or "chosen",
         "versions": {"torch": torch.__version__, "onnxruntime": ort.__version__},
     }
-    write_json(options.output, document)
+    write_json(config.output, document)
     sys.stdout.write(markdown(rows))
     return 0
 
@@ -111,17 +146,17 @@ def _open(text: str) -> LoadedNetwork:
     return open_network(name, scale=int(scale), weights=Path(weights) if weights else None)
 
 
-def _measure(network: LoadedNetwork, options: argparse.Namespace) -> Iterator[Row]:
-    sets = {text: _pairs(options.data, text, network.scale) for text in options.sets}
+def _measure(network: LoadedNetwork, config: TableConfig) -> Iterator[Row]:
+    sets = {text: _pairs(config.data, text, network.scale) for text in config.sets}
     with tempfile.TemporaryDirectory() as name:
-        files = _artefacts(network, Path(name), options)
-        scored = Scores(options.output.with_suffix(".partial"), network)
-        reference = {s: scored.mean(None, pairs, options.threads) for s, pairs in sets.items()}
-        times = _times(network, files, Path(name), options.threads)
+        files = _artefacts(network, Path(name), config)
+        scored = Scores(config.output.with_suffix(".partial"), network)
+        reference = {s: scored.mean(None, pairs, config.threads) for s, pairs in sets.items()}
+        times = _times(network, files, Path(name), config.threads)
         for precision, (path, plan) in files.items():
             drift = {}
             if precision != "fp32":
-                means = {s: scored.mean(path, p, options.threads) for s, p in sets.items()}
+                means = {s: scored.mean(path, p, config.threads) for s, p in sets.items()}
                 drift = {s: means[s] - reference[s] for s in sets}
             yield Row(
                 network=network.name,
@@ -147,7 +182,7 @@ def _pairs(data: Path, text: str, scale: int) -> list[Pair]:
 
 
 def _artefacts(
-    network: LoadedNetwork, folder: Path, options: argparse.Namespace
+    network: LoadedNetwork, folder: Path, config: TableConfig
 ) -> dict[str, tuple[Path, PrecisionPlan | None]]:
     """Every precision's file, and its plan where it has one."""
     scale = network.scale
@@ -160,12 +195,14 @@ def _artefacts(
     cache = cache_folder("int8")
     search = Int8Search(
         traced_form(network),
-        read_pairs(find_images(options.calib) if options.calib else calibration_paths(), scale),
+        read_pairs(
+            find_images(config.calibration) if config.calibration else calibration_paths(), scale
+        ),
         scale=scale,
-        config=Int8Config(method=options.calib_method, threads=options.threads, cache=cache),
+        config=Int8Config(method=config.method, threads=config.threads, cache=cache),
         say=progress,
     )
-    for budget in sorted({*(options.max_drift or [0.05]), EVERYTHING_DB}):
+    for budget in sorted({*(config.max_drifts_db), EVERYTHING_DB}):
         plan = search.plan(
             DriftBudget(budget),
             model_name=network.name,

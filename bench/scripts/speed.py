@@ -5,13 +5,13 @@
 For each scale, the same weights as plain torch.onnx.export and as this project's export, in ONNX
 Runtime and in what else is installed of OpenVINO and ncnn, beside torch, eager and compiled:
 2 threads, LR 160x90. ncnn runs this project's export, since pnnx cannot convert the plain one.
-Ratios are taken within each round, so that they hold on a machine that is not quiet; absolute
-times do not.
+Ratios are taken within each round, so that other programs disturb them less than the times.
 """
 
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from swise_bench.benchmark import Settings, run_benchmark
@@ -30,8 +30,33 @@ BASE = ("deploy", "plain", "torch", "compile")
 OPTIONAL = {"openvino": ("plain-openvino", "deploy-openvino"), "ncnn": ("deploy-ncnn",)}
 
 
+@dataclass(frozen=True, slots=True)
+class SpeedConfig:
+    """One comparison of the deploy form with other ways to run the same weights.
+
+    Attributes:
+        model: Name in the registry.
+        scales: Scales, one interleaved run for each.
+        lr_size: Input size, (W, H).
+        threads: Threads of every runtime.
+        max_seconds: Time of the counted rounds for each runner.
+        min_runs: Rounds to make if time allows.
+        as_json: Whether the documents go to stdout instead of lines.
+        output: Folder for one document a scale; None writes none.
+    """
+
+    model: str
+    scales: tuple[int, ...]
+    lr_size: tuple[int, int]
+    threads: int
+    max_seconds: float
+    min_runs: int
+    as_json: bool
+    output: Path | None
+
+
 def main() -> int:
-    """Measure every scale that was asked for and print one line for each runner."""
+    """Measure every scale and print one line for each runner."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="swisenet")
     parser.add_argument("--scale", type=int, action="append", help="default: 2, 3 and 4")
@@ -41,29 +66,40 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=15, help="at least")
     parser.add_argument("--json", action="store_true", help="the documents on stdout")
     parser.add_argument("--output", type=Path, metavar="DIR", help="one document for each scale")
-    return run_command(lambda: _run(parser.parse_args()))
+    options = parser.parse_args()
+    config = SpeedConfig(
+        model=options.model,
+        scales=tuple(options.scale or (2, 3, 4)),
+        lr_size=options.lr,
+        threads=options.threads,
+        max_seconds=options.seconds,
+        min_runs=options.runs,
+        as_json=options.json,
+        output=options.output,
+    )
+    return run_command(lambda: _run(config))
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(config: SpeedConfig) -> int:
     kinds = [*BASE, *_optional_kinds()]
     documents = []
-    for scale in options.scale or [2, 3, 4]:
-        names = [f"{options.model}:{scale}@{kind}" for kind in kinds]
+    for scale in config.scales:
+        names = [f"{config.model}:{scale}@{kind}" for kind in kinds]
         benchmark = run_benchmark(
             Settings(
                 subjects=tuple(parse_subject(name) for name in names),
-                lr_sizes=(options.lr,),
-                threads=options.threads,
-                min_runs=options.runs,
-                max_seconds=options.seconds,
+                lr_sizes=(config.lr_size,),
+                threads=config.threads,
+                min_runs=config.min_runs,
+                max_seconds=config.max_seconds,
             )
         )
-        peak = measure_peaks(options.threads)
+        peak = measure_peaks(config.threads)
         tera_macs = (peak.tera_ops["fp32"] or 0) / 2
-        written = parse_subject(f"{options.model}:{scale}@plain")
+        written = parse_subject(f"{config.model}:{scale}@plain")
         path = onnx_path(written, cache_folder("bench") / "exported")
         assert path is not None, "a plain export is a file"
-        macs = count_onnx(path, lr_size=options.lr).mult_adds
+        macs = count_onnx(path, lr_size=config.lr_size).mult_adds
         share_of_peak = {
             subject.name: macs / 1e12 / (timing.percentile_ms(0) / 1000) / tera_macs
             for subject in benchmark.subjects
@@ -72,12 +108,12 @@ def _run(options: argparse.Namespace) -> int:
         document = document_from_benchmark(benchmark)
         document["peak"] = {"origin": peak.origin, "share": share_of_peak, "mult_adds": macs}
         documents.append(document)
-        if options.output:
-            write_json(options.output / f"speed_{options.model}_x{scale}.json", documents[-1])
-        if options.json:
+        if config.output:
+            write_json(config.output / f"speed_{config.model}_x{scale}.json", documents[-1])
+        if config.as_json:
             continue
-        width, height = options.lr
-        lines = [f"{options.model} x{scale}, LR {width}x{height}, {options.threads} threads"]
+        width, height = config.lr_size
+        lines = [f"{config.model} x{scale}, LR {width}x{height}, {config.threads} threads"]
         lines += [
             f"  {r.subject:<32} {r.times_slower.value:6.2f} times the time of {r.reference}"
             f"  (95% CI {r.times_slower.low:.2f} to {r.times_slower.high:.2f}),"
@@ -90,18 +126,18 @@ def _run(options: argparse.Namespace) -> int:
         lines += [f"  warning: {w}" for w in [benchmark.quietness.warning] if w]
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
-    if options.json:
+    if config.as_json:
         sys.stdout.write(json.dumps(documents, indent=2) + "\n")
     return 0
 
 
 def _optional_kinds() -> list[str]:
-    found = []
+    found: list[str] = []
     for package, kinds in OPTIONAL.items():
         try:
             require(package, extra=package, purpose=f"comparing with {package}")
         except BackendMissingError as error:
-            progress(f"left out: {error}")
+            progress(f"skipped: {error}")
         else:
             found += kinds
     return found

@@ -51,7 +51,7 @@ _OFF_THE_PICTURE_DB = 0.5
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """What one variant reached and costs.
+    """Quality and cost of one variant.
 
     Attributes:
         variant: Branches joined by "+", "sum" or "no_sum".
@@ -73,8 +73,41 @@ class Row:
 _MODELS = [SWISENET, *(n for n, known in NETWORKS.items() if "sum" in known.upsamplers)]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class AblationConfig:
+    """One ablation.
+
+    Attributes:
+        data: Training pictures.
+        out: Folder of the runs and the table.
+        model: Name in the registry.
+        scale: Output size over input size.
+        steps: Training steps of each variant.
+        batch_size: Crops a step.
+        patch_size: Side of a crop, in LR pixels.
+        seed: Seed of weights and crops.
+        init: Weights of the body, "none" for random ones, "" for the shipped ones of SwiseNet.
+        test: Folders to score on.
+        holdout: Training pictures held out for validation.
+        cache: Cache folder of the training pictures.
+    """
+
+    data: Path
+    out: Path
+    model: str
+    scale: int
+    steps: int
+    batch_size: int
+    patch_size: int
+    seed: int
+    init: str
+    test: tuple[Path, ...]
+    holdout: int
+    cache: Path | None
+
+
 def main() -> int:
-    """Entry point."""
+    """Train and measure every variant, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of training pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder for runs and the table")
@@ -89,7 +122,21 @@ def main() -> int:
     parser.add_argument("--holdout", type=int, default=8)
     parser.add_argument("--cache", type=Path, default=None)
     options = parser.parse_args()
-    return run_command(lambda: _run(options))
+    config = AblationConfig(
+        data=options.data,
+        out=options.out,
+        model=options.model,
+        scale=options.scale,
+        steps=options.steps,
+        batch_size=options.batch_size,
+        patch_size=options.patch_size,
+        seed=options.seed,
+        init=options.init,
+        test=tuple(options.test),
+        holdout=options.holdout,
+        cache=options.cache,
+    )
+    return run_command(lambda: _run(config))
 
 
 def variants(model: str) -> list[str]:
@@ -113,76 +160,76 @@ def mult_adds_g(network: nn.Module, scale: int) -> float:
     return counter.get_total_flops() / 2e9
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(config: AblationConfig) -> int:
     weights = {}
-    for variant in variants(options.model):
-        config = _config(options, variant)
-        resume = state_path(config.out).exists()
-        if not resume or read_state(config.out).step < config.steps:
+    for variant in variants(config.model):
+        training = _training(config, variant)
+        resume = state_path(training.out).exists()
+        if not resume or read_state(training.out).step < training.steps:
             progress(f"--- {variant}")
-            train(read_config(config.out) if resume else config, resume=resume)
-        weights[variant] = config.out / "last.safetensors"
-    rows = _measure(options, weights)
+            train(read_config(training.out) if resume else training, resume=resume)
+        weights[variant] = training.out / "last.safetensors"
+    rows = _measure(config, weights)
     document = {
-        "model": options.model,
-        "scale": options.scale,
-        "steps": options.steps,
-        "batch_size": options.batch_size,
-        "patch_size": options.patch_size,
-        "seed": options.seed,
-        "init": Path(options.init).name or "shipped weights",
+        "model": config.model,
+        "scale": config.scale,
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "patch_size": config.patch_size,
+        "seed": config.seed,
+        "init": Path(config.init).name or "shipped weights",
         "torch": torch.__version__,
         "rows": [dataclasses.asdict(row) for row in rows],
     }
-    write_json(options.out / "sum_ablation.json", document)
-    table = table_text(rows, options)
-    with writing(options.out / "sum_ablation.md") as temporary:
+    write_json(config.out / "sum_ablation.json", document)
+    table = table_text(rows, config)
+    with writing(config.out / "sum_ablation.md") as temporary:
         temporary.write_text(table, encoding="utf-8")
-    _draw(rows, options.out / "sum_ablation.png")
+    _draw(rows, config.out / "sum_ablation.png")
     sys.stdout.write(table)
     return 0
 
 
-def _config(options: argparse.Namespace, variant: str) -> TrainConfig:
-    own = options.model == SWISENET
-    init: Path | None = Path(options.init) if options.init else None
+def _training(config: AblationConfig, variant: str) -> TrainConfig:
+    own = config.model == SWISENET
+    init: Path | None = Path(config.init) if config.init else None
     if init is None and own:
-        init = shipped_weights(SWISENET, options.scale)
-    if options.init == "none":
+        init = shipped_weights(SWISENET, config.scale)
+    if config.init == "none":
         init = None
     elif init is None:
-        raise InputError(f"no weights of {options.model} are shipped: give --init FILE or none")
+        raise InputError(f"no weights of {config.model} are shipped: give --init FILE or none")
     return TrainConfig(
-        data=options.data,
-        out=options.out / variant,
-        scale=options.scale,
-        model=options.model,
+        data=config.data,
+        out=config.out / variant,
+        scale=config.scale,
+        model=config.model,
         option=variant if own else "",
         upsampler="sum" if variant == WITH_SUM else "default",
         init=init,
         init_exclude=HEAD,
-        steps=options.steps,
-        batch_size=options.batch_size,
-        patch_size=options.patch_size,
-        seed=options.seed,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        patch_size=config.patch_size,
+        seed=config.seed,
         optimizer="adam",
         learning_rate=6e-4,
-        warmup_steps=min(50, options.steps // 10),
+        warmup_steps=min(50, config.steps // 10),
         clip_norm=1.0,
         ema_decay=0.998,
-        holdout=options.holdout,
+        holdout=config.holdout,
         val_crop=240,
-        val_every=options.steps,
-        save_every=max(1, min(100, options.steps // 4)),
-        cache=options.cache,
+        val_every=config.steps,
+        save_every=max(1, min(100, config.steps // 4)),
+        cache=config.cache,
         tensorboard=False,
     )
 
 
-def _measure(options: argparse.Namespace, weights: dict[str, Path]) -> list[Row]:
+def _measure(config: AblationConfig, weights: dict[str, Path]) -> list[Row]:
     cpu = torch.device("cpu")
     networks = {
-        variant: open_network(scale=options.scale, weights=path).module
+        variant: open_network(scale=config.scale, weights=path).module
         for variant, path in weights.items()
     }
     lr = torch.rand(1, 3, 90, 160)
@@ -194,14 +241,14 @@ def _measure(options: argparse.Namespace, weights: dict[str, Path]) -> list[Row]
     calls: dict[str, Callable[[], object]] = {v: partial(call, v) for v in networks}
     timings = time_calls(calls, max_seconds=60)
     sets = {
-        (f.parent if f.name == "HR" else f).name: pairs_from_folder(f, options.scale)
-        for f in options.test
+        (f.parent if f.name == "HR" else f).name: pairs_from_folder(f, config.scale)
+        for f in config.test
     }
     rows = []
     for variant, network in networks.items():
-        val = [r for r in read_log(options.out / variant) if r["kind"] == "val"]
+        val = [r for r in read_log(config.out / variant) if r["kind"] == "val"]
         scores = {
-            name: mean_quality(score_network(network, pairs, options.scale, device=cpu))
+            name: mean_quality(score_network(network, pairs, config.scale, device=cpu))
             for name, pairs in sets.items()
         }
         rows.append(
@@ -210,23 +257,23 @@ def _measure(options: argparse.Namespace, weights: dict[str, Path]) -> list[Row]
                 val_psnr_y_db=val[-1]["psnr_y_db"],
                 test_psnr_y_db={name: score.psnr_y_db for name, score in scores.items()},
                 params=sum(p.numel() for p in network.parameters()),
-                mult_adds_g=mult_adds_g(network, options.scale),
+                mult_adds_g=mult_adds_g(network, config.scale),
                 latency_ratio=ratio(timings[variant], timings[PLAIN_HEAD]).value,
             )
         )
     return rows
 
 
-def table_text(rows: list[Row], options: argparse.Namespace) -> str:
+def table_text(rows: list[Row], config: AblationConfig) -> str:
     """The table as Markdown, with how it was obtained above it."""
     sets = list(rows[0].test_psnr_y_db)
     head = ["upsampler", "val PSNR-Y", *sets, "params (K)", "Mult-Adds (G)", "latency"]
     lines = [
         (
-            f"{NETWORKS[options.model].title} x{options.scale}, {options.steps} steps of "
-            f"{options.batch_size} crops of {options.patch_size} LR pixels, seed {options.seed}; "
+            f"{NETWORKS[config.model].title} x{config.scale}, {config.steps} steps of "
+            f"{config.batch_size} crops of {config.patch_size} LR pixels, seed {config.seed}; "
             "the body starts from "
-            f"{'random weights' if options.init == 'none' else 'the same trained weights'}, every "
+            f"{'random weights' if config.init == 'none' else 'the same trained weights'}, every "
             "head from random ones. PSNR-Y in dB (validation: centre crops of held-out "
             "training pictures). Mult-Adds at a 1280x720 output, convolutions only. Latency: eager "
             "torch on one CPU, LR 160x90, as a ratio to the plain head within the same rounds."

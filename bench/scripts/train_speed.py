@@ -4,8 +4,8 @@
 
 The plain loop: fp32, NCHW, torch's Adam, crops cut in the training thread, and nothing else.
 swise-train clips gradients and averages weights besides. Each loop is a process of its own, and
-they take their steps in turn, so that what else the machine does hits all alike; a ratio is the
-median over the rounds.
+they take their steps in turn, so that other programs slow all of them alike; a ratio is the median
+over the rounds.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -55,8 +56,27 @@ from swise_deploy.training.step.trainer import Trainer, build_network, launch_fa
 PLAIN = "plain fp32 NCHW loop"
 
 
+@dataclass(frozen=True, slots=True)
+class TrainSpeedConfig:
+    """One comparison of training loops.
+
+    Attributes:
+        training: Settings of the training.
+        max_seconds: Time of the counted steps, all loops together.
+        with_variants: Whether swise-train without its single accelerations is timed too.
+        with_compile: Whether torch.compile is timed too.
+        as_json: Whether a document goes to stdout instead of a table.
+    """
+
+    training: TrainConfig
+    max_seconds: float
+    with_variants: bool
+    with_compile: bool
+    as_json: bool
+
+
 def main() -> int:
-    """Entry point."""
+    """Time the loops and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--recipe", default="quick-cpu")
@@ -71,18 +91,37 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    return run_command(lambda: _run(options))
+    return run_command(
+        lambda: _run(
+            TrainSpeedConfig(
+                training=_training(
+                    options.config,
+                    options.recipe,
+                    data=options.data,
+                    model=options.model,
+                    scale=options.scale,
+                    batch_size=options.batch_size,
+                    patch_size=options.patch_size,
+                    cache=options.cache,
+                ),
+                max_seconds=options.seconds,
+                with_variants=not options.alone,
+                with_compile=options.compile,
+                as_json=options.json,
+            )
+        )
+    )
 
 
-def _run(options: argparse.Namespace) -> int:
-    config = _config(options)
+def _run(comparison: TrainSpeedConfig) -> int:
+    config = comparison.training
     precision, reason = resolve_precision(config.precision, config.accelerator)
     progress(f"precision {precision}: {reason}")
     config = dataclasses.replace(config, precision=precision)
     _crop_source(config)  # fills the cache, for the processes to open
     variants = {PLAIN: config, "swise-train": config}
-    if not options.alone:
-        variants |= _variants(config, with_compile=options.compile)
+    if comparison.with_variants:
+        variants |= _variants(config, with_compile=comparison.with_compile)
     # As swise-train does, before a process loads torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with ExitStack() as loops:
@@ -90,7 +129,7 @@ def _run(options: argparse.Namespace) -> int:
             name: loops.enter_context(_loop_in_a_process(variant, plain=name == PLAIN))
             for name, variant in variants.items()
         }
-        timings = time_calls(calls, min_runs=10, max_seconds=options.seconds)
+        timings = time_calls(calls, min_runs=10, max_seconds=comparison.max_seconds)
     rows = []
     for name, timing in timings.items():
         gain = ratio(timings[PLAIN], timing)
@@ -115,7 +154,7 @@ def _run(options: argparse.Namespace) -> int:
         "precision": precision,
         "optimizer": config.optimizer,
     }
-    if options.json:
+    if comparison.as_json:
         sys.stdout.write(json.dumps({**facts, "loops": rows}, indent=2) + "\n")
         return 0
     sys.stdout.write(", ".join(f"{k} {v}" for k, v in facts.items()) + "\n\n")
@@ -130,44 +169,34 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _variants(config: TrainConfig, *, with_compile: bool) -> dict[str, TrainConfig]:
-    changes: dict[str, dict[str, bool]] = {}
+    variants = {}
     if config.channels_last:
-        changes["--no-channels-last"] = {"channels_last": False}
+        variants["--no-channels-last"] = dataclasses.replace(config, channels_last=False)
     if config.cuda_graph:
-        changes["--no-cuda-graph"] = {"cuda_graph": False}
+        variants["--no-cuda-graph"] = dataclasses.replace(config, cuda_graph=False)
     if with_compile:
-        changes["--compile"] = {"compile": True}
-    return {
-        f"swise-train {flag}": dataclasses.replace(config, **change)
-        for flag, change in changes.items()
-    }
+        variants["--compile"] = dataclasses.replace(config, compile=True)
+    return {f"swise-train {flag}": variant for flag, variant in variants.items()}
 
 
-def _config(options: argparse.Namespace) -> TrainConfig:
-    flags = {
-        "data": options.data,
-        "out": Path(tempfile.gettempdir()),  # nothing is written
-        "model": options.model,
-        "scale": options.scale,
-        "batch_size": options.batch_size,
-        "patch_size": options.patch_size,
-        "cache": options.cache,
-    }
-    if options.config:
-        settings = settings_from_file(options.config)
+def _training(file: Path | None, recipe: str, **flags: object) -> TrainConfig:
+    """Settings from a file or a recipe, under the flags that were given."""
+    if file is not None:
+        settings = settings_from_file(file)
     else:
-        settings = settings_from_toml(recipe_text(options.recipe), source=options.recipe)
+        settings = settings_from_toml(recipe_text(recipe), source=recipe)
     given = {name: value for name, value in flags.items() if value is not None}
-    return config_from_layers({str(options.config or options.recipe): settings, "flags": given})
+    given["out"] = Path(tempfile.gettempdir())  # nothing is written
+    return config_from_layers({str(file or recipe): settings, "flags": given})
 
 
 @contextmanager
 def _loop_in_a_process(config: TrainConfig, *, plain: bool) -> Iterator[Callable[[], object]]:
-    """A process that makes a step whenever the callable is called; it ends with the context."""
+    """A process that trains one step per call; it ends with the context."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     process = spawn.Process(target=_serve_steps, args=(config, there), kwargs={"plain": plain})
-    with _ctrl_c_ignored():  # which the process inherits: the end of the pipe is its end
+    with _ctrl_c_ignored():  # inherited by the process, which ends when the pipe closes
         process.start()
     there.close()
 
@@ -176,7 +205,7 @@ def _loop_in_a_process(config: TrainConfig, *, plain: bool) -> Iterator[Callable
             here.send(None)
             return here.recv()
         except (EOFError, ConnectionError) as error:
-            raise SwiseError("a loop's process ended by itself; its message is above") from error
+            raise SwiseError("the process of a training loop failed; its error is above") from error
 
     try:
         yield step

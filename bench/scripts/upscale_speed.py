@@ -4,8 +4,8 @@
     python bench/scripts/upscale_speed.py memory PICTURE --scale 4   peak resident memory of one run
     python bench/scripts/upscale_speed.py tiles  PICTURE... --scale 2   tiled against full frame
 
-Run it with the package installed. `share` interleaves the two ways, so that their ratio holds on a
-busy machine; seconds do not.
+Run it with the package installed. `share` interleaves the two ways, so that other programs disturb
+their ratio less than their seconds.
 """
 
 import argparse
@@ -20,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from PIL import Image
@@ -30,11 +32,35 @@ from swise_deploy.evaluation.metrics import psnr
 from swise_deploy.pictures.files import read_rgb
 from swise_deploy.pictures.folders import find_images
 from swise_deploy.storage.files import write_json
+from swise_engines.choosing.candidates import RunnerName
 from swise_engines.upscaling.jobs import Job, read_file, upscale_files, write_file
 from swise_engines.upscaling.stills import upscale_bytes
 from swise_engines.upscaling.upscaler import Upscaler
 
 Way = Callable[[Upscaler, list[Job]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class UpscaleSpeedConfig:
+    """One measurement.
+
+    Attributes:
+        pictures: A folder for `share`, pictures for `memory` and `tiles`.
+        model: Name in the registry, or a file.
+        scale: Output size over input size; None for the model's only one.
+        rounds: Rounds of `share`.
+        num_pictures: Pictures in a round of `share`.
+        tiles: Sides of the tiles, in LR pixels.
+        runner: Runtime, as `swise-upscale --runner` takes it.
+    """
+
+    pictures: tuple[Path, ...]
+    model: str
+    scale: int | None
+    rounds: int
+    num_pictures: int
+    tiles: tuple[int, ...]
+    runner: RunnerName
 
 
 def main() -> int:
@@ -47,13 +73,24 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--number", type=int, default=4, help="pictures in a round of share")
     parser.add_argument("--tile", type=int, nargs="*", default=[128, 192, 256])
-    parser.add_argument("--runner", default="auto")
+    parser.add_argument("--runner", default="auto", choices=get_args(RunnerName))
     parser.add_argument("--output", type=Path, metavar="JSON", help="what was measured, and where")
     arguments = parser.parse_args()
+    config = UpscaleSpeedConfig(
+        pictures=tuple(arguments.pictures),
+        model=arguments.model,
+        scale=arguments.scale,
+        rounds=arguments.rounds,
+        num_pictures=arguments.number,
+        tiles=tuple(arguments.tile),
+        runner=arguments.runner,
+    )
     watch = QuietnessWatch()
-    found = {"share": _share, "memory": _memory, "tiles": _tiles}[arguments.what](arguments)
+    found = {"share": _share, "memory": _memory, "tiles": _tiles}[arguments.what](config)
     if arguments.output:
-        asked = [Path(argument).name for argument in sys.argv[1:]]  # where folders lie says nothing
+        asked = [
+            Path(argument).name for argument in sys.argv[1:]
+        ]  # without the paths of this machine
         document = {
             "schema_version": 1,
             "command": shlex.join(["bench/scripts/upscale_speed.py", *asked]),
@@ -66,41 +103,41 @@ def main() -> int:
     return 0
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def _share(arguments: argparse.Namespace) -> dict[str, object]:
+def _share(config: UpscaleSpeedConfig) -> dict[str, object]:
     with (
         tempfile.TemporaryDirectory() as folder,
-        Upscaler.open(arguments.model, scale=arguments.scale, runner=arguments.runner) as upscaler,
+        Upscaler.open(config.model, scale=config.scale, runner=config.runner) as upscaler,
     ):
         width, height = 1280 // upscaler.scale, 720 // upscaler.scale
         jobs = []
-        for path in find_images(arguments.pictures[0])[: arguments.number]:
+        for path in find_images(config.pictures[0])[: config.num_pictures]:
             source = Path(folder) / "in" / f"{path.stem}.png"
             source.parent.mkdir(exist_ok=True)
             with Image.open(path) as image:
                 image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS).save(source)
             jobs.append(Job(source, Path(folder) / "out" / source.name))
         upscaler(read_rgb(jobs[0].source))  # warm-up
-        _say(f"{upscaler.name}, x{upscaler.scale}, {len(jobs)} pictures of {width}x{height}")
+        _print(f"{upscaler.name}, x{upscaler.scale}, {len(jobs)} pictures of {width}x{height}")
         results = [
             {name: _timed(way, upscaler, jobs) for name, way in _WAYS.items()}
-            for _ in range(arguments.rounds)
+            for _ in range(config.rounds)
         ]
     shares = {
         name: [1 - network_s / wall_s for wall_s, network_s in (r[name] for r in results)]
         for name in _WAYS
     }
     for name, values in shares.items():
-        _say(f"{name:8} outside the network: {100 * statistics.median(values):.1f}% of the time")
+        _print(f"{name:8} outside the network: {100 * statistics.median(values):.1f}% of the time")
     ratios = [r["folder"][0] / r["plain"][0] for r in results]
-    _say(f"folder / plain, wall time: {statistics.median(ratios):.3f} (median of {len(ratios)})")
+    _print(f"folder / plain, wall time: {statistics.median(ratios):.3f} (median of {len(ratios)})")
     return {
         "runner": upscaler.name,
-        "model": arguments.model,
+        "model": config.model,
         "scale": upscaler.scale,
         "lr_size": [width, height],
         "num_pictures": len(jobs),
@@ -128,50 +165,50 @@ def _in_plain_loop(upscaler: Upscaler, jobs: list[Job]) -> None:
 _WAYS: dict[str, Way] = {"plain": _in_plain_loop, "folder": _in_folder}
 
 
-def _memory(arguments: argparse.Namespace) -> dict[str, object]:
+def _memory(config: UpscaleSpeedConfig) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "swise_engines.upscaling.cli", str(arguments.pictures[0])]
-        command += ["-o", f"{folder}/sr.png", "--model", arguments.model]
-        command += ["--runner", arguments.runner, "--json"]
-        if arguments.scale is not None:
-            command += ["--scale", str(arguments.scale)]
+        command = [sys.executable, "-m", "swise_engines.upscaling.cli", str(config.pictures[0])]
+        command += ["-o", f"{folder}/sr.png", "--model", config.model]
+        command += ["--runner", config.runner, "--json"]
+        if config.scale is not None:
+            command += ["--scale", str(config.scale)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603
         runner = json.loads(done.stdout)["runner"]
         with Image.open(f"{folder}/sr.png") as image:
             size = image.size
     peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    _say(f"{size[0]}x{size[1]} output, {runner}: {peak_mib:.0f} MiB resident at most")
+    _print(f"{size[0]}x{size[1]} output, {runner}: {peak_mib:.0f} MiB resident at most")
     return {
         "runner": runner,
-        "model": arguments.model,
+        "model": config.model,
         "sr_size": size,
         "peak_rss_mib": round(peak_mib),
     }
 
 
-def _tiles(arguments: argparse.Namespace) -> dict[str, object]:
+def _tiles(config: UpscaleSpeedConfig) -> dict[str, object]:
     differences = []
-    for path in arguments.pictures:
+    for path in config.pictures:
         image = read_rgb(path)
         with Upscaler.open(
-            arguments.model, scale=arguments.scale, runner=arguments.runner, tile=8192
+            config.model, scale=config.scale, runner=config.runner, tile=8192
         ) as upscaler:
             whole = upscaler(image)
-        _say(f"{path.name} {image.shape[1]}x{image.shape[0]}")
-        for tile in arguments.tile:
+        _print(f"{path.name} {image.shape[1]}x{image.shape[0]}")
+        for tile in config.tiles:
             with Upscaler.open(
-                arguments.model, scale=arguments.scale, runner=arguments.runner, tile=tile
+                config.model, scale=config.scale, runner=config.runner, tile=tile
             ) as upscaler:
                 tiled = upscaler(image)
             difference = np.abs(tiled.astype(int) - whole)
             share = 100 * float(np.mean(difference > 1))
             psnr_db = psnr(tiled.astype(float), whole.astype(float))
-            _say(
-                f"  tiles of {tile}: largest difference {difference.max()} levels, {share:.2f}% of "
+            _print(
+                f"  tiles of {tile}: largest difference {difference.max()}/255, {share:.2f}% of "
                 f"samples differ by more than 1, PSNR {psnr_db:.1f} dB"
             )
             differences.append([path.name, tile, int(difference.max()), round(psnr_db, 2)])
-    return {"model": arguments.model, "picture_tile_levels_psnr": differences}
+    return {"model": config.model, "picture_tile_difference_psnr": differences}
 
 
 if __name__ == "__main__":
