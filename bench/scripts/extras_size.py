@@ -1,4 +1,4 @@
-"""What each extra adds to the base install, in MB on disk, as the Markdown table of docs/install.md.
+"""What each extra adds to the base install, in MB on disk: the table of docs/install.md.
 
     python bench/scripts/extras_size.py
 
