@@ -1,4 +1,4 @@
-"""What a Jetson says about itself: L4T release, module, power mode, tegrastats, GPU clocks."""
+"""A Jetson's own reports: L4T release, module, power mode, tegrastats, GPU clocks."""
 
 import re
 from dataclasses import dataclass
@@ -63,20 +63,13 @@ class PowerMode:
 
 @dataclass(frozen=True, slots=True)
 class TegraStats:
-    """One line of tegrastats. A field is None where the line does not have it.
+    """Temperatures and power from one line of tegrastats.
 
     Attributes:
-        ram_used_mib, ram_total_mib: Memory, shared by CPU and GPU.
-        gpu_load_percent: 0 to 100.
-        gpu_mhz: Clock of each GPU cluster; empty where the line has none (JetPack 6 without root).
         temperatures_c: By sensor; sensors that are switched off (below -200) are left out.
         rails_mw: Power by rail, now (not the running average).
     """
 
-    ram_used_mib: int
-    ram_total_mib: int
-    gpu_load_percent: int | None
-    gpu_mhz: tuple[int, ...]
     temperatures_c: dict[str, float]
     rails_mw: dict[str, int]
 
@@ -94,12 +87,14 @@ def parse_l4t_release(text: str) -> tuple[int, int, int]:
     """
     found = re.search(r"# R(\d+) \(release\), REVISION: (\d+)\.(\d+)", text)
     if not found:
-        raise UnobservableError(f"/etc/nv_tegra_release reads {text[:60]!r}, not '# R36 (release)'")
+        raise UnobservableError(
+            f"/etc/nv_tegra_release is {text[:60]!r}; expected '# R36 (release)'"
+        )
     return int(found[1]), int(found[2]), int(found[3])
 
 
 def jetpack_of(l4t: tuple[int, int, int]) -> str:
-    """JetPack that carries a release of Jetson Linux; a patch that is not listed is its minor's.
+    """JetPack of a release of Jetson Linux; an unlisted patch belongs to its minor release.
 
     Raises:
         UnobservableError: No release of that major and minor number is known.
@@ -141,7 +136,7 @@ def parse_nvpmodel(text: str) -> PowerMode:
         _, separator, name = line.partition("NV Power Mode:")
         if separator and following.isdecimal():
             return PowerMode(name.strip(), int(following))
-    raise UnobservableError(f"nvpmodel -q said {text.strip()[:80]!r}, no power mode in it")
+    raise UnobservableError(f"nvpmodel -q printed {text.strip()[:80]!r}; expected a power mode")
 
 
 def parse_nvpmodel_conf(text: str) -> list[PowerMode]:
@@ -162,10 +157,8 @@ def parse_tegrastats(line: str) -> TegraStats:
     Raises:
         UnobservableError: The line has no "RAM used/totalMB".
     """
-    ram = re.search(r"\bRAM (\d+)/(\d+)MB", line)
-    if not ram:
-        raise UnobservableError(f"tegrastats said {line.strip()[:80]!r}, no RAM in it")
-    gpu = re.search(r"\bGR3D_FREQ (\d+)%(?:@\[?([\d,]+)\]?)?", line)
+    if not re.search(r"\bRAM \d+/\d+MB", line):
+        raise UnobservableError(f"tegrastats printed {line.strip()[:80]!r}; expected RAM in it")
     temperatures = {
         name: float(degrees)
         for name, degrees in re.findall(r"\b(\w+)@(-?\d+(?:\.\d+)?)C\b", line)
@@ -173,10 +166,6 @@ def parse_tegrastats(line: str) -> TegraStats:
     }
     rails = re.findall(r"\b((?:VDD|VDDQ|VIN|POM)_\w+) (\d+)(?:mW)?/\d+(?:mW)?", line)
     return TegraStats(
-        ram_used_mib=int(ram[1]),
-        ram_total_mib=int(ram[2]),
-        gpu_load_percent=int(gpu[1]) if gpu else None,
-        gpu_mhz=tuple(int(mhz) for mhz in gpu[2].split(",")) if gpu and gpu[2] else (),
         temperatures_c=temperatures,
         rails_mw={name: int(milliwatts) for name, milliwatts in rails},
     )

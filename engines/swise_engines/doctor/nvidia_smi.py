@@ -20,7 +20,7 @@ QUERY = ("nvidia-smi", f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheade
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One row of nvidia-smi; None where it says [N/A] or [Not Supported], as on a Jetson."""
+    """One row of nvidia-smi; None stands for [N/A] and [Not Supported], as on a Jetson."""
 
     name: str
     sm: str | None
@@ -37,9 +37,9 @@ def read_gpus(machine: Machine) -> list[GpuReading]:
     """Every card.
 
     Raises:
-        UnobservableError: nvidia-smi is absent, fails, or says something else.
+        UnobservableError: nvidia-smi is absent, fails, or prints another form.
     """
-    return parse_gpus(machine.ask(*QUERY))
+    return parse_gpus(machine.output_of(*QUERY))
 
 
 def parse_gpus(text: str) -> list[GpuReading]:
@@ -51,7 +51,7 @@ def parse_gpus(text: str) -> list[GpuReading]:
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line]
     if not rows or any(len(row) != len(_FIELDS) for row in rows):
         raise UnobservableError(
-            f"nvidia-smi said {text.strip()[:80]!r}, not a row of {len(_FIELDS)}"
+            f"nvidia-smi printed {text.strip()[:80]!r}; expected {len(_FIELDS)} columns"
         )
     return [
         GpuReading(row[0], _text(row[1]), _text(row[2]), *(_number(cell) for cell in row[3:]))

@@ -1,49 +1,61 @@
-"""Import one backend and say what it is: `python -m swise_engines.doctor.probe NAME` prints JSON.
+"""A probe of one package: `python -m swise_engines.doctor.probe NAME` prints JSON.
 
-Each runs in a process of its own: a library that crashes or hangs is reported and not suffered.
+Each package is probed in a process of its own, so that a library that crashes or hangs is reported
+and does no harm. A line of JSON is printed for each step that is done; a later line adds to it.
 """
 
 import ctypes
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+Findings = dict[str, object]
 
-def probe_module(name: str) -> dict[str, object]:
+
+def probe_module(name: str) -> Iterator[Findings]:
     """Version of a module that imports."""
     module = importlib.import_module(name)
-    return {"version": str(getattr(module, "__version__", "unknown"))}
+    version = str(getattr(module, "__version__", "unknown"))
+    yield {"version": version.partition("-")[0]}  # OpenVINO adds the name of a branch
 
 
-def probe_rtx() -> dict[str, object]:
+def probe_tensorrt() -> Iterator[Findings]:
+    """Version of TensorRT, then whether its builder and runtime start."""
+    from swise_engines.tensorrt.startup import PARTS, start_steps  # other probes do without it
+
+    module = importlib.import_module("tensorrt")
+    yield {"version": module.__version__}
+    for step in start_steps(PARTS):
+        yield {"start_error": step.get("error", ""), "last_step": step.get("started", "import")}
+
+
+def probe_rtx() -> Iterator[Findings]:
     """Version of TensorRT for RTX and the compute capabilities that it names."""
-    from swise_engines.tensorrt.rtx_gpus import (
-        rtx_capabilities,  # the other probes need not wait for it
-    )
+    from swise_engines.tensorrt.rtx_gpus import rtx_capabilities  # other probes do without it
 
     module = importlib.import_module("tensorrt_rtx")
-    return {"version": module.__version__, "capabilities": rtx_capabilities(module)}
+    yield {"version": module.__version__, "capabilities": rtx_capabilities(module)}
 
 
-def probe_onnxruntime() -> dict[str, object]:
-    """Version of ONNX Runtime and the execution providers that its wheel contains."""
+def probe_onnxruntime() -> Iterator[Findings]:
+    """Version of ONNX Runtime and the execution providers in its wheel."""
     runtime = importlib.import_module("onnxruntime")
-    return {"version": runtime.__version__, "providers": runtime.get_available_providers()}
+    yield {"version": runtime.__version__, "providers": runtime.get_available_providers()}
 
 
-def probe_pycuda() -> dict[str, object]:
+def probe_pycuda() -> Iterator[Findings]:
     """Version of pycuda whose driver module loads."""
     importlib.import_module("pycuda.driver")
-    return {"version": importlib.import_module("pycuda").VERSION_TEXT}
+    yield {"version": importlib.import_module("pycuda").VERSION_TEXT}
 
 
-def probe_cuda() -> dict[str, object]:
-    """The CUDA driver itself: its version and the GPUs that it sees; no context is made.
+def probe_cuda() -> Findings:
+    """Version of the CUDA driver and the GPUs that it shows; creates no context.
 
     Raises:
-        OSError: There is no libcuda, or the driver refuses; the message says which.
+        OSError: There is no libcuda, or the driver reports an error.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -83,25 +95,33 @@ def _check(driver: Any, status: int) -> None:
         raise OSError(f"CUDA error {status}: {(text.value or b'unknown').decode()}")
 
 
-PROBES: dict[str, Callable[[], dict[str, object]]] = {
-    "cuda": probe_cuda,
-    "tensorrt": lambda: probe_module("tensorrt"),
+PROBES: dict[str, Callable[[], Iterator[Findings]]] = {
+    "cuda": lambda: iter([probe_cuda()]),
+    "tensorrt": probe_tensorrt,
     "tensorrt_rtx": probe_rtx,
     "polygraphy": lambda: probe_module("polygraphy"),
     "pycuda": probe_pycuda,
     "cuda_bindings": lambda: probe_module("cuda.bindings"),
     "onnxruntime": probe_onnxruntime,
+    "openvino": lambda: probe_module("openvino"),
+    "ncnn": lambda: probe_module("ncnn"),
+    "av": lambda: probe_module("av"),
 }
 
 
 def main() -> int:
-    """Probe what the first argument names."""
+    """Probe the package that the first argument names."""
     try:
-        found = PROBES[sys.argv[1]]()
+        for findings in PROBES[sys.argv[1]]():
+            _print(findings)
     except (ImportError, OSError) as error:
-        found = {"error": str(error)}
-    sys.stdout.write(json.dumps(found) + "\n")
+        _print({"error": str(error)})
     return 0
+
+
+def _print(findings: Findings) -> None:
+    sys.stdout.write(json.dumps(findings) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def test_nvpmodel_tells_its_mode(text, mode):
 
 @pytest.mark.parametrize("text", ["", "NV Power Mode: MAXN\n", "NVPM ERROR: no permission\n0\n"])
 def test_nvpmodel_without_a_mode_is_unknown(text):
-    with pytest.raises(UnobservableError, match="no power mode in it"):
+    with pytest.raises(UnobservableError, match="expected a power mode"):
         parse_nvpmodel(text)
 
 
@@ -163,8 +163,6 @@ def test_without_an_unlimited_mode_none_is_the_fastest():
 
 def test_tegrastats_of_an_orin_nano():
     stats = parse_tegrastats(ORIN_NANO)
-    assert (stats.ram_used_mib, stats.ram_total_mib) == (3452, 7620)
-    assert (stats.gpu_load_percent, stats.gpu_mhz) == (0, ())
     assert stats.temperatures_c["gpu"] == 49.031
     assert stats.temperatures_c["soc0"] == 50.0
     assert stats.rails_mw == {"VDD_IN": 4824, "VDD_CPU_GPU_CV": 518, "VDD_SOC": 1475}
@@ -173,7 +171,6 @@ def test_tegrastats_of_an_orin_nano():
 
 def test_tegrastats_of_an_agx_orin_has_no_total_and_no_dead_sensors():
     stats = parse_tegrastats(AGX_ORIN)
-    assert stats.gpu_mhz == (0, 0)
     assert stats.temperatures_c.keys() == {
         "CPU", "Tboard", "SOC2", "Tdiode", "SOC0", "tj", "SOC1",
     }  # fmt: skip
@@ -188,13 +185,12 @@ def test_tegrastats_of_an_agx_orin_has_no_total_and_no_dead_sensors():
 
 def test_tegrastats_of_jetpack_4_gives_milliwatts_without_a_unit():
     stats = parse_tegrastats(TX2)
-    assert (stats.gpu_load_percent, stats.gpu_mhz) == (36, (140,))
     assert stats.total_mw == 1776
     assert stats.rails_mw["VDD_GPU"] == 154
 
 
 def test_something_else_than_tegrastats_is_refused():
-    with pytest.raises(UnobservableError, match="no RAM in it"):
+    with pytest.raises(UnobservableError, match="'tegrastats: permission denied'; expected RAM"):
         parse_tegrastats("tegrastats: permission denied")
 
 
@@ -242,5 +238,5 @@ def test_nvidia_smi_on_two_cards():
 
 @pytest.mark.parametrize("text", ["", "No devices were found\n"])
 def test_nvidia_smi_without_a_card_is_unknown(text):
-    with pytest.raises(UnobservableError, match="nvidia-smi said"):
+    with pytest.raises(UnobservableError, match="nvidia-smi printed"):
         parse_gpus(text)

@@ -18,11 +18,11 @@ def machine(tmp_path):
     return write
 
 
-def test_a_command_may_say_what_is_no_text(machine):
+def test_output_that_is_no_utf_8_is_read(machine):
     """A name in Latin-1 under a UTF-8 locale, or a degree sign under the C locale."""
     there = machine(b"printf '54 \\260C'")
-    assert there.ask("tool") == "54 \N{REPLACEMENT CHARACTER}C"
-    assert there.ask_first_line("tool") == "54 \N{REPLACEMENT CHARACTER}C"
+    assert there.output_of("tool") == "54 \N{REPLACEMENT CHARACTER}C"
+    assert there.first_line_of("tool") == "54 \N{REPLACEMENT CHARACTER}C"
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ def test_a_command_may_say_what_is_no_text(machine):
 )
 def test_a_command_that_fails_gives_the_reason(machine, script, reason):
     with pytest.raises(UnobservableError, match=reason):
-        machine(script).ask("tool")
+        machine(script).output_of("tool")
 
 
-def test_a_command_that_is_absent_or_silent_is_told(machine):
+def test_a_command_that_is_absent_or_silent_gives_the_reason(machine):
     there = machine(b"exec sleep 30")
     with pytest.raises(UnobservableError, match="other is not on the PATH"):
-        there.ask("other")
-    with pytest.raises(UnobservableError, match="tool said nothing in 1 s"):
-        there.ask_first_line("tool")
+        there.output_of("other")
+    with pytest.raises(UnobservableError, match="tool printed nothing in 1 s"):
+        there.first_line_of("tool")
