@@ -6,64 +6,58 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from swise_deploy.errors import InputError
+from swise_deploy.pictures.decoding import decode
+from swise_deploy.pictures.formats import SUFFIXES, WRITTEN_SUFFIXES
+from swise_deploy.pictures.tiff import Samples
 from swise_deploy.storage.files import writing
+
+__all__ = [
+    "SUFFIXES",
+    "RgbImage",
+    "read_readable",
+    "read_rgb",
+    "uint8_from_samples",
+    "write_image",
+]
 
 logger = logging.getLogger(__name__)
 
 RgbImage = NDArray[np.uint8]
 """(H, W, 3), uint8, RGB, sRGB-coded."""
 
-# Pillow's own bound, fixed here so that another program's setting does not change it.
-MAX_INPUT_PIXELS = 89_478_485
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
-
 
 def read_rgb(path: Path) -> RgbImage:
-    """Read a picture as (H, W, 3) uint8 RGB, upright by its EXIF orientation.
+    """Read a picture as (H, W, 3) uint8 RGB, upright by its EXIF or XMP orientation.
 
-    Greyscale is repeated over the channels, transparency is dropped, 16 bits become 8.
+    Greyscale is repeated over the channels, transparency is dropped, 16 bits become 8. Of
+    several pages or frames the first is read.
 
     Raises:
         InputError: The file is missing, is no picture, is truncated, or is suspiciously large.
     """
     try:
-        with Image.open(path) as image:
-            return _decoded(image)
+        picture = decode(path.read_bytes(), first_of_many=True)
     except FileNotFoundError as error:
         raise InputError(f"no picture at {path}. Check the path") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"picture {path} refused: {error}") from error
-    except Exception as error:  # decoders raise anything on hostile bytes
-        raise InputError(
-            f"cannot read picture {path}: {error}. "
-            "Expected a whole PNG, JPEG, WebP, TIFF or BMP file"
-        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read picture {path}: {error.strerror or error}") from error
+    except InputError as error:
+        raise InputError(f"cannot read picture {path}: {error}") from error
+    eight_bit = uint8_from_samples(picture.colour)
+    return eight_bit if eight_bit.ndim == 3 else np.repeat(eight_bit[:, :, None], 3, axis=2)
 
 
-def _decoded(image: Image.Image) -> RgbImage:
-    width, height = image.size
-    if width * height > MAX_INPUT_PIXELS:
-        raise Image.DecompressionBombError(
-            f"{width}x{height} pixels; at most {MAX_INPUT_PIXELS:,} are accepted"
-        )
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith(("I", "F")):
-        return _rgb_from_deep(upright)
-    return np.asarray(upright.convert("RGB"), np.uint8)
-
-
-def _rgb_from_deep(image: Image.Image) -> RgbImage:
-    grey = np.asarray(image, np.float64)
-    if image.mode.startswith("I"):
-        grey = grey / 257.0  # 65535 becomes 255
-    else:
-        grey = grey * (255.0 if grey.max(initial=0.0) <= 1.0 else 1.0)
-    eight_bit = np.clip(np.floor(grey + 0.5), 0, 255).astype(np.uint8)
-    return np.repeat(eight_bit[:, :, None], 3, axis=2)
+def uint8_from_samples(samples: Samples) -> NDArray[np.uint8]:
+    """Samples of any depth with 8 bits, rounded half up."""
+    if samples.dtype == np.uint8:
+        return np.asarray(samples, np.uint8)
+    if samples.dtype == np.uint16:
+        wide = samples.astype(np.uint32)
+        return np.asarray((wide * 2 + 257) // 514, np.uint8)  # 65535 becomes 255
+    return np.asarray(np.floor(samples * np.float32(255) + np.float32(0.5)), np.uint8)
 
 
 def write_image(path: Path, image: RgbImage) -> None:
@@ -73,9 +67,9 @@ def write_image(path: Path, image: RgbImage) -> None:
         InputError: The suffix names no picture format.
         OutputError: The file cannot be written.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in WRITTEN_SUFFIXES:
         raise InputError(
-            f"cannot write {path}: expected a suffix among {', '.join(sorted(SUFFIXES))}"
+            f"cannot write {path}: expected a suffix among {', '.join(sorted(WRITTEN_SUFFIXES))}"
         )
     with writing(path) as temporary:
         Image.fromarray(image).save(temporary)

@@ -12,17 +12,20 @@ from pathlib import Path
 from PIL import Image
 
 from swise_deploy.errors import InputError
-from swise_deploy.pictures.files import SUFFIXES
+from swise_deploy.pictures.formats import PILLOW_READERS, SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 NEVER_SEARCHED = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"})
 """Folders of copies and thumbnails that systems make, beside those whose names begin with a dot."""
 
-OTHER_PICTURES = frozenset(
-    {".jp2", ".j2k", ".jpx", ".jxl", ".avif", ".heic", ".heif", ".jfif", ".jpe", ".gif", ".ppm"}
-    | {".pgm", ".pnm", ".pfm", ".tga", ".psd", ".exr", ".hdr", ".dds", ".ico", ".npy", ".mat"}
-    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
+OTHER_PICTURES = (
+    frozenset(
+        {".jp2", ".j2k", ".jpx", ".jxl", ".avif", ".heic", ".heif", ".jfif", ".jpe", ".gif", ".ppm"}
+        | {".pgm", ".pnm", ".pfm", ".tga", ".psd", ".exr", ".hdr", ".dds", ".ico", ".npy", ".mat"}
+        | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
+    )
+    - SUFFIXES
 )
 """Suffixes of pictures that are not read, and are counted where they are left out."""
 
@@ -215,7 +218,7 @@ def _has_ground_truth_beside(path: Path, by_stem: dict[tuple[Path, str], Path]) 
 
 def _size(path: Path) -> tuple[int, int] | None:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PILLOW_READERS) as image:
             return image.size
     except Exception:  # noqa: BLE001  # what cannot be opened is reported where it is read
         return None
@@ -224,7 +227,7 @@ def _size(path: Path) -> tuple[int, int] | None:
 def _num_further_pages(path: Path) -> int:
     """Pages of a TIFF after the first, without smaller copies of others."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PILLOW_READERS) as image:
             number = 0
             for page in range(1, getattr(image, "n_frames", 1)):
                 image.seek(page)

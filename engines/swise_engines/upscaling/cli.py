@@ -111,14 +111,15 @@ def _parser() -> argparse.ArgumentParser:
 
     stills = parser.add_argument_group("pictures")
     stills.add_argument(
-        "--format", choices=("png", "jpg", "webp", "tiff", "bmp"), help="default: as the input"
+        "--format",
+        choices=("png", "jpg", "webp", "tiff", "bmp", "avif"),
+        help="default: as the input",
     )
     stills.add_argument(
         "--quality",
         type=_between(1, 100),
-        default=95,
         metavar="1..100",
-        help="jpg and webp; default 95, webp at 100 is lossless",
+        help="jpg, webp and avif; default 95; webp at 100 is lossless, as lossless webp stays",
     )
     stills.add_argument(
         "--ray", metavar="ADDRESS", help="spread pictures over a Ray cluster; local starts one here"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from swise_deploy.command.console import exit_code_of, print_error, progress
 from swise_deploy.errors import InputError
+from swise_deploy.pictures.formats import Format, format_of
 from swise_engines.upscaling.config import STANDARD_STREAM, UpscaleConfig
 from swise_engines.upscaling.jobs import (
     Job,
@@ -20,7 +21,6 @@ from swise_engines.upscaling.jobs import (
 )
 from swise_engines.upscaling.meter import Meter
 from swise_engines.upscaling.opening import artefact_of, scale_of
-from swise_engines.upscaling.pictures.codecs import Format, format_of
 from swise_engines.upscaling.pipeline import Outcome
 from swise_engines.upscaling.ray import RaySettings, upscale_on_ray
 from swise_engines.upscaling.stills import upscale_bytes

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swise_deploy.errors import InputError
+from swise_deploy.pictures.formats import Format
 from swise_engines.choosing.candidates import RunnerName
-from swise_engines.upscaling.pictures.codecs import Format
 from swise_engines.upscaling.video.options import VideoOptions
 
 STANDARD_STREAM = "-"
@@ -30,7 +30,7 @@ class UpscaleConfig:
         as_json: Print the summary as JSON.
         is_quiet: Print errors only.
         file_format: Format of the pictures; None keeps that of each input.
-        quality: 1 to 100, for jpg, webp and avif.
+        quality: 1 to 100, for jpg, webp and avif; None is 95, and lossless for lossless WebP.
         ray_address: Ray cluster that upscales the pictures; None upscales them here.
         video: How videos are encoded.
 
@@ -51,7 +51,7 @@ class UpscaleConfig:
     as_json: bool = False
     is_quiet: bool = False
     file_format: Format | None = None
-    quality: int = 95
+    quality: int | None = None
     ray_address: str | None = None
     video: VideoOptions = field(default_factory=VideoOptions)
 

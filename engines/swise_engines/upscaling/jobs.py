@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swise_deploy.errors import InputError
-from swise_deploy.pictures.files import SUFFIXES
+from swise_deploy.pictures.formats import SUFFIXES, Format, format_of
 from swise_deploy.storage.files import writing
 from swise_engines.upscaling.pictures.codecs import (
-    Format,
     Picture,
     decode_picture,
     encode_picture,
-    format_of,
     refuse_unwritable,
 )
 from swise_engines.upscaling.pipeline import Outcome, run_overlapped
@@ -153,7 +151,7 @@ def split_done(jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
 
 
 def upscale_files(
-    upscaler: Upscaler, jobs: Iterable[Job], *, quality: int = 95
+    upscaler: Upscaler, jobs: Iterable[Job], *, quality: int | None = None
 ) -> Iterator[Outcome[Job]]:
     """Upscale picture files; decoding, the network and encoding overlap.
 

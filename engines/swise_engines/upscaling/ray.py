@@ -16,10 +16,10 @@ from typing import Any
 
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError, SwiseError
+from swise_deploy.pictures.formats import format_of
 from swise_engines.choosing.candidates import RunnerName
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES
 from swise_engines.upscaling.jobs import Job, read_file, write_file
-from swise_engines.upscaling.pictures.codecs import format_of
 from swise_engines.upscaling.pipeline import Outcome
 from swise_engines.upscaling.stills import upscale_bytes
 from swise_engines.upscaling.upscaler import Upscaler
@@ -104,7 +104,7 @@ class _Worker:
             path = Path(folder) / artefact
             self._upscaler = Upscaler.open(path, runner=runner, tile=tile, threads=threads)
 
-    def upscale(self, data: bytes, suffix: str, quality: int) -> bytes | str:
+    def upscale(self, data: bytes, suffix: str, quality: int | None) -> bytes | str:
         """Return the upscaled file, or the reason why there is none."""
         try:
             return upscale_bytes(self._upscaler, data, format_of(suffix), quality=quality)
@@ -118,7 +118,7 @@ def upscale_on_ray(
     *,
     settings: RaySettings,
     tile: int | None = None,
-    quality: int = 95,
+    quality: int | None = None,
 ) -> Iterator[Outcome[Job]]:
     """Upscale picture files on a Ray cluster.
 
@@ -192,7 +192,7 @@ def _spread(
     num_workers: int,
     jobs: Iterable[Job],
     *,
-    quality: int,
+    quality: int | None,
 ) -> Iterator[Outcome[Job]]:
     workers = [start() for _ in range(num_workers)]
     free = deque(index for index in range(num_workers) for _ in range(_JOBS_PER_WORKER))

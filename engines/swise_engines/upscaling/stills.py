@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from swise_deploy.pictures.formats import Format
+from swise_deploy.pictures.tiff import Samples
 from swise_engines.upscaling.pictures.codecs import (
-    Format,
     Picture,
-    Samples,
     decode_picture,
     encode_picture,
     refuse_unwritable,
@@ -26,15 +26,15 @@ def upscale_picture(upscaler: Upscaler, picture: Picture) -> Picture:
     alpha = picture.alpha
     if alpha is None:
         return dataclasses.replace(picture, colour=upscaler(picture.colour))
-    return Picture(
-        upscaler(spread_colour(picture.colour, alpha)),
-        _upscale_alpha(upscaler, alpha),
-        picture.metadata,
+    return dataclasses.replace(
+        picture,
+        colour=upscaler(spread_colour(picture.colour, alpha)),
+        alpha=_upscale_alpha(upscaler, alpha),
     )
 
 
 def upscale_bytes(
-    upscaler: Upscaler, data: bytes, file_format: Format, *, quality: int = 95
+    upscaler: Upscaler, data: bytes, file_format: Format, *, quality: int | None = None
 ) -> bytes:
     """Upscale an encoded picture, as read from a file, to an encoded picture.
 
@@ -60,7 +60,7 @@ def spread_colour(colour: Samples, alpha: Samples) -> Samples:
     again.
 
     Args:
-        colour: (H, W, 3) or (H, W), uint8 or uint16.
+        colour: (H, W, 3) or (H, W), uint8, uint16 or float32.
         alpha: (H, W), same dtype.
 
     Returns:
@@ -73,7 +73,8 @@ def spread_colour(colour: Samples, alpha: Samples) -> Samples:
     values = np.asarray(colour.reshape(*alpha.shape, -1) * weight, np.float32)
     filled = _fill(values, weight)
     spread = colour.copy()
-    spread.reshape(*alpha.shape, -1)[hidden] = np.rint(filled[hidden]).astype(colour.dtype)
+    visible = filled[hidden] if colour.dtype == np.float32 else np.rint(filled[hidden])
+    spread.reshape(*alpha.shape, -1)[hidden] = visible.astype(colour.dtype)
     return spread
 
 

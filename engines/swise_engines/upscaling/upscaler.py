@@ -17,6 +17,7 @@ from swise_deploy.runner import Runner, refuse_no_numbers
 from swise_deploy.storage.context import Closing
 from swise_engines.choosing.candidates import RunnerName
 from swise_engines.upscaling.opening import FindOverlap, open_source
+from swise_engines.upscaling.pictures.codecs import peak_of
 from swise_engines.upscaling.tiling import (
     Overlap,
     Planes,
@@ -255,7 +256,7 @@ def _planes_from_image(image: NDArray[np.generic]) -> Planes:
         raise InputError(f"an array of {image.dtype}; expected uint8, uint16, or float32 in [0, 1]")
     colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
     planes = np.ascontiguousarray(colour.transpose(2, 0, 1)[None], np.float32)
-    peak = _peak(image.dtype)
+    peak = peak_of(image.dtype)
     return planes if peak == 1 else planes / np.float32(peak)
 
 
@@ -265,12 +266,8 @@ def _samples_from_planes(
     """(3, H, W) float to (H, W, 3), or to (H, W) greyscale, in the dtype of `like`."""
     values = np.clip(band, 0, 1)
     values = np.tensordot(_GREY_WEIGHTS, values, 1) if like.ndim == 2 else values.transpose(1, 2, 0)
-    peak = _peak(like.dtype)
+    peak = peak_of(like.dtype)
     if peak == 1:
         return values
     values *= np.float32(peak)
     return np.rint(values, out=values).astype(like.dtype)
-
-
-def _peak(dtype: np.dtype[np.generic]) -> int:
-    return {1: 255, 2: 65_535}.get(dtype.itemsize, 1)

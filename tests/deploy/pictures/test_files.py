@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from swise_deploy.errors import InputError, OutputError
-from swise_deploy.pictures import files as images
+from swise_deploy.pictures import formats
 from swise_deploy.pictures.files import read_readable, read_rgb, write_image
 from swise_deploy.pictures.folders import find_images, sample_paths
 from swise_deploy.storage.files import writing
@@ -48,9 +48,9 @@ def test_broken_picture_is_named(tmp_path: Path, keep: int) -> None:
 
 
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_INPUT_PIXELS", 99)
+    monkeypatch.setattr(formats, "MAX_INPUT_PIXELS", 99)
     Image.new("RGB", (10, 10)).save(tmp_path / "bomb.png")
-    with pytest.raises(InputError, match="refused: 10x10 pixels; at most 99"):
+    with pytest.raises(InputError, match="10x10 pixels are 100; at most 99"):
         read_rgb(tmp_path / "bomb.png")
 
 
@@ -66,15 +66,14 @@ def test_pillow_refuses_what_it_finds_far_too_large(
 @pytest.mark.parametrize(
     ("tag", "kind"), [(0x0100, 1), (0x010F, 5), (0x011A, 2)], ids=["width", "make", "resolution"]
 )
-def test_broken_exif_of_a_turned_picture_is_told_as_a_broken_picture(
+def test_a_picture_is_turned_upright_whatever_else_its_exif_holds(
     tmp_path: Path, tag: int, kind: int
 ) -> None:
     """Pillow raises struct.error, AttributeError and TypeError where a tag has the wrong type."""
     tags = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHI4s", tag, kind, 1, b"\1")
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
     Image.new("RGB", (4, 2)).save(tmp_path / "a.jpg", exif=exif)
-    with pytest.raises(InputError, match=r"cannot read picture .*a\.jpg"):
-        read_rgb(tmp_path / "a.jpg")
+    assert read_rgb(tmp_path / "a.jpg").shape == (4, 2, 3)
 
 
 def test_one_broken_picture_does_not_stop_the_rest(

@@ -105,14 +105,14 @@ def test_formats_that_are_not_read_are_counted(
     write(tmp_path / "a.png")
     for i in range(20):
         (tmp_path / f"{i}.JP2").write_bytes(b"")
-    (tmp_path / "b.avif").write_bytes(b"")
+    (tmp_path / "b.jxl").write_bytes(b"")
     (tmp_path / "readme.txt").write_text("no picture")
     with caplog.at_level(logging.WARNING):
         find_images(tmp_path)
     assert "21 files of other formats" in caplog.text
-    assert "1 .avif, 20 .jp2" in caplog.text
+    assert "20 .jp2, 1 .jxl" in caplog.text
     (tmp_path / "a.png").unlink()
-    with pytest.raises(InputError, match=r"1 \.avif, 20 \.jp2"):
+    with pytest.raises(InputError, match=r"20 \.jp2, 1 \.jxl"):
         find_images(tmp_path)
 
 

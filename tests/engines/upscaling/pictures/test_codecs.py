@@ -7,12 +7,12 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from swise_deploy.errors import InputError
+from swise_deploy.pictures.formats import HAS_AVIF, format_of
 from swise_engines.upscaling.pictures import codecs as pictures
 from swise_engines.upscaling.pictures.codecs import (
     Picture,
     decode_picture,
     encode_picture,
-    format_of,
     refuse_unwritable,
 )
 from swise_engines.upscaling.pictures.metadata import Metadata
@@ -86,11 +86,10 @@ def test_tiff_of_16_bits_keeps_every_bit(byteorder, compression, channels):
     np.testing.assert_array_equal(tifffile.imread(io.BytesIO(written)), samples)
 
 
-def test_planar_tiff_of_16_bits_is_refused_rather_than_read_at_8():
-    file = io.BytesIO()
-    tifffile.imwrite(file, noise((3, 8, 8), np.uint16), photometric="rgb", planarconfig="separate")
-    with pytest.raises(InputError, match="interleaved"):
-        decode_picture(file.getvalue())
+def test_planar_tiff_of_16_bits_keeps_every_bit():
+    file, planes = io.BytesIO(), noise((3, 8, 5), np.uint16)
+    tifffile.imwrite(file, planes, photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(decode_picture(file.getvalue()).colour, planes.transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize(
@@ -189,6 +188,109 @@ def test_an_xmp_packet_goes_along(file_format):
     packet = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'></x:xmpmeta>"
     picture = Picture(noise((4, 4, 3)), None, Metadata(xmp=packet))
     assert decode_picture(encode_picture(picture, file_format)).metadata.xmp == packet
+
+
+XMP = (
+    "<x:xmpmeta xmlns:x='adobe:ns:meta/' xmlns:t='http://ns.adobe.com/tiff/1.0/' "
+    'xmlns:exif="http://ns.adobe.com/exif/1.0/"><d t:Orientation=\'6\' t:Make="Camera" '
+    'exif:PixelXDimension="60"><exif:PixelYDimension>48</exif:PixelYDimension>'
+    "<t:ImageWidth/>kept</d></x:xmpmeta>"
+)
+
+
+@pytest.mark.parametrize("file_format", ["jpg", "png", "webp", "tiff"])
+def test_xmp_loses_what_describes_the_old_pixels(file_format):
+    notes = PngImagePlugin.PngInfo()
+    notes.add_itxt("XML:com.adobe.xmp", XMP)
+    notes.add_text("Raw profile type exif", "\nexif\n 0\n")
+    picture = decode_picture(encoded(noise((4, 4, 3)), "PNG", pnginfo=notes))
+    again = decode_picture(encode_picture(picture, file_format)).metadata
+    packet = again.xmp.decode()
+    for gone in ("Orientation", "PixelXDimension", "PixelYDimension", "ImageWidth"):
+        assert gone not in packet
+    assert 't:Make="Camera"' in packet
+    assert "kept" in packet
+    assert again.text == {}
+
+
+def grey_profile():
+    """A minimal ICC profile for greyscale with a gamma of 1 (ICC.1:2022)."""
+    curve = b"curv" + bytes(4) + struct.pack(">I", 0)
+    white = b"XYZ " + bytes(4) + struct.pack(">iii", 63190, 65536, 54061)
+    text = b"text" + bytes(4) + b"linear grey\0"
+    places, body, start = [], b"", 128 + 4 + 12 * 4
+    for name, part in ((b"desc", text), (b"cprt", text), (b"wtpt", white), (b"kTRC", curve)):
+        places.append(name + struct.pack(">II", start + len(body), len(part)))
+        body += part + bytes(-len(part) % 4)
+    table = struct.pack(">I", 4) + b"".join(places)
+    head = bytearray(128)
+    head[0:4] = struct.pack(">I", 128 + len(table) + len(body))
+    head[8:12], head[12:24], head[36:40] = b"\2\x10\0\0", b"mntrGRAYXYZ ", b"acsp"
+    head[68:80] = struct.pack(">iii", 63190, 65536, 54061)
+    return bytes(head) + table + body
+
+
+@pytest.mark.parametrize("file_format", ["jpg", "png", "tiff", "webp", "avif"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_grey_profile_stays_with_grey_pixels_or_is_applied(file_format, alpha):
+    if file_format == "avif" and not HAS_AVIF:
+        pytest.skip("this Pillow has no AVIF")
+    if file_format == "jpg" and alpha:
+        pytest.skip("JPEG has no transparency")
+    grey = np.full((8, 8), 55, np.uint8)
+    see_through = np.full((8, 8), 128, np.uint8) if alpha else None
+    picture = Picture(grey, see_through, Metadata(icc=grey_profile()))
+    data = encode_picture(picture, file_format, quality=100)
+    with Image.open(io.BytesIO(data)) as image:
+        kept = image.info.get("icc_profile")
+        is_grey = image.mode in ("L", "LA")
+        value = np.asarray(image.convert("RGB"))[4, 4].astype(int)
+    if kept is None:
+        # 55/255 of linear light is 1.055 * 0.2157^(1/2.4) - 0.055 = 0.502 in sRGB (IEC 61966-2-1).
+        np.testing.assert_allclose(value, 0.502 * 255, atol=3)
+    else:
+        assert is_grey
+        assert kept[16:20] == b"GRAY"
+        np.testing.assert_allclose(value, 55, atol=2)
+
+
+@pytest.mark.parametrize("quality", [None, 95])
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_lossless_webp_stays_lossless_unless_a_quality_is_asked_for(quality, lossless):
+    samples = noise((16, 16, 3))
+    picture = decode_picture(encoded(samples, "WEBP", lossless=lossless))
+    data = encode_picture(picture, "webp", quality=quality)
+    assert (data[12:16] == b"VP8L") is (lossless and quality is None)
+
+
+@pytest.mark.parametrize("file_format", ["jpg", "bmp"])
+def test_an_alpha_channel_that_is_opaque_everywhere_is_no_transparency(file_format):
+    picture = Picture(noise((4, 6, 3)), np.full((4, 6), 255, np.uint8), Metadata())
+    refuse_unwritable(picture, file_format, 2)
+    with Image.open(io.BytesIO(encode_picture(picture, file_format))) as image:
+        assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_floating_point_stays_in_a_tiff_and_has_16_bits_in_a_png(channels):
+    samples = np.random.default_rng(0).random((5, 7, channels)).astype(np.float32)
+    colour = samples[:, :, 0] if channels < 3 else samples[:, :, :3]
+    alpha = samples[:, :, -1] if channels in (2, 4) else None
+    picture = Picture(colour, alpha, Metadata())
+    stored = tifffile.imread(io.BytesIO(encode_picture(picture, "tiff")))
+    expected = samples[:, :, [0, 0, 0, 1]] if channels == 2 else samples
+    np.testing.assert_array_equal(stored.reshape(expected.shape), expected)
+    png = decode_picture(encode_picture(picture, "png"))
+    np.testing.assert_array_equal(png.colour, np.rint(colour * 65_535))
+    with pytest.raises(InputError, match="32 bits"):
+        refuse_unwritable(picture, "webp", 2)
+
+
+def test_a_resolution_is_turned_with_the_picture():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(noise((4, 8, 3)), "JPEG", exif=exif, dpi=(300, 150))
+    assert decode_picture(data).metadata.dpi == pytest.approx((150, 300))
 
 
 def test_notes_of_a_png_go_along():

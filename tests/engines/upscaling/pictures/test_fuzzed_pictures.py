@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from swise_deploy.errors import InputError
-from swise_engines.upscaling.pictures.codecs import FORMATS, Picture, decode_picture, encode_picture
+from swise_deploy.pictures.formats import FORMATS
+from swise_engines.upscaling.pictures.codecs import Picture, decode_picture, encode_picture
 from swise_engines.upscaling.pictures.metadata import Metadata
 from swise_engines.upscaling.stills import upscale_picture
 from swise_engines.upscaling.upscaler import Upscaler
