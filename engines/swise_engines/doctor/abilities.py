@@ -21,12 +21,14 @@ class Ability:
         works: Whether it can be done.
         why: With what, or what is missing.
         fix: Commands that make it work, in order; empty where it works or no command can.
+        extra: The extra of this project that is all it lacks; "" for any other state.
     """
 
     name: str
     works: bool
     why: str
     fix: tuple[str, ...] = ()
+    extra: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,11 @@ def _from_package(seen: Examination, name: str, package: str, extra: str) -> Abi
     fact = seen.fact("python", package)
     if fact.value is not None:
         return Ability(name, works=True, why=f"{package} {fact.value}")
-    is_broken = package in seen.packages and not fact.is_absent
-    fix = fixes.probe_by_hand(package) if is_broken else fixes.install_extra(seen, extra)
-    reason = "not installed" if fact.is_absent else fact.reason
-    return Ability(name, works=False, why=f"{package}: {reason}", fix=(fix,))
+    if not fact.is_absent:
+        fix = (fixes.probe_by_hand(package),)
+        return Ability(name, works=False, why=f"{package}: {fact.reason}", fix=fix)
+    why, fix = f"{package}: not installed", (fixes.install_extras(seen, extra),)
+    return Ability(name, works=False, why=why, fix=fix, extra=extra)
 
 
 def build_with_rtx(seen: Examination) -> Ability:
@@ -126,7 +129,7 @@ def build_with_rtx(seen: Examination) -> Ability:
         version = seen.packages["tensorrt_rtx"].version
         return Ability(name, works=True, why=f"TensorRT for RTX {version}; needs no GPU")
     why = "; ".join(f"{key}: {seen.packages[key].reason}" for key in missing)
-    fix = fixes.install_or_probe(seen, missing, fixes.install_extra(seen, "rtx"))
+    fix = fixes.install_or_probe(seen, missing, fixes.install_extras(seen, "rtx"))
     return Ability(name, works=False, why=why, fix=fix)
 
 
@@ -144,7 +147,7 @@ def build_with_tensorrt(seen: Examination) -> Ability:
         return Ability(name, works=False, why=why, fix=(fixes.probe_by_hand("tensorrt"),))
     if not seen.packages["polygraphy"].works:
         why = f"polygraphy: {seen.packages['polygraphy'].reason}"
-        install = fixes.install_extra(seen, "tensorrt")
+        install = fixes.install_extras(seen, "tensorrt")
         fix = fixes.install_or_probe(seen, ["polygraphy"], install)
         return Ability(name, works=False, why=why, fix=fix)
     return Ability(name, works=True, why=f"TensorRT {trt.version} for SM {seen.gpu.sm}")

@@ -10,9 +10,9 @@ from swise_engines.tensorrt.api import wheel_for
 Commands = tuple[str, ...]
 
 
-def install_extra(seen: Examination, extra: str) -> str:
-    """Install an extra of this project."""
-    return install_command(extra, pip=seen.python.pip)
+def install_extras(seen: Examination, *extras: str) -> str:
+    """Install extras of this project."""
+    return install_command(*extras, pip=seen.python.pip)
 
 
 def install_or_probe(seen: Examination, names: Iterable[str], install: str) -> Commands:
@@ -37,7 +37,7 @@ def install_tensorrt(seen: Examination) -> Commands:
     if seen.gpu:
         return (
             f"{seen.python.pip} install '{wheel_for(seen.driver_cuda)}'",
-            install_extra(seen, "tensorrt"),
+            install_extras(seen, "tensorrt"),
         )
     return ()
 

@@ -18,14 +18,14 @@ from swise_engines.tensorrt.startup import environment_of_child
 PROBE_LIMIT_S = 60.0  # a first import from an SD card is slow
 
 PURPOSES: Mapping[str, str] = {
-    "tensorrt": "engines for a Jetson or a data-centre card",
+    "tensorrt": "engines for Jetsons and servers",
     "tensorrt_rtx": "engines for RTX cards",
     "polygraphy": "building engines",
-    "cuda_bindings": "running engines, with CUDA graphs",
-    "pycuda": "running engines without cuda-bindings",
+    "cuda_bindings": "CUDA, with its graphs",
+    "pycuda": "CUDA without cuda-bindings",
     "onnxruntime": "ONNX files",
-    "openvino": "ONNX files on CPUs, often the fastest",
-    "ncnn": "ONNX files on ARM and other CPUs",
+    "openvino": "ONNX files on CPUs, often fastest",
+    "ncnn": "ONNX files on ARM CPUs",
     "av": "videos",
     "torch": "exporting and training",
     "spandrel": "checkpoints of other projects",

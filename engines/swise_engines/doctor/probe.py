@@ -60,7 +60,8 @@ def probe_cuda() -> Findings:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise OSError(f"no NVIDIA driver is visible here: {error}") from error
+        detail = "" if "No such file" in str(error) else f": {error}"
+        raise OSError(f"no NVIDIA driver is visible here{detail}") from error
     _check(driver, driver.cuInit(0))
     version, count = ctypes.c_int(), ctypes.c_int()
     _check(driver, driver.cuDriverGetVersion(ctypes.byref(version)))

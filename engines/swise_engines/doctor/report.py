@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import get_args
 
+from swise_engines.doctor import fixes
 from swise_engines.doctor.abilities import Ability, Advice, list_abilities, list_advice
 from swise_engines.doctor.examination import Examination, examine, this_machine
 from swise_engines.doctor.target_support import TargetSupport, check_target
@@ -41,6 +42,12 @@ class DoctorReport:
     advice: tuple[Advice, ...]
     support: TargetSupport | None
     family: tuple[Target, ...]
+
+    @property
+    def install_extras(self) -> str:
+        """The command that installs all missing extras at once; "" where none is missing."""
+        extras = [ability.extra for ability in self.abilities if ability.extra]
+        return fixes.install_extras(self.examination, *extras) if extras else ""
 
     @property
     def is_served(self) -> bool:

@@ -21,6 +21,9 @@ def show_report(report: DoctorReport, console: Console) -> None:
     _show_title(console, "what works")
     for ability in report.abilities:
         _show_ability(console, ability, ability.name)
+    if report.install_extras:
+        _show_text(console, "    The missing extras, together or one by one:", "    ")
+        _show_commands(console, (report.install_extras,))
     for item in report.advice:
         _show_text(console, f"! {item.what}", "  ", style="yellow")
         _show_commands(console, item.fix)
@@ -58,12 +61,11 @@ def _show_fact(console: Console, fact: Fact) -> None:
 
 def _show_ability(console: Console, ability: Ability, name: str) -> None:
     mark = "yes" if ability.works else "no "
-    _show_text(console, f"{mark} {name}: {ability.why}", "    ", style=_style_of(ability))
-    _show_commands(console, ability.fix)
-
-
-def _style_of(ability: Ability) -> str:
-    return "green" if ability.works else "red"
+    extra = f" [{ability.extra}]" if ability.extra else ""
+    text = f"{mark} {name}: {ability.why}{extra}"
+    _show_text(console, text, "    ", style="green" if ability.works else "red")
+    if not ability.extra:
+        _show_commands(console, ability.fix)
 
 
 def _show_commands(console: Console, commands: tuple[str, ...]) -> None:
@@ -90,7 +92,6 @@ def _show_text(console: Console, text: str, indent: str, *, style: str | None = 
         console.width,
         subsequent_indent=indent,
         replace_whitespace=False,
-        drop_whitespace=False,
         break_on_hyphens=False,
     )
     for line in lines or [text]:

@@ -143,6 +143,9 @@ def describe_packages(python: PythonInstallation, packages: Mapping[str, Package
     facts = []
     for name in PURPOSES:
         facts.append(observe(name, version(name)))
+        if name == "tensorrt" and packages[name].works:
+            start_error = packages[name].start_error
+            facts.append(Fact("tensorrt_starts", f"no: {start_error}" if start_error else "yes"))
         if name == "onnxruntime":
             facts.append(observe("onnxruntime_providers", providers))
             facts.append(observe("onnxruntime_packages", _onnx_runtime_packages))

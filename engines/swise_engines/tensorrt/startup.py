@@ -88,7 +88,7 @@ def start_steps(parts: Sequence[Part]) -> Iterator[dict[str, str]]:
         try:
             getattr(trt, part)(messages.sink)
         except TypeError:  # a null pointer of the C++ library
-            yield {_ERROR: f"{part}: {messages.explain()}"}
+            yield {_ERROR: f"{part}: {(messages.errors or [messages.explain()])[-1]}"}
             return
         yield {"started": part}
 
