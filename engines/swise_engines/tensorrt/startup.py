@@ -87,8 +87,10 @@ def start_steps(parts: Sequence[Part]) -> Iterator[dict[str, str]]:
     for part in parts:
         try:
             getattr(trt, part)(messages.sink)
-        except TypeError:  # a null pointer of the C++ library
-            yield {_ERROR: f"{part}: {(messages.errors or [messages.explain()])[-1]}"}
+        except TypeError as error:  # a null pointer of the C++ library
+            # 8.6.0 logs the CUDA error as a warning.
+            reason = [str(error), *messages.notes, *messages.errors][-1]
+            yield {_ERROR: f"{part}: {reason}"}
             return
         yield {"started": part}
 

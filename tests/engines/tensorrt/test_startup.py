@@ -1,4 +1,4 @@
-"""The start of TensorRT in a process of its own, with stand-ins that fail as real ones were seen to.
+"""The start of TensorRT in a process of its own, with stand-ins that fail as 8.6.0 does.
 
 TensorRT 8.6.0 without a driver: `Builder` raises a TypeError, `Runtime` ends the process.
 """
@@ -74,7 +74,7 @@ def test_a_start_that_hangs_is_given_up(stand_in, monkeypatch):
     assert reason_of_failed_start(["Runtime"]) == "it takes longer than 2 s"
 
 
-def test_an_absent_tensorrt_is_named(monkeypatch):
+def test_an_absent_tensorrt_is_named():
     if importlib.util.find_spec("tensorrt") is not None:
         pytest.skip("tensorrt is installed")
     assert reason_of_failed_start(["Runtime"]) == "No module named 'tensorrt'"
