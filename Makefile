@@ -43,7 +43,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 
 # The site of docs/, in site/; a broken link or an undocumented name fails it.
 docs: $(VENV)/.installed-docs
-	DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[docs]'
