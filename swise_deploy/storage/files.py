@@ -16,6 +16,8 @@ from typing import Any
 from swise_deploy.errors import InputError, OutputError, SwiseError
 from swise_deploy.storage.caches import cache_folder
 
+MAX_NAME_BYTES = 255
+
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
@@ -40,6 +42,11 @@ def writing(path: Path) -> Iterator[Path]:
         reason = _reason(error, temporary)
         if reason is None:
             raise
+        if (size := len(os.fsencode(path.name))) > MAX_NAME_BYTES:
+            raise OutputError(
+                f"cannot write {path}: its name has {size} bytes; at most {MAX_NAME_BYTES} are "
+                "possible. Choose a shorter name"
+            ) from error
         raise _not_written(path, reason) from error
     finally:
         if temporary is not None:
@@ -87,7 +94,9 @@ def staging(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent)
+        folder = tempfile.TemporaryDirectory(
+            prefix=f".{fitting_stem(path.stem, 10)}.", dir=path.parent
+        )
     except OSError as error:
         raise OutputError(
             f"cannot write to {path.parent}: {error.strerror or error}. {_remedy(path)}"
@@ -106,9 +115,21 @@ def _create_beside(path: Path) -> Path:
     setting it, which other threads that write would see.
     """
     # The suffix stays last: Pillow and others choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    ending = f".{secrets.token_hex(4)}{path.suffix}"
+    temporary = path.with_name(f".{fitting_stem(path.stem, len(os.fsencode(ending)) + 1)}{ending}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
     return temporary
+
+
+def fitting_stem(stem: str, num_bytes: int) -> str:
+    """The longest start of a name that leaves room for that many bytes more.
+
+    File systems take names of up to 255 bytes, and a temporary name is longer than its file's.
+    """
+    room = MAX_NAME_BYTES - num_bytes
+    while len(os.fsencode(stem)) > room:
+        stem = stem[:-1]
+    return stem
 
 
 def _refuse_folder(path: Path) -> None:

@@ -8,17 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from swise_deploy.command.console import exit_code_of, print_error, progress
-from swise_deploy.errors import InputError
+from swise_deploy.command.dependencies import require
+from swise_deploy.errors import BackendMissingError, InputError, SwiseError
+from swise_deploy.pictures.folders import printable
 from swise_deploy.pictures.formats import Format, format_of
+from swise_engines.upscaling.batch import read_file, upscale_files, write_file
 from swise_engines.upscaling.config import STANDARD_STREAM, UpscaleConfig
-from swise_engines.upscaling.jobs import (
-    Job,
-    plan_jobs,
-    read_file,
-    split_done,
-    upscale_files,
-    write_file,
-)
+from swise_engines.upscaling.jobs import Job, Plan, counts_text, plan_jobs, split_done
 from swise_engines.upscaling.meter import Meter
 from swise_engines.upscaling.opening import artefact_of, scale_of
 from swise_engines.upscaling.pipeline import Outcome
@@ -27,10 +23,6 @@ from swise_engines.upscaling.stills import upscale_bytes
 from swise_engines.upscaling.summary import Summary
 from swise_engines.upscaling.upscaler import Upscaler
 from swise_engines.upscaling.video.transcode import Progress, upscale_video
-
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts", ".m2ts", ".mpg", ".mpeg", ".wmv"}
-)
 
 
 def run_upscale(config: UpscaleConfig) -> int:
@@ -42,51 +34,63 @@ def run_upscale(config: UpscaleConfig) -> int:
     """
     if config.uses_standard_streams:
         return _run_pipe(config)
-    videos = [text for text in config.inputs if Path(text).suffix.lower() in VIDEO_SUFFIXES]
-    if videos and len(config.inputs) > 1:
-        raise InputError("a video is upscaled alone. Give it as the only input")
-    summary = _run_video(config) if videos else _run_pictures(config)
-    if isinstance(summary, int):
-        return summary
+    plan = plan_jobs(config.inputs, Path(config.output), file_format=config.file_format)
+    summary, interruption = _run_plan(plan, config)
     if config.as_json:
         sys.stdout.write(summary.to_json() + "\n")
     elif not config.is_quiet:
         sys.stdout.write(summary.to_text() + "\n")
-    return summary.exit_code
+    return summary.exit_code if interruption is None else exit_code_of(interruption)
 
 
-def _run_pictures(config: UpscaleConfig) -> Summary:
-    jobs = plan_jobs(config.inputs, Path(config.output), file_format=config.file_format)
-    to_do, done = (jobs, []) if config.overwrite else split_done(jobs)
+def _run_plan(plan: Plan, config: UpscaleConfig) -> tuple[Summary, KeyboardInterrupt | None]:
+    if plan.left_out and not config.is_quiet:
+        number, counts = len(plan.left_out), counts_text(plan.num_left_out)
+        progress(f"{number} files are neither pictures nor videos and are left out: {counts}")
+    to_do, done = (list(plan.jobs), []) if config.overwrite else split_done(plan.jobs)
+    summary = Summary(skipped=len(done), left_out=plan.num_left_out)
+    pictures = [job for job in to_do if job.kind == "picture"]
+    videos = [job for job in to_do if job.kind == "video"]
     if not to_do:
-        return Summary(skipped=len(done))
+        return summary, None
+    if config.ray_address is not None and videos:
+        raise InputError(f"{videos[0].source} is a video, and --ray serves pictures. Leave it out")
+    if videos:
+        require("av", extra="video", purpose="upscaling a video")
     started = time.perf_counter()
+    interruption: KeyboardInterrupt | None = None
     with contextlib.ExitStack() as stack:
         if config.ray_address is None:
             upscaler = stack.enter_context(_open(config))
-            summary = Summary(upscaler.name, upscaler.scale, upscaler.reason)
-            outcomes = upscale_files(upscaler, to_do, quality=config.quality)
+            summary.runner, summary.scale = upscaler.name, upscaler.scale
+            summary.reason = upscaler.reason
+            outcomes = upscale_files(upscaler, pictures, quality=config.quality)
         else:
-            summary, outcomes = _start_on_ray(config, config.ray_address, to_do)
-        summary.skipped = len(done)
-        _report_start(summary, f"{len(to_do)} to do", config)
+            outcomes = _start_on_ray(config, config.ray_address, pictures, summary)
+        work = f"{to_do[0].source}" if len(to_do) == 1 else f"{len(to_do)} to do"
+        _report_start(summary, work, config)
         meter = Meter("files", is_quiet=config.is_quiet)
         for number, outcome in enumerate(outcomes, 1):
             _count(summary, outcome)
-            meter.update(number, len(to_do), str(outcome.item.source))
+            meter.update(number, len(to_do), printable(outcome.item.source))
+        for job in videos:
+            interruption = _run_video(upscaler, job, config, summary)
+            if interruption is not None:
+                break
         summary.seconds = time.perf_counter() - started
-    return summary
+    return summary, interruption
 
 
 def _start_on_ray(
-    config: UpscaleConfig, address: str, jobs: list[Job]
-) -> tuple[Summary, Iterator[Outcome[Job]]]:
+    config: UpscaleConfig, address: str, jobs: list[Job], summary: Summary
+) -> Iterator[Outcome[Job]]:
     artefact = artefact_of(config.model, weights=config.weights, scale=config.scale)
+    summary.runner = f"{artefact.name} on Ray at {address}"
+    summary.scale = scale_of(artefact)
     settings = RaySettings(address, threads=config.threads or 2, runner=config.runner)
-    outcomes = upscale_on_ray(
+    return upscale_on_ray(
         artefact, jobs, settings=settings, tile=config.tile, quality=config.quality
     )
-    return Summary(f"{artefact.name} on Ray at {address}", scale_of(artefact)), outcomes
 
 
 def _open(config: UpscaleConfig) -> Upscaler:
@@ -117,7 +121,7 @@ def _count(summary: Summary, outcome: Outcome[Job]) -> None:
         summary.done += 1
         return
     summary.failures[str(outcome.item.source)] = str(outcome.error)
-    print_error(f"{outcome.item.source}: {outcome.error}")
+    print_error(f"{printable(outcome.item.source)}: {outcome.error}")
 
 
 def _run_pipe(config: UpscaleConfig) -> int:
@@ -143,40 +147,32 @@ def _pipe_format(source: str, output: str) -> Format:
     return "png" if named is None else format_of(Path(named).suffix)
 
 
-def _run_video(config: UpscaleConfig) -> Summary | int:
-    source, target = _video_paths(config)
-    if target.exists() and not config.overwrite:
-        return Summary(skipped=1)
-    started = time.perf_counter()
-    with _open(config) as upscaler:
-        summary = Summary(upscaler.name, upscaler.scale, upscaler.reason)
-        _report_start(summary, str(source), config)
-        meter = Meter("frames", is_quiet=config.is_quiet)
+def _run_video(
+    upscaler: Upscaler, job: Job, config: UpscaleConfig, summary: Summary
+) -> KeyboardInterrupt | None:
+    """Upscale one video, count it, and return what interrupted it."""
+    meter = Meter("frames", is_quiet=config.is_quiet)
+    name = printable(job.source)
 
-        def report(now: Progress) -> None:
-            meter.update(now.frame, now.num_frames)
+    def report(now: Progress) -> None:
+        meter.update(now.frame, now.num_frames, name)
 
-        result = upscale_video(upscaler, source, target, options=config.video, report=report)
-        summary.seconds = time.perf_counter() - started
+    try:
+        result = upscale_video(
+            upscaler, job.source, job.target, options=config.video, report=report
+        )
+    except BackendMissingError:
+        raise
+    except SwiseError as error:
+        _count(summary, Outcome(job, error))
+        return None
     if result.interruption is not None:
-        print_error(f"interrupted; the first {result.num_frames} frames are in {result.path}")
-        return exit_code_of(result.interruption)
-    for problem in result.problems:
-        print_error(f"{source}: {problem}")
+        kept = f"the first {result.num_frames} frames are in {printable(result.path)}"
+        print_error(f"interrupted; {kept if result.num_frames else 'no frame was finished'}")
+        return result.interruption
     if result.problems:
-        readable = f"{result.num_frames} frames were written to {result.path}"
-        summary.failures[str(source)] = "; ".join([*result.problems, readable])
+        written = f"{result.num_frames} frames were written to {printable(result.path)}"
+        _count(summary, Outcome(job, SwiseError("; ".join([*result.problems, written]))))
     else:
-        summary.done = 1
-    return summary
-
-
-def _video_paths(config: UpscaleConfig) -> tuple[Path, Path]:
-    source, target = Path(config.inputs[0]), Path(config.output)
-    if not source.is_file():
-        raise InputError(f"no video at {source}. Check the path")
-    if target.is_dir() or not target.suffix:
-        target /= source.name
-    if target.exists() and target.samefile(source):
-        raise InputError(f"{source} would overwrite itself. Choose another output")
-    return source, target
+        summary.done += 1
+    return None

@@ -19,7 +19,8 @@ from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.pictures.formats import format_of
 from swise_engines.choosing.candidates import RunnerName
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES
-from swise_engines.upscaling.jobs import Job, read_file, write_file
+from swise_engines.upscaling.batch import read_file, write_file
+from swise_engines.upscaling.jobs import Job
 from swise_engines.upscaling.pipeline import Outcome
 from swise_engines.upscaling.stills import upscale_bytes
 from swise_engines.upscaling.upscaler import Upscaler

@@ -1,6 +1,7 @@
 """The outcome of one run of `swise-upscale`."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -15,6 +16,7 @@ class Summary:
         done: Number of results written.
         skipped: Number of results that existed.
         failures: The error by input.
+        left_out: Number of files that are neither pictures nor videos, by suffix.
         seconds: Wall time.
     """
 
@@ -24,6 +26,7 @@ class Summary:
     done: int = 0
     skipped: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -36,6 +39,8 @@ class Summary:
         again = f" (--overwrite does {'it' if self.skipped == 1 else 'them'} again)"
         there = f"{self.skipped} there already{again if self.skipped else ''}"
         counts = f"{self.done} done, {there}, {len(self.failures)} failed"
+        if self.left_out:
+            counts += f", {sum(self.left_out.values())} left out"
         if not self.runner:
             return f"{counts}; nothing to do"
         rate = f", {self.done / self.seconds:.2f} files/s" if self.done and self.seconds else ""
@@ -51,6 +56,7 @@ class Summary:
                 "done": self.done,
                 "skipped": self.skipped,
                 "failed": self.failures,
+                "left_out": dict(self.left_out),
                 "seconds": round(self.seconds, 3),
             },
             indent=2,

@@ -176,3 +176,19 @@ def test_a_cache_that_cannot_be_written_is_told_with_what_moves_it(
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="Choose a folder"), writing(tmp_path / "file/result"):
         pass
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 251 + ".png", "\N{HIRAGANA LETTER A}" * 83 + ".bin", "b" * 255]
+)
+def test_a_name_of_up_to_255_bytes_is_written(tmp_path: Path, name: str) -> None:
+    with writing(tmp_path / name) as temporary:
+        temporary.write_bytes(b"x")
+    with staging(tmp_path / name) as folder:
+        (folder / "y").write_bytes(b"")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_longer_name_is_refused_with_its_length(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="256 bytes"), writing(tmp_path / ("c" * 256)):
+        pass

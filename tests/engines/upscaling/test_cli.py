@@ -58,8 +58,10 @@ def test_a_folder_with_bad_files_is_summed_up_and_exits_with_1(tmp_path, small_n
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["missing.png", "-o", "out"], 2, "nothing at missing.png"),
-        (["a.mp4", "b.png", "-o", "out"], 2, "a video is upscaled alone"),
+        (["missing.png", "-o", "out"], 2, "no picture at missing.png"),
+        (["holidya.png", "-o", "sr.png"], 2, "no picture at holidya.png"),
+        (["holidya.mp4", "b.png", "-o", "sr.png"], 2, "no video at holidya.mp4"),
+        (["in/*.png", "-o", "sr.png"], 2, "no file matches in/*.png"),
         (["missing.mp4", "-o", "out.mp4"], 2, "no video at missing.mp4"),
         (["-", "b.png", "-o", "-"], 2, "give one input"),
         (["nowhere.png", "-o", "-"], 2, "no picture at nowhere.png"),

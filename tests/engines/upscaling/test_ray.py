@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from swise_deploy.errors import InputError
-from swise_engines.upscaling.jobs import plan_jobs, upscale_files
+from swise_engines.upscaling.batch import upscale_files
+from swise_engines.upscaling.jobs import plan_jobs
 from swise_engines.upscaling.ray import RaySettings, upscale_on_ray
 from swise_engines.upscaling.upscaler import Upscaler
 
@@ -46,7 +47,7 @@ def test_a_killed_worker_loses_nothing_and_results_equal_the_local_run(
         Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8)).save(tmp_path / f"in/{i}.png")
     (tmp_path / "in/bad.png").write_bytes(b"\x89PNG\r\n\x1a\nbad")
     model = small_network(radius=6)
-    local = plan_jobs([str(tmp_path / "in")], tmp_path / "local")
+    local = plan_jobs([str(tmp_path / "in")], tmp_path / "local").jobs
     with Upscaler.open(model) as upscaler:
         list(upscale_files(upscaler, local))
 
@@ -64,7 +65,7 @@ def test_a_killed_worker_loses_nothing_and_results_equal_the_local_run(
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    jobs = plan_jobs([str(tmp_path / "in")], tmp_path / "ray")
+    jobs = plan_jobs([str(tmp_path / "in")], tmp_path / "ray").jobs
     settings = RaySettings("local", threads=1, num_workers=2)
     outcomes = list(upscale_on_ray(model, jobs, settings=settings))
     killer.join()
