@@ -1,4 +1,4 @@
-"""What upscaling, verification and benchmarking know of a network: a runner."""
+"""A runner: a network that is ready to run, as upscaling, verification and benchmarks see it."""
 
 from abc import ABC, abstractmethod
 from types import TracebackType
@@ -10,9 +10,12 @@ from typing_extensions import Self
 
 from swise_deploy.errors import SwiseError
 from swise_deploy.pictures.files import RgbImage
+from swise_deploy.precision import FilePrecision
+
+DeviceKind = Literal["cpu", "gpu"]
 
 PictureIO = Literal["float", "uint8"]
-"""How pictures enter and leave an artefact.
+"""Layout and type of the pictures that a network takes and gives.
 
 float: (N, 3, H, W), float32, RGB in [0, 1], the output not clamped.
 uint8: (N, H, W, 3), uint8, RGB; scaling, clamping and rounding are part of the artefact.
@@ -29,7 +32,23 @@ class Runner(Protocol):
 
     @property
     def name(self) -> str:
-        """What runs where, e.g. "onnxruntime CPUExecutionProvider"."""
+        """Runtime, version and device for people; no logic reads it."""
+
+    @property
+    def runtime(self) -> str:
+        """Key of the runtimes table, such as "onnxruntime"."""
+
+    @property
+    def device(self) -> DeviceKind:
+        """Kind of processor that computes."""
+
+    @property
+    def precision(self) -> FilePrecision | None:
+        """Precision of the layers that multiply; None where it is not known."""
+
+    @property
+    def form(self) -> str:
+        """Form of the graph, "deploy" or "plain"; "" where there is none or it is not stated."""
 
     @property
     def scale(self) -> int:
@@ -37,10 +56,10 @@ class Runner(Protocol):
 
     @property
     def io(self) -> PictureIO:
-        """How pictures enter and leave."""
+        """Layout and type of the pictures that it takes and gives."""
 
     def activate(self) -> None:
-        """Load what runs."""
+        """Load the network."""
 
     def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
         """Upscale a batch, in the layout that `io` names."""
@@ -59,11 +78,11 @@ class Runner(Protocol):
 
 
 class RunnerContext(ABC):
-    """The context manager that every runner is: active between entering and leaving."""
+    """The context manager of every runner: active between entering and leaving."""
 
     @abstractmethod
     def activate(self) -> None:
-        """Load what runs."""
+        """Load the network."""
 
     @abstractmethod
     def deactivate(self) -> None:
@@ -86,26 +105,25 @@ def upscale(runner: Runner, image: RgbImage) -> RgbImage:
     """Upscale one picture: (H, W, 3) uint8 to (H*scale, W*scale, 3) uint8.
 
     Raises:
-        SwiseError: The network gives pixels that are no finite numbers.
+        SwiseError: The output contains NaN or infinity.
     """
     if runner.io == "uint8":
         return np.asarray(runner.infer(image[None])[0], np.uint8)
     sr = runner.infer(float_from_image(image))
-    refuse_no_numbers(sr, runner.name)
+    check_finite(sr, runner.name)
     return image_from_float(sr)
 
 
-def refuse_no_numbers(sr: NDArray[np.generic], name: str) -> None:
-    """Refuse what would be written as a black picture.
+def check_finite(sr: NDArray[np.generic], name: str) -> None:
+    """Refuse an output that would be written as a black picture.
 
     Raises:
-        SwiseError: There are NaN or infinities; the message names what ran.
+        SwiseError: It contains NaN or infinity; the message names the runner.
     """
     if not np.isfinite(sr).all():
         raise SwiseError(
-            f"the network gives pixels that are no finite numbers, in {name}: its weights are "
-            "broken, or something overflows in half precision. Export it with swise-export, which "
-            "checks both"
+            f"the output of {name} contains NaN or infinity: the weights are damaged, or a layer "
+            "overflows in half precision. Export the network with swise-export, which checks both"
         )
 
 
@@ -116,5 +134,5 @@ def float_from_image(image: RgbImage) -> NDArray[np.float32]:
 
 def image_from_float(sr: NDArray[np.generic]) -> RgbImage:
     """(1, 3, H, W) float to (H, W, 3) uint8: clamped, rounded to nearest."""
-    levels = np.rint(np.clip(sr[0].astype(np.float32), 0, 1) * np.float32(255))
-    return np.ascontiguousarray(levels.transpose(1, 2, 0), np.uint8)
+    rounded = np.rint(np.clip(sr[0].astype(np.float32), 0, 1) * np.float32(255))
+    return np.ascontiguousarray(rounded.transpose(1, 2, 0), np.uint8)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from swise_bench.measuring.energy import measure_energy
 from swise_bench.measuring.latency import compare_latencies, measure_latency, open_all
-from swise_bench.measuring.layers import profile_onnx, profile_openvino
+from swise_bench.measuring.layers import profile_layers
 from swise_bench.measuring.memory import measure_memory
 from swise_bench.measuring.quality import result_from_scores, score_pictures
 from swise_bench.results.document import (
@@ -26,7 +26,14 @@ from swise_bench.results.document import (
     SubjectResult,
 )
 from swise_bench.results.host import QuietnessWatch, describe_host
-from swise_bench.subjects.spec import Subject, file_subject, load_network, onnx_path, open_subject
+from swise_bench.subjects.spec import (
+    DEFAULT_RUNTIME,
+    Subject,
+    file_subject,
+    load_network,
+    onnx_path,
+    open_subject,
+)
 from swise_deploy.command.console import progress, size_text
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.pictures.folders import find_images
@@ -39,12 +46,12 @@ from swise_export.graph.counting import (
     Counts,
     count_onnx,
     lr_size_for_hr,
-    read_onnx,
 )
-from swise_export.manifest import facts_of_onnx
+from swise_export.graph.model import read_onnx_file
+from swise_export.runtimes.table import RUNTIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from swise_deploy.evaluation.metrics import Quality
 
@@ -141,16 +148,16 @@ def _examine(
     latencies: "Mapping[str, Sequence[Latency]]",
 ) -> SubjectResult:
     path = onnx_path(subject, settings.cache / "exported") or subject.path
-    facts = _stored_facts(path)
+    facts = _facts_of(path)
     return SubjectResult(
         name=subject.name,
         runner=runner.name,
         model=subject.network or facts.get("model", ""),
         scale=runner.scale,
-        precision=facts.get("precision") or _found_precision(path, subject.runner),
+        precision=runner.precision or "unknown",
         io=runner.io,
         path=path.name if path else "",
-        sha256=sha256_of(path) if path else "",
+        sha256=_content_hash(path) if path else "",
         size_bytes=path.stat().st_size if path else 0,
         load_ms=load_ms,
         costs=_count(subject, path, runner.scale),
@@ -162,26 +169,18 @@ def _examine(
     )
 
 
-def _found_precision(path: Path | None, runner: str) -> str:
-    """What the convolutions and matrix products compute in, for a file that does not say."""
-    if path is None:
-        return "fp16" if runner.endswith("-fp16") else "fp32"
-    if path.suffix != ".onnx":
-        return "unknown"
-    layers = count_onnx(path, lr_size=(64, 64)).layers
-    return "+".join(sorted({layer.precision for layer in layers if layer.mult_adds})) or "unknown"
-
-
-def _stored_facts(path: Path | None) -> dict[str, str]:
+def _facts_of(path: Path | None) -> "Mapping[str, str]":
+    """What a file states of its origin: swise-export's metadata, also through an engine."""
     if path is None:
         return {}
     if path.suffix != ".onnx":
         manifest = read_manifest(path)
-        if manifest is None:
-            return {}
-        stated = {"model": manifest.model, "precision": manifest.precision_asked}
-        return {**manifest.source, **stated}
-    return facts_of_onnx(read_onnx(path))
+        return {} if manifest is None else {**manifest.source, "model": manifest.model}
+    return read_onnx_file(path).facts
+
+
+def _content_hash(path: Path) -> str:
+    return read_onnx_file(path).sha256 if path.suffix == ".onnx" else sha256_of(path)
 
 
 def _count(subject: Subject, path: Path | None, scale: int) -> "tuple[Cost, ...] | NotMeasured":
@@ -218,22 +217,13 @@ def _time_layers(
 ) -> tuple[LayerTime, ...] | NotMeasured:
     if not settings.with_layers:
         return NotMeasured("not asked for: --layers")
-    profile = _profiler_of(runner.name)
-    if path is None or path.suffix != ".onnx" or profile is None:
+    runtime = RUNTIMES[runner.runtime]
+    if path is None or path.suffix != ".onnx" or not runtime.has_profile:
         return NotMeasured(f"no profiler is read for {runner.name}")
     progress(f"layers of {path.name} in {runner.name}")
-    return profile(path, io=runner.io, lr_size=settings.lr_sizes[0], threads=settings.threads)
-
-
-_PROFILERS = {"onnxruntime": profile_onnx, "openvino": profile_openvino}
-
-
-def _profiler_of(runner: str) -> "Callable[..., tuple[LayerTime, ...]] | None":
-    """What times the layers of a runner by its name; both profilers run them on the CPU."""
-    runtime, _, device = runner.partition(" ")
-    if runtime == "onnxruntime" and "CPUExecutionProvider" not in device:
-        return None
-    return _PROFILERS.get(runtime)
+    return profile_layers(
+        path, runtime=runner.runtime, lr_size=settings.lr_sizes[0], threads=settings.threads
+    )
 
 
 def _measure_memory(subject: Subject, settings: Settings) -> Memory | NotMeasured:
@@ -261,7 +251,7 @@ def _score(
 ) -> tuple[QualityResult, ...] | NotMeasured:
     if not settings.images:
         return NotMeasured("not asked for: --images DIR")
-    identity = sha256_of(path) if path else load_network(subject).weights_sha256
+    identity = _content_hash(path) if path else load_network(subject).weights_sha256
     results = []
     with _rounding(runner, path, settings) as judged:
         for folder in settings.images:
@@ -283,7 +273,7 @@ def _rounding(
     runner: Runner, path: Path | None, settings: Settings
 ) -> AbstractContextManager[Runner]:
     """What to score: a file that ONNX Runtime's CPU would compute in fp32 is rounded as it says."""
-    if path is None or "CPUExecutionProvider" not in runner.name:
+    if path is None or runner.runtime != DEFAULT_RUNTIME:
         return nullcontext(runner)
     from swise_export.runtimes.onnxruntime import OnnxRunner  # onnxruntime takes a while
 
@@ -294,7 +284,7 @@ def _reference_scores(
     subject: Subject, path: Path | None, runner: Runner, paths: list[Path], settings: Settings
 ) -> "Mapping[str, Quality] | None":
     """Scores of the fp32 torch network that the subject was made from; None if unknown."""
-    facts = _stored_facts(path)
+    facts = _facts_of(path)
     name = subject.network or facts.get("model", "")
     if not name:
         return None

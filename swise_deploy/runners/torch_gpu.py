@@ -9,7 +9,8 @@ from torch import nn
 
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import BackendMissingError
-from swise_deploy.runner import PictureIO, RunnerContext
+from swise_deploy.precision import FilePrecision
+from swise_deploy.runner import DeviceKind, PictureIO, RunnerContext
 
 
 class TorchGpuRunner(RunnerContext):
@@ -23,6 +24,8 @@ class TorchGpuRunner(RunnerContext):
         BackendMissingError: torch sees no GPU.
     """
 
+    device: DeviceKind = "gpu"
+    form = ""
     io: PictureIO = "float"
 
     def __init__(
@@ -35,6 +38,8 @@ class TorchGpuRunner(RunnerContext):
             )
         self.scale = network.scale
         kind = "compile" if compiled else "eager"
+        self.runtime = "compile-cuda" if compiled else "torch-cuda"
+        self.precision: FilePrecision | None = "fp16" if half else "fp32"
         self.name = f"torch {torch.__version__} {kind} cuda {'fp16' if half else 'fp32'}"
         self._half = half
         self._compiled = compiled
@@ -97,3 +102,25 @@ def _reason() -> str:
     if torch.version.cuda is None:
         return "it was built without CUDA"
     return f"it was built for CUDA {torch.version.cuda}, and no driver for it or no GPU is here"
+
+
+def open_runner(
+    network: LoadedNetwork,
+    *,
+    threads: int | None = None,
+    half: bool = False,
+    compiled: bool = False,
+) -> TorchGpuRunner:
+    """Open a network on the GPU; threads are the CPU's and play no part."""
+    del threads
+    return TorchGpuRunner(network, half=half, compiled=compiled)
+
+
+def describe() -> str:
+    """Runtime, version and device."""
+    return f"torch {torch.__version__} cuda"
+
+
+def unusable_reason() -> str:
+    """The reason why it cannot run here; "" where it can."""
+    return "" if torch.cuda.is_available() else f"torch sees no NVIDIA GPU: {_reason()}"

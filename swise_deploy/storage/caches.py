@@ -5,7 +5,9 @@ from typing import Literal
 
 from platformdirs import user_cache_path
 
-CacheKind = Literal["bench", "exported", "fastest", "int8", "receptive_fields", "training"]
+CacheKind = Literal[
+    "bench", "exported", "fastest", "int8", "interfaces", "receptive_fields", "training"
+]
 
 
 def cache_folder(kind: CacheKind | None = None) -> Path:

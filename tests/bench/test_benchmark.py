@@ -1,12 +1,10 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 
-from swise_bench.benchmark import Settings, _profiler_of, run_benchmark
-from swise_bench.measuring.layers import profile_onnx, profile_openvino
+from swise_bench.benchmark import Settings, run_benchmark
 from swise_bench.reports.tables import csv_from_benchmark, tables_from_benchmark
 from swise_bench.reports.text_tables import markdown_from_tables
 from swise_bench.results.document import (
@@ -63,21 +61,6 @@ def test_layers_of_the_file_are_timed_by_name(benchmark_run: Benchmark) -> None:
     assert not isinstance(layers, NotMeasured)
     assert {layer.op_type for layer in layers} >= {"Conv", "DepthToSpace"}
     assert all(layer.p50_ms > 0 for layer in layers)
-
-
-@pytest.mark.parametrize(
-    ("runner", "profiler"),
-    [
-        ("onnxruntime 1.23.2 CPUExecutionProvider", profile_onnx),
-        ("onnxruntime 1.23.2 CUDAExecutionProvider", None),
-        ("openvino 2025.3 CPU", profile_openvino),
-        ("tensorrt 10.3.0, cuda-python 13.0, NVIDIA H100", None),
-    ],
-)
-def test_layers_are_never_timed_on_the_cpu_for_a_gpu(
-    runner: str, profiler: Callable[..., object] | None
-) -> None:
-    assert _profiler_of(runner) is profiler
 
 
 def test_memory_of_a_process_grows_from_start_to_peak(benchmark_run: Benchmark) -> None:

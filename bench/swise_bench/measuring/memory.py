@@ -1,6 +1,5 @@
 """Memory of a run, in a process of its own so that nothing else is counted."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -10,9 +9,10 @@ from pathlib import Path
 
 from swise_bench.measuring.nvml import NvmlError, open_nvml
 from swise_bench.results.document import Memory, NotMeasured
-from swise_bench.subjects.spec import RUNNER_MODULES, open_subject, parse_subject
+from swise_bench.subjects.spec import open_subject, parse_subject, runtime_of
 from swise_deploy.command.console import parse_size, size_text
 from swise_deploy.timing import picture_call
+from swise_export.runtimes.table import load_runtime
 
 _TIMEOUT_S = 600.0
 _NUM_RUNS = 3
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The child process: SUBJECT WxH THREADS FOLDER; measures itself and prints JSON."""
     subject, size, threads, folder = sys.argv[1:] if argv is None else argv
     parsed = parse_subject(subject)
-    importlib.import_module(RUNNER_MODULES[parsed.runner])
+    load_runtime(runtime_of(parsed))
     before_load = _resident_bytes("VmRSS")
     with open_subject(parsed, threads=int(threads), folder=Path(folder)) as runner:
         after_load = _resident_bytes("VmRSS")

@@ -38,9 +38,9 @@ def measure_trtexec(
     manifest = read_manifest(engine)
     if manifest is None:
         raise InputError(f"no manifest beside {engine}. Build it with swise-build")
-    shape = Extent(batch, *lr_size).shape(manifest.io)
+    shape = Extent(batch, *lr_size).shape(manifest.interface.input)
     sides = "x".join(str(side) for side in shape)
-    summary = _run(f"--loadEngine={engine}", f"--shapes={manifest.input_name}:{sides}")
+    summary = _run(f"--loadEngine={engine}", f"--shapes={manifest.interface.input.name}:{sides}")
     return TrtexecResult(name, lr_size, batch, summary)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from swise_bench.subjects.spec import Subject
 from swise_deploy.errors import InputError
 from swise_engines.tensorrt.manifest import read_manifest
-from swise_engines.tensorrt.onnx_facts import read_facts
 from swise_engines.tensorrt.profiles import Extent
+from swise_export.graph.model import read_onnx_file
 
 DEFAULT_LR_SIZE = (160, 90)
 
@@ -26,7 +26,7 @@ def choose_lr_sizes(asked: Sequence[LrSize], subjects: Sequence[Subject]) -> tup
     only = {
         name: size
         for name, path in paths.items()
-        if path.suffix == ".onnx" and (size := read_facts(path).size) is not None
+        if path.suffix == ".onnx" and (size := read_onnx_file(path).interface.size) is not None
     }
     made_for = [
         *only.values(),

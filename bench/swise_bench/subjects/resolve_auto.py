@@ -3,10 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from swise_bench.subjects.spec import FORMS, Subject, load_network
+from swise_bench.subjects.spec import DEFAULT_RUNTIME, FORMS, Subject, load_network
 from swise_deploy.command.console import progress
 from swise_engines.choosing.candidates import Candidate, candidates_for
 from swise_engines.choosing.fastest import choose_fastest
+from swise_export.runtimes.table import RUNTIMES
 from swise_export.tracing.cache import export_once
 
 
@@ -24,27 +25,26 @@ def resolve_auto(subject: Subject, *, threads: int, cache: Path) -> Subject:
     if subject.runner != "auto":
         return subject
     if subject.path is not None:
-        named = [(c.runner, c) for c in candidates_for(subject.path, threads=threads)]
+        named = [(c.runtime, c) for c in candidates_for(subject.path, threads=threads)]
     else:
         named = _network_candidates(subject, threads, cache / "exported")
     choice = choose_fastest([c for _, c in named], cache=cache / "fastest", threads=threads)
     progress(f"{subject.name} is {choice.candidate.label}: {choice.reason}")
     runner = next(name for name, candidate in named if candidate is choice.candidate)
-    if runner == "tensorrt":
-        return Subject(subject.name, runner, choice.candidate.path)
+    if RUNTIMES[choice.candidate.runtime].takes == "engine":
+        return Subject(subject.name, choice.candidate.runtime, choice.candidate.path)
     return dataclasses.replace(subject, runner=runner)
 
 
 def _network_candidates(
     subject: Subject, threads: int, folder: Path
 ) -> list[tuple[str, Candidate]]:
-    """Both exports in every runtime, with the name that a subject gives to each.
-
-    The plain one in OpenVINO alone: for ONNX Runtime's cubic Resize the deploy form was made.
-    """
+    """Each export in the runtimes that are worth it, with the name that a subject gives to both."""
     network = load_network(subject)
-    files = {form: export_once(network, folder, form=form, say=progress) for form in FORMS}
-    deploy = candidates_for(files["deploy"], threads=threads, form="deploy")
-    plain = candidates_for(files["plain"], threads=threads, form="plain")
-    named = [(f"deploy-{c.runner}".removesuffix("-onnxruntime"), c) for c in deploy]
-    return named + [(f"plain-{c.runner}", c) for c in plain if c.runner == "openvino"]
+    found = []
+    for form in reversed(FORMS):  # the deploy form first
+        path = export_once(network, folder, form=form, say=progress)
+        for candidate in candidates_for(path, threads=threads, form=form):
+            name = f"{form}-{candidate.runtime}".removesuffix(f"-{DEFAULT_RUNTIME}")
+            found.append((name, candidate))
+    return found

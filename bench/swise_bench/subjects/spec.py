@@ -24,8 +24,6 @@ A subject is written ARTEFACT[@RUNNER]:
     weights.safetensors:4@torch the same at a scale, where they serve several
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -36,31 +34,31 @@ from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError
 from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.runner import Runner
-from swise_engines.cuda.boundary import Binding, open_cuda
 from swise_export.manifest import Form
+from swise_export.runtimes.table import RUNTIMES, open_runner, runtimes_for
 from swise_export.tracing.cache import export_once
 
 if TYPE_CHECKING:
     from swise_deploy.checkpoints.load import LoadedNetwork
 
 FILE_RUNNERS = {
-    ".onnx": ("onnxruntime", "cuda", "openvino", "ncnn", "auto"),
-    ".engine": ("tensorrt", "no-graphs", "pycuda", "trtexec"),
+    ".onnx": (*runtimes_for("onnx"), "auto"),
+    ".engine": tuple(runtimes_for("engine")),
 }
-TORCH_RUNNERS = (
-    "torch",
-    "compile",
-    "torch-cuda",
-    "compile-cuda",
-    "torch-cuda-fp16",
-    "compile-cuda-fp16",
-)
+TORCH_RUNNERS = tuple(runtimes_for("network"))
 FORMS: tuple[Form, ...] = ("plain", "deploy")
+DEFAULT_RUNTIME = next(iter(runtimes_for("onnx")))
 NETWORK_RUNNERS = (
     *TORCH_RUNNERS,
     *FORMS,
-    *(f"{form}-{runtime}" for form in FORMS for runtime in ("openvino", "cuda", "ncnn")),
-    "ncnn",
+    *(
+        f"{form}-{name}"
+        for form in FORMS
+        for name in runtimes_for("onnx")
+        if name != DEFAULT_RUNTIME
+    ),
+    # Where one form alone is worth running in a runtime, its name stands for both.
+    *(n for n, r in runtimes_for("onnx").items() if r.forms and not r.is_automatic),
     "auto",
 )
 
@@ -71,9 +69,9 @@ class Subject:
 
     Attributes:
         name: As it was written.
-        runner: What runs it: a name of FILE_RUNNERS or NETWORK_RUNNERS. "auto" has to be resolved
-            (swise_bench.subjects.resolve_auto) before it is opened; "trtexec" cannot be opened
-            (swise_bench.measuring.trtexec).
+        runner: Its runtime; for a registry network with the form in front ("deploy-openvino").
+            "auto" has to be resolved (swise_bench.subjects.resolve_auto) before it is opened;
+            programs of their own, such as trtexec, cannot be opened.
         path: The file that runs; None for a torch network.
         network: Name in the registry, "" for a foreign file.
         weights: The weights of a network, None for the shipped ones.
@@ -102,7 +100,8 @@ def parse_subject(text: str) -> Subject:
         known = FILE_RUNNERS[path.suffix]
         return Subject(text, choose(runner or known[0], known, what="runner"), path)
     runner = choose(runner or "torch", NETWORK_RUNNERS, what="runner")
-    runner = "deploy-ncnn" if runner == "ncnn" else runner
+    if runner in RUNTIMES and RUNTIMES[runner].takes == "onnx":
+        runner = f"{RUNTIMES[runner].forms[0]}-{runner}"
     if path.suffix.lower() in WEIGHTS_SUFFIXES:
         return Subject(text, runner, weights=path)
     name, _, scale = artefact.rpartition(":")
@@ -126,12 +125,18 @@ def open_subject(subject: Subject, *, threads: int, folder: Path) -> Runner:
         folder: Where files go that have to be exported first; they are kept and used again.
     """
     if subject.path is not None:
-        return _FILE_OPENERS[subject.runner](subject.path, threads)
+        return open_runner(subject.runner, subject.path, threads=threads)
     path = onnx_path(subject, folder)
     if path is None:
-        return _torch_runner(load_network(subject), threads, subject.runner)
-    engine = subject.runner.partition("-")[2]
-    return _FILE_OPENERS[engine or "onnxruntime"](path, threads)
+        return open_runner(subject.runner, load_network(subject), threads=threads)
+    return open_runner(runtime_of(subject), path, threads=threads)
+
+
+def runtime_of(subject: Subject) -> str:
+    """Key of the runtimes table that runs a subject; "auto" has to be resolved before."""
+    if subject.path is not None or subject.runner in TORCH_RUNNERS:
+        return subject.runner
+    return subject.runner.partition("-")[2] or DEFAULT_RUNTIME
 
 
 def onnx_path(subject: Subject, folder: Path) -> Path | None:
@@ -159,75 +164,4 @@ def file_subject(subject: Subject, folder: Path) -> str:
     path = onnx_path(subject, folder)
     if path is None:
         return subject.name
-    runner = subject.runner if subject.path is not None else subject.runner.partition("-")[2]
-    return f"{path}@{runner or 'onnxruntime'}"
-
-
-def _torch_runner(network: "LoadedNetwork", threads: int, runner: str) -> Runner:
-    import torch  # optional
-
-    torch.set_num_threads(threads)
-    kind, *options = runner.split("-")
-    if "cuda" in options:
-        from swise_deploy.runners.torch_gpu import TorchGpuRunner
-
-        return TorchGpuRunner(network, half="fp16" in options, compiled=kind == "compile")
-    from swise_deploy.runners.torch_cpu import TorchRunner
-
-    on_cpu = TorchRunner(network)
-    if kind == "compile":
-        network.module.compile(dynamic=False)
-        on_cpu.name = on_cpu.name.replace("eager", "compile")
-    return on_cpu
-
-
-def _onnxruntime_runner(path: Path, threads: int, *, provider: str = "cpu") -> Runner:
-    from swise_export.runtimes.onnxruntime import OnnxRunner  # onnxruntime takes a while
-
-    return OnnxRunner(path, provider=provider, threads=threads)
-
-
-def _openvino_runner(path: Path, threads: int) -> Runner:
-    from swise_export.runtimes.openvino import OpenVinoRunner
-
-    return OpenVinoRunner(path, threads=threads)
-
-
-def _ncnn_runner(path: Path, threads: int) -> Runner:
-    from swise_export.runtimes.ncnn import NcnnRunner
-
-    return NcnnRunner(path, threads=threads)
-
-
-def _engine_runner(
-    path: Path, threads: int, *, binding: Binding | None = None, use_graphs: bool = True
-) -> Runner:
-    from swise_engines.running.runner import EngineRunner
-
-    del threads
-    cuda = None if binding is None else open_cuda(binding)
-    return EngineRunner(path, cuda=cuda, use_graphs=use_graphs)
-
-
-RUNNER_MODULES = {
-    "onnxruntime": "swise_export.runtimes.onnxruntime",
-    "cuda": "swise_export.runtimes.onnxruntime",
-    "openvino": "openvino",
-    "ncnn": "ncnn",
-    "tensorrt": "swise_engines.running.runner",
-    "no-graphs": "swise_engines.running.runner",
-    "pycuda": "swise_engines.running.runner",
-    **dict.fromkeys(TORCH_RUNNERS[:2], "swise_deploy.runners.torch_cpu"),
-    **dict.fromkeys(TORCH_RUNNERS[2:], "swise_deploy.runners.torch_gpu"),
-}
-"""What has to be imported before a subject can be loaded."""
-
-_FILE_OPENERS: dict[str, Callable[[Path, int], Runner]] = {
-    "onnxruntime": _onnxruntime_runner,
-    "cuda": functools.partial(_onnxruntime_runner, provider="cuda"),
-    "openvino": _openvino_runner,
-    "ncnn": _ncnn_runner,
-    "tensorrt": _engine_runner,
-    "no-graphs": functools.partial(_engine_runner, use_graphs=False),
-    "pycuda": functools.partial(_engine_runner, binding="pycuda"),
-}
+    return f"{path}@{runtime_of(subject)}"

@@ -24,7 +24,7 @@ from swise_engines.tensorrt.manifest import (
     EngineManifest,
     write_manifest,
 )
-from swise_engines.tensorrt.onnx_source import SourceOnnx, read_source
+from swise_engines.tensorrt.onnx_source import EngineSource, read_source
 from swise_engines.tensorrt.precision_table import PrecisionTable, check_precision
 from swise_export.manifest import manifest_path
 
@@ -108,13 +108,13 @@ def build_engine(
 
 
 def _facts(
-    source: SourceOnnx, settings: CompileOptions, version: str, gpu: GpuAtHand
+    source: EngineSource, settings: CompileOptions, version: str, gpu: GpuAtHand
 ) -> Mapping[str, object]:
     facts = asdict(replace(settings, timing_cache=None))
     return {
         **facts,
         "profiles": [str(asdict(profile)) for profile in settings.profiles],
-        "onnx_sha256": source.sha256,
+        "onnx_sha256": source.file.sha256,
         "swise_deploy": __version__,
         "tensorrt": version,
         # TensorRT times its kernels on it; for RTX it decides whether the engine is read back.
@@ -124,7 +124,7 @@ def _facts(
 
 
 def _compile(
-    source: SourceOnnx,
+    source: EngineSource,
     settings: CompileOptions,
     gpu: GpuAtHand,
     report: Report,
@@ -140,7 +140,7 @@ def _compile(
 
 
 def _try_read_back(
-    source: SourceOnnx,
+    source: EngineSource,
     compiled: Compiled,
     manifest: EngineManifest,
     gpu: GpuAtHand,
@@ -174,7 +174,7 @@ def _try_read_back(
 
 
 def _describe(
-    source: SourceOnnx, settings: CompileOptions, compiled: Compiled, device: Device | None
+    source: EngineSource, settings: CompileOptions, compiled: Compiled, device: Device | None
 ) -> EngineManifest:
     trt = load_tensorrt(settings.backend)
     is_portable = settings.compatibility == "ampere_plus"
@@ -189,12 +189,9 @@ def _describe(
         engine_sha256="",
         engine_bytes=len(compiled.plan),
         onnx_name=source.path.name,
-        onnx_sha256=source.sha256,
-        model=source.metadata.get("model", ""),
-        scale=source.scale,
-        io=source.io,
-        input_name=source.input_name,
-        output_name=source.output_name,
+        onnx_sha256=source.file.sha256,
+        model=source.file.network,
+        interface=source.interface,
         precision_asked=settings.precision,
         precision_found=compiled.table,
         precision_read_back=None,
@@ -213,7 +210,7 @@ def _describe(
         build_seconds=round(compiled.seconds, 3),
         drift=None,
         drift_note="not measured",
-        source=dict(source.metadata),
+        source=dict(source.file.facts),
         versions=versions,
     )
 

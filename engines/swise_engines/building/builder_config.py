@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError
+from swise_deploy.precision import FilePrecision
 from swise_engines.building.progress import BuildProgress, monitor_from_progress
 from swise_engines.targets.catalogue import Backend
 from swise_engines.tensorrt.api import EXTRAS, Api, release_of, version_of
 from swise_engines.tensorrt.manifest import Compatibility
-from swise_engines.tensorrt.onnx_source import SourceOnnx
+from swise_engines.tensorrt.onnx_source import EngineSource
 from swise_engines.tensorrt.profiles import Profile
 from swise_engines.tensorrt.rtx_gpus import rtx_capabilities
 
@@ -43,7 +45,7 @@ class CompileOptions:
     backend: Backend
     sm: str | None
     profiles: tuple[Profile, ...]
-    precision: str = ""
+    precision: FilePrecision | Literal[""] = ""
     workspace_mib: int | None = None
     optimization_level: int | None = None
     dla_core: int | None = None
@@ -58,7 +60,7 @@ def create_config(
     network: Api,
     options: CompileOptions,
     *,
-    source: SourceOnnx,
+    source: EngineSource,
     progress: BuildProgress,
 ) -> Api:
     """A build as TensorRT wants it, through polygraphy, which knows how its versions differ.
@@ -67,10 +69,10 @@ def create_config(
         InputError: The TensorRT that is here cannot do what the options ask for.
     """
     polygraphy, config_class = _load_polygraphy(options.backend)
+    port = source.interface.input
     profiles = [
         polygraphy.Profile().add(
-            source.input_name,
-            *(extent.shape(source.io) for extent in (profile.min, profile.opt, profile.max)),
+            port.name, *(e.shape(port) for e in (profile.min, profile.opt, profile.max))
         )
         for profile in options.profiles
     ]

@@ -20,7 +20,7 @@ from swise_engines.tensorrt.api import (
     version_of,
 )
 from swise_engines.tensorrt.layer_types import layers_from_network
-from swise_engines.tensorrt.onnx_source import SourceOnnx
+from swise_engines.tensorrt.onnx_source import EngineSource
 from swise_engines.tensorrt.precision_table import (
     PrecisionTable,
     check_precision,
@@ -39,7 +39,7 @@ class Compiled:
 
 
 def compile_engine(
-    source: SourceOnnx, options: CompileOptions, progress: BuildProgress
+    source: EngineSource, options: CompileOptions, progress: BuildProgress
 ) -> Compiled:
     """Build an engine in memory.
 
@@ -84,7 +84,7 @@ def compile_engine(
     return Compiled(bytes(plan), table, fallback, seconds)
 
 
-def _precisions_of(source: SourceOnnx) -> set[str]:
+def _precisions_of(source: EngineSource) -> set[str]:
     return {layer.precision for layer in source.counts.layers}
 
 

@@ -1,15 +1,17 @@
 """What a build is asked for, checked against the target, the TensorRT and the GPU that are here."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from swise_deploy.command.dependencies import install_command
 from swise_deploy.errors import BackendMissingError, InputError
+from swise_deploy.precision import FilePrecision
 from swise_engines.building.builder_config import CompileOptions
 from swise_engines.cuda.boundary import Device
 from swise_engines.targets.catalogue import Backend, Target
 from swise_engines.tensorrt.api import is_installed, load_tensorrt, wheel_for
 from swise_engines.tensorrt.manifest import Compatibility
-from swise_engines.tensorrt.onnx_source import SourceOnnx
+from swise_engines.tensorrt.onnx_source import EngineSource, check_profile, fit_profile
 from swise_engines.tensorrt.profiles import Profile, default_profile
 from swise_engines.tensorrt.rtx_gpus import is_newer, reason_unserved, rtx_capabilities
 
@@ -37,7 +39,7 @@ class BuildOptions:
     backend: Backend | None = None
     profiles: tuple[Profile, ...] = ()
     max_batch: int = 1
-    precision: str = ""
+    precision: FilePrecision | Literal[""] = ""
     workspace_mib: int | None = None
     optimization_level: int | None = None
     dla_core: int | None = None
@@ -83,7 +85,7 @@ def _can_build(backend: Backend, options: BuildOptions, device: Device | None) -
 
 
 def plan_build(
-    source: SourceOnnx,
+    source: EngineSource,
     options: BuildOptions,
     backend: Backend,
     version: str,
@@ -109,9 +111,10 @@ def plan_build(
         )
     profiles = options.profiles
     if not profiles:
-        profiles = (source.fit_profile(default_profile(source.scale, max_batch=options.max_batch)),)
+        usual = default_profile(source.file.scale, max_batch=options.max_batch)
+        profiles = (fit_profile(source.interface, usual),)
     for profile in profiles:
-        source.check_profile(profile)
+        check_profile(source.interface, profile, source.path)
         if options.dla_core is not None and not profile.is_fixed:
             raise InputError(
                 f"--dla-core {options.dla_core}: an accelerator takes one size and batch, but the "
@@ -122,7 +125,7 @@ def plan_build(
         backend=backend,
         sm=sm,
         profiles=profiles,
-        precision=options.precision or source.precision,
+        precision=options.precision or source.file.precision,
         workspace_mib=options.workspace_mib,
         optimization_level=options.optimization_level,
         dla_core=options.dla_core,

@@ -1,135 +1,126 @@
-"""What could run a network on this machine: installed runtimes, and engines that lie beside it."""
+"""Runtimes of this machine that can run a network, and engines that lie beside its file."""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, cast
 
 from swise_deploy.command.console import choose
-from swise_deploy.command.dependencies import installed_version
-from swise_deploy.errors import InputError
+from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.runner import Runner
-from swise_deploy.storage.files import sha256_of
-from swise_engines.cuda.boundary import find_gpu
-from swise_engines.doctor.probe import probe_cuda
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
+from swise_export.graph.loading import sha256_of_onnx
+from swise_export.runtimes.table import (
+    RUNTIMES,
+    is_installed,
+    load_runtime,
+    open_runner,
+    runner_choices,
+    runtimes_for,
+)
 
 logger = logging.getLogger(__name__)
 
-RunnerName = Literal["auto", "onnxruntime", "openvino"]
-"""What runs an ONNX file: "auto" is the fastest of all that is installed."""
+RunnerName = str
+"""Key of the runtimes table for ONNX files, or "auto" for the fastest of all that is installed."""
 
-RUNNER_NAMES: tuple[RunnerName, ...] = ("auto", "onnxruntime", "openvino")
+_ENGINE_RUNTIME = "tensorrt"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Something that can run a network.
+    """A way to run a network.
 
     Attributes:
-        label: What it is, with everything that decides about its speed: version, device.
-        runner: Its kind: "onnxruntime", "cuda" for ONNX Runtime's CUDA provider, "openvino" or
-            "tensorrt".
+        label: Runtime, version, device and form: everything that decides its speed.
+        runtime: Key of the runtimes table.
         path: The file that it runs.
         open: Makes the runner, not yet activated.
+        form: Form of the network, where several compete.
     """
 
     label: str
-    runner: str
+    runtime: str
     path: Path
     open: Callable[[], Runner]
+    form: str = ""
 
 
 def candidates_for(
     path: Path, runner: RunnerName = "auto", *, threads: int | None = None, form: str = ""
 ) -> list[Candidate]:
-    """What can run an ONNX file here, ONNX Runtime's CPU first.
+    """Find the runtimes that can run an ONNX file here; others are compared with the first.
 
     Args:
         path: The file.
-        runner: "auto" for all; else that runtime alone, on the best device that it has.
+        runner: "auto" for all of them; else one by its key in the runtimes table.
         threads: CPU threads; None leaves it to the runtime.
-        form: Says which form of a network the file is, where several compete.
+        form: Form of a network that the file holds, where several compete.
 
     Raises:
         InputError: There is no such runner.
+        BackendMissingError: It was asked for by name and cannot run here.
     """
-    choose(runner, RUNNER_NAMES, what="runner")
-    if runner == "onnxruntime":
-        return _onnxruntime_candidates(path, threads, form)[-1:]
-    if runner == "openvino":
-        return [_openvino_candidate(path, threads, form)]
-    found = _onnxruntime_candidates(path, threads, form)
-    if find_spec("openvino") is not None:
-        found.append(_openvino_candidate(path, threads, form))
+    choose(runner, runner_choices(), what="runner")
+    if runner != "auto":
+        if reason := load_runtime(runner).unusable_reason():
+            raise BackendMissingError(
+                f"{RUNTIMES[runner].title} cannot run here: {reason}. Use --runner auto"
+            )
+        return [_candidate(runner, path, threads, form)]
+    found = []
+    for name, runtime in runtimes_for("onnx").items():
+        if not runtime.is_automatic or (form and form not in runtime.forms):
+            continue
+        reason = "not installed" if not is_installed(runtime) else _unusable_reason(name)
+        if reason:
+            logger.debug("%s is not considered: %s", runtime.title, reason)
+        else:
+            found.append(_candidate(name, path, threads, form))
+    if not found:
+        raise BackendMissingError(
+            f"no runtime for {path} is installed. Install ONNX Runtime: pip install onnxruntime"
+        )
     return [*found, *_engine_candidates(path)]
 
 
-def _onnxruntime_candidates(path: Path, threads: int | None, form: str) -> list[Candidate]:
-    # ONNX Runtime takes a while to import.
-    import onnxruntime
-
-    from swise_export.runtimes.onnxruntime import PROVIDERS, OnnxRunner
-
-    available = onnxruntime.get_available_providers()
-    # Those that need no building. CUDA's is in the package also where there is no GPU for it.
-    gpu_name = _visible_gpu() if PROVIDERS["cuda"] in available else ""
-    providers = ["cpu", *(["cuda"] if gpu_name else [])]
-    return [
-        Candidate(
-            f"onnxruntime {onnxruntime.__version__} {PROVIDERS[provider]}"
-            f"{f' on {gpu_name}' if provider == 'cuda' else ''}{_suffix(form)}",
-            "onnxruntime" if provider == "cpu" else provider,
-            path,
-            partial(OnnxRunner, path, provider=provider, threads=threads),
-        )
-        for provider in providers
-    ]
+def _unusable_reason(name: str) -> str:
+    try:
+        return load_runtime(name).unusable_reason()
+    except BackendMissingError as error:
+        return str(error)
 
 
-def _openvino_candidate(path: Path, threads: int | None, form: str) -> Candidate:
-    version = installed_version("openvino") or "of unknown version"
-    return Candidate(
-        f"openvino {version} CPU{_suffix(form)}",
-        "openvino",
-        path,
-        partial(_open_openvino, path, threads),
-    )
-
-
-def _open_openvino(path: Path, threads: int | None) -> Runner:
-    from swise_export.runtimes.openvino import OpenVinoRunner
-
-    return OpenVinoRunner(path, threads=threads)
+def _candidate(name: str, path: Path, threads: int | None, form: str) -> Candidate:
+    label = load_runtime(name).describe() + (f", {form} form" if form else "")
+    return Candidate(label, name, path, partial(open_runner, name, path, threads=threads), form)
 
 
 def _engine_candidates(path: Path) -> list[Candidate]:
     engines = _engines_beside(path)
-    device = find_gpu().device if engines else None
-    if device is None:
-        for engine in engines:
-            logger.info("%s is left out: no GPU that this process can use", engine.name)
+    if not engines:
         return []
-    from swise_engines.running.runner import EngineRunner
-
+    runtime = load_runtime(_ENGINE_RUNTIME)
+    if reason := runtime.unusable_reason():
+        for engine in engines:
+            logger.info("%s is not considered: %s", engine.name, reason)
+        return []
     return [
         Candidate(
-            f"{engine.name} on {device.name}, driver for CUDA {device.driver_cuda}",
-            "tensorrt",
+            f"{engine.name} on {runtime.describe()}",
+            _ENGINE_RUNTIME,
             engine,
-            partial(EngineRunner, engine),
+            partial(open_runner, _ENGINE_RUNTIME, engine),
         )
         for engine in engines
     ]
 
 
 def _engines_beside(path: Path) -> list[Path]:
-    """Engines whose manifest says that they were built from this very file."""
+    """Engines whose manifest states that they were built from this very file."""
     beside = [e for suffix in ENGINE_SUFFIXES for e in path.parent.glob(f"{path.stem}*{suffix}")]
-    digest = sha256_of(path) if beside else ""
+    digest = sha256_of_onnx(path) if beside else ""
     return sorted(engine for engine in beside if _source_of(engine) == digest)
 
 
@@ -137,20 +128,6 @@ def _source_of(engine: Path) -> str | None:
     try:
         manifest = read_manifest(engine)
     except InputError as error:
-        logger.warning("%s is left out: %s", engine.name, error)
+        logger.warning("%s is not considered: %s", engine.name, error)
         return None
     return None if manifest is None else manifest.onnx_sha256
-
-
-def _visible_gpu() -> str:
-    """Name of the first GPU that CUDA shows to this process; "" if it shows none."""
-    try:
-        devices = cast("list[dict[str, object]]", probe_cuda()["devices"])
-    except OSError as error:
-        logger.info("CUDA's provider is left out: %s", error)
-        return ""
-    return str(devices[0]["name"]) if devices else ""
-
-
-def _suffix(form: str) -> str:
-    return f", {form} form" if form else ""

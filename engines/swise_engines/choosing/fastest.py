@@ -20,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swise_deploy.command.cpus import num_usable_cpus
-from swise_deploy.errors import OutputError, SwiseError
+from swise_deploy.errors import InputError, OutputError, SwiseError
 from swise_deploy.pictures.files import read_rgb
 from swise_deploy.pictures.folders import sample_paths
 from swise_deploy.runner import Runner
-from swise_deploy.storage.files import sha256_of, write_json
+from swise_deploy.storage.documents import read_document, write_document
+from swise_deploy.storage.files import sha256_of
 from swise_deploy.timing import Call, Timing, ratio, time_calls
 from swise_engines.choosing.candidates import Candidate
 from swise_engines.tensorrt.manifest import read_manifest
-from swise_engines.tensorrt.onnx_facts import read_facts
+from swise_export.graph.loading import sha256_of_onnx
+from swise_export.graph.model import read_onnx_file
+from swise_export.runtimes.table import RUNTIMES
 
 logger = logging.getLogger(__name__)
 
@@ -89,14 +92,10 @@ def choose_fastest(
             ", ".join(candidate.label for candidate in candidates),
         )
         choice = measure_fastest(candidates)
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "winner": choice.candidate.label,
-            "reason": choice.reason,
-            "refused": dict(choice.refused),
-        }
         try:
-            write_json(kept, document)
+            write_document(
+                kept, _Verdict(choice.candidate.label, choice.reason, dict(choice.refused))
+            )
         except OutputError as error:
             logger.warning("it will be measured again next time: %s", error)
     return choice
@@ -189,12 +188,15 @@ def _fastest_of(
 
 def _input_of(candidates: Sequence[Candidate]) -> tuple[tuple[int, int], int]:
     """(width, height) and batch that the first candidate takes, and engines too where they can."""
-    facts = read_facts(candidates[0].path)
-    if facts.size is not None:
-        return facts.size, facts.batch or 1
-    (width, height), batch = _LR_SIZE, facts.batch or 1
+    interface = read_onnx_file(candidates[0].path).interface
+    batch = interface.batch or 1
+    if interface.size is not None:
+        return interface.size, batch
+    width, height = _LR_SIZE
     for candidate in candidates:
-        manifest = read_manifest(candidate.path) if candidate.runner == "tensorrt" else None
+        manifest = (
+            read_manifest(candidate.path) if RUNTIMES[candidate.runtime].takes == "engine" else None
+        )
         if manifest is not None:
             profile = manifest.profiles[0]
             width = max(profile.min.width, min(width, profile.max.width))
@@ -230,12 +232,19 @@ def _largest_difference(sr: NDArray[np.float32], expected: NDArray[np.float32]) 
 def _key(candidates: Sequence[Candidate], threads: int | None) -> str:
     """Hash of everything that the verdict depends on."""
     facts = {
-        "candidates": [(candidate.label, sha256_of(candidate.path)) for candidate in candidates],
+        "candidates": [
+            (candidate.label, _content_hash(candidate.path)) for candidate in candidates
+        ],
         "processor": _processor(),
         "num_cpus": num_usable_cpus(),
         "threads": threads,
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _content_hash(path: Path) -> str:
+    """Hash of a file, an ONNX file's external data included."""
+    return sha256_of_onnx(path) if path.suffix.lower() == ".onnx" else sha256_of(path)
 
 
 def _processor() -> str:
@@ -250,13 +259,29 @@ def _processor() -> str:
     return "; ".join(dict.fromkeys(found))
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """A choice as it is kept."""
+
+    winner: str
+    reason: str
+    refused: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+
 def _kept_choice(path: Path, candidates: Sequence[Candidate]) -> Choice | None:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema_version"] != SCHEMA_VERSION:
-            return None
-        winner = {candidate.label: candidate for candidate in candidates}[document["winner"]]
-        return Choice(winner, document["reason"], document["refused"])
-    except (OSError, ValueError, KeyError, TypeError):
-        logger.debug("no verdict kept at %s", path)
+    if not path.is_file():
         return None
+    try:
+        verdict = read_document(
+            path,
+            _Verdict,
+            what="the kept verdict",
+            advice="It is measured again",
+            schema_version=SCHEMA_VERSION,
+        )
+    except InputError as error:
+        logger.info("%s", error)
+        return None
+    winner = {candidate.label: candidate for candidate in candidates}.get(verdict.winner)
+    return None if winner is None else Choice(winner, verdict.reason, verdict.refused)

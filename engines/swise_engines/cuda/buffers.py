@@ -60,14 +60,14 @@ class BufferPool:
         self._channels: list[Channel] = []
 
     def fit(
-        self, lr_shape: tuple[int, ...], sr_shape: tuple[int, ...], dtype: DTypeLike
+        self, lr: tuple[tuple[int, ...], DTypeLike], sr: tuple[tuple[int, ...], DTypeLike]
     ) -> tuple[Channel, Channel]:
-        """Memory for an input and an output of these shapes.
+        """Memory for an input and an output of these shapes and types.
 
         Raises:
             SwiseError: Too little is free.
         """
-        sizes = [_size_of(shape, dtype) for shape in (lr_shape, sr_shape)]
+        sizes = [_size_of(shape, dtype) for shape, dtype in (lr, sr)]
         held = [channel.size_bytes for channel in self._channels] or [0, 0]
         if any(size > have for size, have in zip(sizes, held, strict=True)):
             self.release()
@@ -77,8 +77,8 @@ class BufferPool:
             except BaseException:
                 self.release()
                 raise
-        lr, sr = self._channels
-        return lr, sr
+        lr_memory, sr_memory = self._channels
+        return lr_memory, sr_memory
 
     def _allocate(self, size_bytes: int) -> Channel:
         is_shared = self._cuda.device.is_integrated

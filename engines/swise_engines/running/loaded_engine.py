@@ -6,7 +6,6 @@ from pathlib import Path
 from types import ModuleType
 
 from swise_deploy.errors import BuildError, InputError, OutputError, SwiseError
-from swise_deploy.runner import PictureIO
 from swise_deploy.storage.files import writing
 from swise_engines.cuda.boundary import MIB, Cuda, open_cuda
 from swise_engines.running.checks import admit_device, admit_file, admit_version
@@ -15,6 +14,7 @@ from swise_engines.running.read_back import deserialize
 from swise_engines.targets.catalogue import Backend
 from swise_engines.tensorrt.api import Api, Messages, is_installed, load_tensorrt, version_of
 from swise_engines.tensorrt.profiles import Profile, extent_of_shape
+from swise_export.graph.interface import ElementType, Interface, Port
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +23,7 @@ logger = logging.getLogger(__name__)
 class EngineFacts:
     """What running an engine needs to know of it."""
 
-    input_name: str
-    output_name: str
-    scale: int
-    io: PictureIO
+    interface: Interface
     profiles: tuple[Profile, ...]
 
 
@@ -83,13 +80,7 @@ class LoadedEngine:
             if manifest is None:
                 self.facts = _facts_of(path, self.trt, self._engine)
             else:
-                self.facts = EngineFacts(
-                    manifest.input_name,
-                    manifest.output_name,
-                    manifest.scale,
-                    manifest.io,
-                    manifest.profiles,
-                )
+                self.facts = EngineFacts(manifest.interface, manifest.profiles)
             # Kept kernels are compared with the GPU that is current.
             self._config = (
                 self._runtime_config(use_graphs=use_graphs)
@@ -184,11 +175,9 @@ def _facts_of(path: Path, trt: ModuleType, engine: Api) -> EngineFacts:
             f"{path} takes {', '.join(inputs)} and gives {', '.join(outputs)}; expected one batch "
             "of pictures in and one out"
         )
-    io: PictureIO = "float"
-    if engine.get_tensor_dtype(inputs[0]) == trt.DataType.UINT8:
-        io = "uint8"
+    taken = _port_of(path, trt, engine, inputs[0])
     profiles = tuple(
-        Profile(*(extent_of_shape(tuple(shape), io) for shape in shapes))
+        Profile(*(extent_of_shape(tuple(shape), taken) for shape in shapes))
         for shapes in (
             engine.get_tensor_profile_shape(inputs[0], index)
             for index in range(engine.num_optimization_profiles)
@@ -198,6 +187,22 @@ def _facts_of(path: Path, trt: ModuleType, engine: Api) -> EngineFacts:
     if context is None:
         raise BuildError(f"{path} gives no execution context")
     typical = profiles[0].opt
-    context.set_input_shape(inputs[0], typical.shape(io))
-    enlarged = extent_of_shape(tuple(context.get_tensor_shape(outputs[0])), io)
-    return EngineFacts(inputs[0], outputs[0], enlarged.width // typical.width, io, profiles)
+    context.set_input_shape(inputs[0], typical.shape(taken))
+    given = _port_of(path, trt, engine, outputs[0])
+    enlarged = extent_of_shape(tuple(context.get_tensor_shape(outputs[0])), given)
+    return EngineFacts(Interface(taken, given, enlarged.width // typical.width), profiles)
+
+
+def _port_of(path: Path, trt: ModuleType, engine: Api, name: str) -> Port:
+    """A tensor of an engine without a manifest: usual ranges, RGB."""
+    types: dict[object, ElementType] = {
+        trt.DataType.FLOAT: "float32",
+        trt.DataType.HALF: "float16",
+        trt.DataType.UINT8: "uint8",
+    }
+    found = engine.get_tensor_dtype(name)
+    if found not in types:
+        raise InputError(f"{path} has {name} of type {found}; expected float32, float16 or uint8")
+    if types[found] == "uint8":
+        return Port(name, "uint8", "NHWC", white=255.0)
+    return Port(name, types[found])

@@ -6,7 +6,7 @@ from swise_deploy.errors import BackendMissingError, BuildError
 from swise_engines.cuda.boundary import Cuda
 from swise_engines.tensorrt.api import Api, Messages, create_runtime
 from swise_engines.tensorrt.layer_types import layers_from_inspector
-from swise_engines.tensorrt.onnx_source import SourceOnnx
+from swise_engines.tensorrt.onnx_source import EngineSource
 from swise_engines.tensorrt.precision_table import PrecisionTable, table_from_layers
 from swise_engines.tensorrt.profiles import Profile
 
@@ -79,7 +79,7 @@ def _advise(reasons: list[str]) -> str:
 def read_back(
     trt: ModuleType,
     plan: bytes,
-    source: SourceOnnx,
+    source: EngineSource,
     profile: Profile,
     cuda: Cuda,
     *,
@@ -97,7 +97,8 @@ def read_back(
         if context is None:
             raise BuildError(f"no execution context for the engine: {messages.explain()}")
         # With open sizes the inspector tells formats only for the sizes that a context has set.
-        context.set_input_shape(source.input_name, profile.opt.shape(source.io))
+        port = source.interface.input
+        context.set_input_shape(port.name, profile.opt.shape(port))
         inspector = engine.create_engine_inspector()
         inspector.execution_context = context
         text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)

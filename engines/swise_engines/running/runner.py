@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError, SwiseError
-from swise_deploy.runner import PictureIO, RunnerContext
-from swise_engines.cuda.boundary import Cuda, Stream, Timer
+from swise_deploy.precision import FilePrecision
+from swise_deploy.runner import DeviceKind, PictureIO, RunnerContext
+from swise_engines.cuda.boundary import Binding, Cuda, Stream, Timer, find_gpu, open_cuda
 from swise_engines.cuda.buffers import BufferPool
 from swise_engines.cuda.graphs import GraphOfShape
 from swise_engines.running.engine_cache import BuildCache
@@ -16,6 +17,8 @@ from swise_engines.targets.catalogue import Backend
 from swise_engines.tensorrt.api import Api
 from swise_engines.tensorrt.manifest import read_manifest
 from swise_engines.tensorrt.profiles import Extent, choose_profile, extent_of_shape
+from swise_export.graph.adapter import PictureAdapter
+from swise_export.graph.interface import Interface
 from swise_export.manifest import manifest_path
 
 
@@ -26,6 +29,9 @@ class EngineRunner(RunnerContext):
     execution context, stream and memory. A shape that repeats is replayed as a CUDA graph, where
     the CUDA binding has them.
     """
+
+    runtime = "tensorrt"
+    device: DeviceKind = "gpu"
 
     def __init__(
         self,
@@ -64,31 +70,39 @@ class EngineRunner(RunnerContext):
 
     @property
     def scale(self) -> int:
-        """Output size over input size.
-
-        Raises:
-            InputError: The engine has no manifest and is not active.
-        """
-        if self._loaded is not None:
-            return self._loaded.facts.scale
-        manifest = read_manifest(self.path)
-        if manifest is None:
-            raise _no_manifest(self.path, "scale")
-        return manifest.scale
+        """Output size over input size."""
+        return self.interface.scale
 
     @property
     def io(self) -> PictureIO:
-        """How pictures enter and leave.
+        """Layout and type of the pictures that it takes and gives."""
+        return self.interface.io
+
+    @property
+    def interface(self) -> Interface:
+        """What the engine itself takes and gives.
 
         Raises:
             InputError: The engine has no manifest and is not active.
         """
         if self._loaded is not None:
-            return self._loaded.facts.io
+            return self._loaded.facts.interface
         manifest = read_manifest(self.path)
         if manifest is None:
-            raise _no_manifest(self.path, "io")
-        return manifest.io
+            raise _no_manifest(self.path, "pictures")
+        return manifest.interface
+
+    @property
+    def precision(self) -> FilePrecision | None:
+        """Precision that the engine was built for; None where no manifest states it."""
+        manifest = read_manifest(self.path)
+        return None if manifest is None else manifest.precision_asked or None
+
+    @property
+    def form(self) -> str:
+        """Form of the graph that it was built from; "" where no manifest states it."""
+        manifest = read_manifest(self.path)
+        return "" if manifest is None else manifest.source.get("form", "")
 
     @property
     def gpu_ms(self) -> float:
@@ -153,6 +167,7 @@ class _Run:
             self._stream: Stream = self._cuda.create_stream()
             self._timer: Timer = self._cuda.create_timer()
         self._buffers = BufferPool(self._cuda, self._forget_graph)
+        self._adapter = PictureAdapter(loaded.facts.interface)
         # TensorRT for RTX captures graphs by itself, as its runtime was told.
         is_ours = use_graphs and self._cuda.has_graphs and loaded.backend == "tensorrt"
         self._graphs = GraphOfShape(self._cuda) if is_ours else None
@@ -161,19 +176,27 @@ class _Run:
         self.gpu_ms = 0.0
 
     def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+        interface = self._loaded.facts.interface
+        expected = np.dtype(np.uint8 if interface.io == "uint8" else np.float32)
+        if lr.dtype != expected:
+            raise InputError(f"input of type {lr.dtype}; this engine takes {expected}")
+        return self._adapter.decode(self._run_batch(self._adapter.encode(lr)), lr)
+
+    def _run_batch(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Run a batch in the engine's own form."""
         facts = self._loaded.facts
-        dtype = np.dtype(np.uint8 if facts.io == "uint8" else np.float32)
-        if lr.dtype != dtype:
-            raise InputError(f"input of type {lr.dtype}; this engine takes {dtype}")
-        extent = extent_of_shape(lr.shape, facts.io)
+        taken, given, scale = facts.interface.input, facts.interface.output, facts.interface.scale
+        extent = extent_of_shape(lr.shape, taken)
         profile = choose_profile(facts.profiles, extent)
-        enlarged = Extent(extent.batch, extent.width * facts.scale, extent.height * facts.scale)
+        enlarged = Extent(extent.batch, extent.width * scale, extent.height * scale)
         with self._cuda.use():
-            sr_shape = enlarged.shape(facts.io)
-            lr_memory, sr_memory = self._buffers.fit(lr.shape, sr_shape, dtype)
+            sr_shape = enlarged.shape(given)
+            lr_memory, sr_memory = self._buffers.fit(
+                (lr.shape, taken.dtype), (sr_shape, given.dtype)
+            )
             self._address(profile, lr.shape, lr_memory.pointer, sr_memory.pointer)
-            source = lr_memory.view(lr.shape, dtype)
-            result = sr_memory.view(sr_shape, dtype)
+            source = lr_memory.view(lr.shape, taken.dtype)
+            result = sr_memory.view(sr_shape, given.dtype)
             np.copyto(source, lr)
             self._buffers.upload(self._stream, lr_memory, source)
             self._timer.start(self._stream)
@@ -190,7 +213,8 @@ class _Run:
     def _address(self, profile: int, shape: tuple[int, ...], lr: int, sr: int) -> None:
         if self._addressed == (profile, shape, lr, sr):
             return
-        facts = self._loaded.facts
+        interface = self._loaded.facts.interface
+        taken, given = interface.input.name, interface.output.name
         context = self._context
         self._addressed = None  # unless all of it succeeds
         self._forget_graph()
@@ -199,9 +223,9 @@ class _Run:
                 raise SwiseError(f"TensorRT refuses profile {profile}: {self._loaded.explain()}")
             self._cuda.synchronize(self._stream)
             self._profile = profile
-        if not context.set_input_shape(facts.input_name, shape):
+        if not context.set_input_shape(taken, shape):
             raise SwiseError(f"TensorRT refuses shape {shape}: {self._loaded.explain()}")
-        for name, address in ((facts.input_name, lr), (facts.output_name, sr)):
+        for name, address in ((taken, lr), (given, sr)):
             if not context.set_tensor_address(name, address):
                 raise SwiseError(f"TensorRT refuses memory for {name}: {self._loaded.explain()}")
         self._addressed = (profile, shape, lr, sr)
@@ -230,3 +254,27 @@ def _no_manifest(engine: Path, fact: str) -> InputError:
         f"{fact}. Copy that file too, build it again with swise-build, or, to trust it all the "
         "same, activate EngineRunner(path, trust=True) first"
     )
+
+
+def open_runner(
+    path: Path,
+    *,
+    threads: int | None = None,
+    binding: Binding | None = None,
+    use_graphs: bool = True,
+) -> EngineRunner:
+    """Open an engine on the first GPU; threads are the CPU's and play no part."""
+    del threads
+    cuda = None if binding is None else open_cuda(binding)
+    return EngineRunner(path, cuda=cuda, use_graphs=use_graphs)
+
+
+def describe() -> str:
+    """The GPU and the driver that engines run on."""
+    device = find_gpu().device
+    return "no GPU" if device is None else f"{device.name}, driver for CUDA {device.driver_cuda}"
+
+
+def unusable_reason() -> str:
+    """The reason why no engine can run here; "" where one can."""
+    return "" if find_gpu().device is not None else "no GPU that this process can use"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swise_deploy.errors import InputError
-from swise_deploy.runner import PictureIO
+from swise_export.graph.interface import Port
 
 # Outputs that the defaults are made for: where the literature measures, and Full HD.
 TYPICAL_OUTPUT = (1280, 720)
@@ -28,11 +28,9 @@ class Extent:
     def __str__(self) -> str:
         return f"{self.batch}x{self.width}x{self.height}"
 
-    def shape(self, io: PictureIO) -> tuple[int, int, int, int]:
-        """The tensor's shape: (N, 3, H, W) for float, (N, H, W, 3) for uint8."""
-        if io == "uint8":
-            return (self.batch, self.height, self.width, 3)
-        return (self.batch, 3, self.height, self.width)
+    def shape(self, port: Port) -> tuple[int, int, int, int]:
+        """The shape of a tensor that holds the batch."""
+        return port.shape(self.batch, self.width, self.height)
 
     def fits_between(self, least: "Extent", most: "Extent") -> bool:
         """Whether each of the three lies in the range, ends included."""
@@ -47,16 +45,16 @@ class Extent:
         )
 
 
-def extent_of_shape(shape: Sequence[int], io: PictureIO) -> Extent:
-    """What a tensor's shape holds.
+def extent_of_shape(shape: Sequence[int], port: Port) -> Extent:
+    """The batch of pictures that a tensor of this shape holds.
 
     Raises:
-        InputError: It is no batch of RGB pictures in the layout that `io` names.
+        InputError: The shape does not have the port's layout and channels.
     """
-    channels_at = 3 if io == "uint8" else 1
-    if len(shape) != 4 or shape[channels_at] != 3:
-        layout = "(N, H, W, 3)" if io == "uint8" else "(N, 3, H, W)"
-        raise InputError(f"input of shape {tuple(shape)}; expected {layout}")
+    channels_at = 3 if port.layout == "NHWC" else 1
+    if len(shape) != 4 or shape[channels_at] != port.channels:
+        sides = f"H, W, {port.channels}" if port.layout == "NHWC" else f"{port.channels}, H, W"
+        raise InputError(f"input of shape {tuple(shape)}; expected (N, {sides})")
     batch, height, width = (side for at, side in enumerate(shape) if at != channels_at)
     return Extent(batch, width, height)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swise_deploy.command.console import add_version, at_least, parse_threads, run_command
+from swise_export.runtimes.table import runner_choices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runner",
         default="auto",
-        choices=("auto", "onnxruntime", "openvino"),
+        choices=runner_choices(),
         help="default auto: the fastest that is installed, measured here once for each network",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights for --model NAME")

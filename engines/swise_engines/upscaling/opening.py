@@ -16,13 +16,14 @@ from swise_deploy.storage.files import sha256_of
 from swise_engines.choosing.candidates import Candidate, RunnerName, candidates_for
 from swise_engines.choosing.fastest import choose_fastest
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
-from swise_engines.tensorrt.onnx_facts import read_facts
 from swise_engines.tensorrt.profiles import Profile
 from swise_engines.upscaling.receptive_field import PROBE_SIZES, cached_overlap, measure_overlap
 from swise_engines.upscaling.tile_memory import bytes_per_pixel, tile_side
 from swise_engines.upscaling.tiling import Overlap, Planes, TileLimits
-from swise_export.graph.counting import read_onnx
+from swise_export.graph.loading import load_onnx, sha256_of_onnx
+from swise_export.graph.model import read_onnx_file
 from swise_export.manifest import Form
+from swise_export.runtimes.table import RUNTIMES
 from swise_export.tracing.cache import export_once, find_export
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def open_source(
         candidates += _plain_candidates(source, path, scale, weights, threads)
     choice = choose_fastest(candidates, cache=cache_folder("fastest"), threads=threads)
     chosen = choice.candidate
-    if chosen.runner == "tensorrt":
+    if RUNTIMES[chosen.runtime].takes == "engine":
         opened = _engine_source(chosen.path, scale, tile)
     else:
         opened = _onnx_source(chosen, scale, tile, memory_mib)
@@ -123,7 +124,7 @@ def scale_of(artefact: Path) -> int:
     if artefact.suffix.lower() in ENGINE_SUFFIXES:
         manifest = read_manifest(artefact)
         return 0 if manifest is None else manifest.scale
-    return read_facts(artefact).scale
+    return read_onnx_file(artefact).scale
 
 
 def _existing(path: Path) -> Path:
@@ -152,19 +153,15 @@ def _exported(
 def _plain_candidates(
     source: str | Path, deploy: Path, scale: int | None, weights: Path | None, threads: int | None
 ) -> list[Candidate]:
-    """The network as it is written, where it can be exported and is another graph than `deploy`.
-
-    In OpenVINO alone: for ONNX Runtime's cubic Resize the deploy form was made.
-    """
+    """The network as it is written, where it can be exported and is another graph than `deploy`."""
     try:
         plain = _exported(*_network_of(source, weights), scale, "plain")
     except BackendMissingError as error:
         logger.info("the plain form is not compared: %s", error)
         return []
-    if read_onnx(plain).graph == read_onnx(deploy).graph:
+    if load_onnx(plain).graph == load_onnx(deploy).graph:
         return []
-    found = candidates_for(plain, threads=threads, form="plain")
-    return [candidate for candidate in found if candidate.runner == "openvino"]
+    return candidates_for(plain, threads=threads, form="plain")
 
 
 def _onnx_source(
@@ -172,19 +169,18 @@ def _onnx_source(
 ) -> Source:
     path, runner = candidate.path, candidate.open()
     _refuse_other_scale(path, runner.scale, scale)
-    facts = read_facts(path)
+    file = read_onnx_file(path)
+    size, batch = file.interface.size, file.interface.batch or 1
     sizes: Sequence[tuple[int, int]] = PROBE_SIZES
-    if facts.size is not None:
-        limits = TileLimits(facts.size, facts.size, facts.batch or 1, facts.batch or 1)
-        sizes = [facts.size]
+    if size is not None:
+        limits = TileLimits(size, size, batch, batch)
+        sizes = [size]
         if tile is not None:
-            raise InputError(f"{path} takes pictures of {facts.size} only. Leave --tile out")
+            raise InputError(f"{path} takes pictures of {size[0]}x{size[1]} only. Leave --tile out")
     else:
         side = tile or _affordable_tile(path, memory_mib)
-        limits = TileLimits(
-            most=(side, side), least_batch=facts.batch or 1, most_batch=facts.batch or 1
-        )
-    return Source(runner, limits, _overlap_finder(path, facts.network, runner, sizes))
+        limits = TileLimits(most=(side, side), least_batch=batch, most_batch=batch)
+    return Source(runner, limits, _overlap_finder(path, file.network, runner, sizes))
 
 
 def _affordable_tile(path: Path, memory_mib: int | None) -> int:
@@ -239,7 +235,7 @@ def _overlap_finder(
     if network in GLOBAL_NETWORKS:
         return lambda _: GLOBAL_NETWORKS[network]
     # Hashed now: the file of a worker in a cluster is gone once it is loaded.
-    kept = cache_folder("receptive_fields") / f"{sha256_of(path)}.json"
+    kept = cache_folder("receptive_fields") / f"{_content_hash(path)}.json"
 
     def find(infer: Callable[[Planes], Planes]) -> Overlap | None:
         return cached_overlap(
@@ -248,6 +244,11 @@ def _overlap_finder(
         )
 
     return find
+
+
+def _content_hash(path: Path) -> str:
+    """Hash of an artefact, an ONNX file's external data included."""
+    return sha256_of_onnx(path) if path.suffix.lower() == ".onnx" else sha256_of(path)
 
 
 def _probe_sizes(least: tuple[int, int], most: tuple[int, int]) -> list[tuple[int, int]]:

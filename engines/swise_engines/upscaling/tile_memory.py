@@ -3,7 +3,8 @@
 import math
 from pathlib import Path
 
-from swise_export.graph.counting import picture_input, picture_layout, read_onnx
+from swise_export.graph.loading import load_onnx
+from swise_export.graph.model import read_onnx_file
 from swise_export.graph.shapes import ShapedGraph, shape_graph
 
 _PROBE_SIDE = 64
@@ -22,11 +23,9 @@ def bytes_per_pixel(path: Path) -> float:
     Raises:
         InputError: The file is missing or is no whole ONNX file with one picture input.
     """
-    model = read_onnx(path)
-    picture = picture_input(model)
-    nhwc = picture_layout(picture) == "nhwc"
-    shape = (1, _PROBE_SIDE, _PROBE_SIDE, 3) if nhwc else (1, 3, _PROBE_SIDE, _PROBE_SIDE)
-    graph = shape_graph(model, {picture.name: shape})
+    model = load_onnx(path)
+    port = read_onnx_file(path).interface.input
+    graph = shape_graph(model, {port.name: port.shape(1, _PROBE_SIDE, _PROBE_SIDE)})
     kept = {value.name for value in model.graph.output}
     return _OVERHEAD * peak_live_bytes(graph, kept) / _PROBE_SIDE**2
 

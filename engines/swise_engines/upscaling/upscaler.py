@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from swise_deploy.errors import InputError
-from swise_deploy.runner import Runner, refuse_no_numbers
+from swise_deploy.runner import Runner, check_finite
 from swise_deploy.storage.context import Closing
 from swise_engines.choosing.candidates import RunnerName
 from swise_engines.upscaling.opening import FindOverlap, open_source
@@ -230,7 +230,7 @@ class Upscaler(Closing):
         start = time.perf_counter()
         if self._runner.io == "float":
             sr = np.asarray(self._runner.infer(np.ascontiguousarray(batch)), np.float32)
-            refuse_no_numbers(sr, self.name)
+            check_finite(sr, self.name)
         else:
             eight_bit = np.rint(batch.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8)
             upscaled = np.asarray(self._runner.infer(np.ascontiguousarray(eight_bit)))

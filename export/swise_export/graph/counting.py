@@ -7,26 +7,35 @@ those same operators (NTIRE Efficient Super-Resolution). No torch, and the file 
 this project's.
 """
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import onnx
 from onnx import helper
 
 from swise_deploy.errors import InputError
+from swise_deploy.precision import (
+    FilePrecision,
+    Precision,
+    combined_precision,
+    precision_of_onnx_type,
+)
+from swise_export.graph.interface import CHANNELS, Port
+from swise_export.graph.loading import load_onnx
+from swise_export.graph.model import OnnxFile, read_onnx_file
 from swise_export.graph.shapes import ShapedGraph, ValueType, shape_graph
+from swise_export.graph.stated import StatedInput, element_type, picture_input, stated_input
 
 HR_SIZE = (1280, 720)
 """Output size, (W, H), at which the literature states Mult-Adds."""
 
 NTIRE_LR_SIZE = (256, 256)
 """Input size, (W, H), at which the NTIRE Efficient Super-Resolution challenge counts."""
-
-Layout = Literal["nchw", "nhwc"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,76 +135,59 @@ def count_onnx(source: Path | onnx.ModelProto, *, lr_size: tuple[int, int] | Non
     Raises:
         InputError: No ONNX file, or not one picture in and one picture out.
     """
-    model = source if isinstance(source, onnx.ModelProto) else read_onnx(source)
-    picture = picture_input(model)
-    fixed = _fixed_size(picture)
-    if lr_size is None and fixed is None:
-        probe = _count(model, (64, 64))
+    model = source if isinstance(source, onnx.ModelProto) else load_onnx(source)
+    name = "the ONNX model" if isinstance(source, onnx.ModelProto) else str(source)
+    picture = _input_of(model, source, name)
+    if picture.size is not None:
+        return _count(model, picture, picture.size)
+    if lr_size is None:
+        probe = _count(model, picture, (64, 64))
         lr_size = lr_size_for_hr(max(1, round(probe.sr_size[0] / 64)))
-    return _count(model, fixed or lr_size or NTIRE_LR_SIZE)
+    return _count(model, picture, lr_size)
 
 
-def read_onnx(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file.
+def _input_of(model: onnx.ModelProto, source: Path | onnx.ModelProto, name: str) -> StatedInput:
+    stated = stated_input(model, name)
+    if stated is not None:
+        return stated
+    if isinstance(source, Path):  # its layout shows in a run alone
+        interface = read_onnx_file(source).interface
+        return StatedInput(interface.input, interface.size, interface.batch)
+    info = picture_input(model, name)
+    return StatedInput(Port(info.name, element_type(info, name)), None, None)
 
-    Raises:
-        InputError: The file is missing or is no whole ONNX file.
+
+@functools.lru_cache(maxsize=64)
+def precision_of_file(file: OnnxFile) -> FilePrecision | None:
+    """Precision of a file's convolutions and matrix products; what the file states goes first.
+
+    None where the file states nothing and its layers cannot be counted.
     """
+    if file.precision:
+        return file.precision
     try:
-        model = onnx.load(path)
-    except Exception as error:  # protobuf raises its own DecodeError, which has no stubs
-        raise InputError(f"cannot read {path}: {error}. Expected a whole ONNX file") from error
-    if not model.graph.node:
-        raise InputError(f"{path} holds no nodes. Expected a whole ONNX file")
-    return model
+        layers = count_onnx(file.path, lr_size=file.interface.size or (64, 64)).layers
+    except InputError:
+        return None
+    found = {layer.precision for layer in layers if layer.mult_adds}
+    known = {p for p in get_args(Precision) if p in found}
+    return combined_precision(known) if found == known else None
 
 
-def picture_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The one input that takes pictures.
-
-    Raises:
-        InputError: There is not exactly one input of rank 4.
-    """
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [info for info in model.graph.input if info.name not in stored]
-    if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
-        found = ", ".join(f"{i.name} of rank {len(i.type.tensor_type.shape.dim)}" for i in inputs)
-        raise InputError(
-            f"the ONNX file takes {found or 'nothing'}; expected one input of rank 4: pictures"
-        )
-    picture: onnx.ValueInfoProto = inputs[0]
-    return picture
-
-
-def picture_layout(info: onnx.ValueInfoProto) -> Layout:
-    """Whether a picture input has its channels second or last."""
-    dims = [d.dim_value for d in info.type.tensor_type.shape.dim]
-    return "nhwc" if dims[3] in (1, 3) and dims[1] not in (1, 3) else "nchw"
-
-
-def _fixed_size(info: onnx.ValueInfoProto) -> tuple[int, int] | None:
-    dims = [d.dim_value for d in info.type.tensor_type.shape.dim]
-    height, width = dims[1:3] if picture_layout(info) == "nhwc" else dims[2:4]
-    return (width, height) if width and height else None
-
-
-def _count(model: onnx.ModelProto, lr_size: tuple[int, int]) -> Counts:
-    info = picture_input(model)
+def _count(model: onnx.ModelProto, picture: StatedInput, lr_size: tuple[int, int]) -> Counts:
     width, height = lr_size
-    if picture_layout(info) == "nhwc":
-        shape = (1, height, width, info.type.tensor_type.shape.dim[3].dim_value)
-    else:
-        shape = (1, info.type.tensor_type.shape.dim[1].dim_value or 3, height, width)
-    graph = shape_graph(model, {info.name: shape})
-    output = graph.types.get(model.graph.output[0].name)
-    if output is None or len(output.shape) != 4:
-        reason = next(iter(graph.unknown.items()), ("its output", "is no picture"))
+    port = picture.port
+    graph = shape_graph(model, {port.name: port.shape(1, width, height)})
+    outputs = [graph.types.get(info.name) for info in model.graph.output]
+    output = next((value for value in outputs if value and len(value.shape) == 4), None)
+    if output is None:
+        reason = next(iter(graph.unknown.items()), ("its output", "is not a picture"))
         raise InputError(
-            f"the output size at LR {width}x{height} cannot be worked out: {reason[0]}: {reason[1]}"
+            f"the output size at LR {width}x{height} cannot be inferred: {reason[0]}: {reason[1]}"
         )
-    nhwc = picture_layout(info) == "nhwc" and output.shape[3] in (1, 3)
+    nhwc = port.layout == "NHWC" and output.shape[3] in CHANNELS
     sr_height, sr_width = output.shape[1:3] if nhwc else output.shape[2:4]
-    layers = _count_layers(graph, info.name)
+    layers = _count_layers(graph, port.name)
     uncounted = Counter(
         layer.op_type
         for layer in layers
@@ -262,7 +254,7 @@ def _precision(node: onnx.NodeProto, inputs: list[ValueType | None]) -> str:
     if not inputs or inputs[0] is None:
         return "unknown"
     name: str = onnx.TensorProto.DataType.Name(inputs[0].dtype)
-    return {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}.get(name, name.lower())
+    return precision_of_onnx_type(name) or name.lower()
 
 
 _WEIGHT_CARRIERS = frozenset(

@@ -1,4 +1,4 @@
-"""An ONNX file in ncnn, on a CPU, for comparison: pnnx turns it into ncnn's own format."""
+"""ONNX files in ncnn, on a CPU, for comparison: pnnx converts them to ncnn's format."""
 
 import logging
 import subprocess
@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from swise_deploy.command.dependencies import require
+from swise_deploy.command.dependencies import installed_version, require
 from swise_deploy.errors import ExportError, InputError
-from swise_deploy.runner import PictureIO, RunnerContext
-from swise_export.graph.counting import count_onnx, picture_input, picture_layout, read_onnx
+from swise_export.graph.loading import load_onnx
+from swise_export.runtimes.onnx_file import OnnxFileRunner
 
 if TYPE_CHECKING:
     import ncnn
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 _CONVERSION_LIMIT_S = 300.0
 
 
-class NcnnRunner(RunnerContext):
+class NcnnRunner(OnnxFileRunner):
     """Runs an ONNX file in ncnn, in fp32.
 
     pnnx converts for one size of picture: with free sizes it leaves operations in the graph that
@@ -32,41 +33,42 @@ class NcnnRunner(RunnerContext):
 
     Raises:
         BackendMissingError: ncnn or pnnx is not installed.
-        InputError: The file is no picture network with float pictures.
+        InputError: The file is not a picture network with float32 pictures, channels first.
     """
 
-    io: PictureIO = "float"
+    runtime = "ncnn"
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         purpose = "running ONNX in ncnn"
         self._ncnn = require("ncnn", extra="ncnn", purpose=purpose)
         self._pnnx = require("pnnx", extra="ncnn", purpose=purpose)
-        model = read_onnx(path)
-        if picture_layout(picture_input(model)) == "nhwc":
-            raise InputError(f"{path} takes uint8 pictures; ncnn runs float ones. Use --io float")
-        counts = count_onnx(model, lr_size=(64, 64))
-        self.scale = counts.sr_size[0] // counts.lr_size[0]
+        super().__init__(path)
+        port = self.file.interface.input
+        if (port.dtype, port.layout) != ("float32", "NCHW"):
+            raise InputError(
+                f"{path} takes {port.dtype} pictures, {port.layout}; ncnn runs float32, NCHW. "
+                "Export it with --io float"
+            )
         self.name = f"ncnn {self._ncnn.__version__} CPU"
-        self._path = path
         self._threads = threads
         self._net: ncnn.Net | None = None
         self._size: tuple[int, ...] = ()
 
     def activate(self) -> None:
-        """Nothing yet: the file is converted when the first picture tells the size."""
+        """Do nothing yet: the file is converted when the size of the first batch is known."""
 
-    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Upscale (N, 3, H, W) float32 to (N, 3, H*scale, W*scale) float32.
+    def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Run the file on a batch, (N, C, H, W) float32.
 
         Raises:
             ExportError: pnnx cannot convert the network, or ncnn cannot run what it made.
         """
-        if lr.shape[2:] != self._size:
+        if batch.shape[2:] != self._size:
             self._net = None
-            self._net = self._converted(lr.shape[2], lr.shape[3])
-            self._size = lr.shape[2:]
+            self._net = self._converted(batch.shape[2], batch.shape[3])
+            self._size = batch.shape[2:]
         assert self._net is not None
-        return np.stack([self._upscaled(self._net, picture) for picture in lr])
+        return np.stack([self._upscaled(self._net, picture) for picture in batch])
 
     def deactivate(self) -> None:
         """Free the network."""
@@ -79,15 +81,17 @@ class NcnnRunner(RunnerContext):
             extractor.input("in0", self._ncnn.Mat(np.ascontiguousarray(picture)).clone())
             code, sr = extractor.extract("out0")
             if code != 0:
-                raise ExportError(f"ncnn failed to run {self._path.name} with code {code}")
+                raise ExportError(f"ncnn failed to run {self.path.name} with code {code}")
             return np.array(sr, np.float32)
 
     def _converted(self, height: int, width: int) -> "ncnn.Net":
-        logger.info("converting %s to ncnn for pictures of %dx%d", self._path.name, width, height)
+        logger.info("converting %s to ncnn for pictures of %dx%d", self.path.name, width, height)
         with tempfile.TemporaryDirectory() as folder:
             stem = Path(folder) / "network"
-            stem.with_suffix(".onnx").write_bytes(self._path.read_bytes())
-            said = self._run_pnnx(f"{stem}.onnx", f"inputshape=[1,3,{height},{width}]", "fp16=0")
+            onnx.save(load_onnx(self.path), f"{stem}.onnx")  # in one file, whatever it was
+            channels = self.file.interface.input.channels
+            shape = f"inputshape=[1,{channels},{height},{width}]"
+            printed = self._run_pnnx(f"{stem}.onnx", shape, "fp16=0")
             net = self._ncnn.Net()
             if self._threads is not None:
                 net.opt.num_threads = self._threads
@@ -104,8 +108,8 @@ class NcnnRunner(RunnerContext):
             )
             if not is_loaded:
                 raise ExportError(
-                    f"pnnx {self._pnnx.__version__} cannot convert {self._path.name} to ncnn: "
-                    f"{_complaint(said)}. Measure it in another runtime"
+                    f"pnnx {self._pnnx.__version__} cannot convert {self.path.name} to ncnn: "
+                    f"{_complaint(printed)}. Measure it in another runtime"
                 )
             return net
 
@@ -122,16 +126,33 @@ class NcnnRunner(RunnerContext):
             )
         except subprocess.TimeoutExpired as error:
             raise ExportError(
-                f"pnnx did not convert {self._path.name} in {_CONVERSION_LIMIT_S:.0f} s. "
+                f"pnnx did not convert {self.path.name} in {_CONVERSION_LIMIT_S:.0f} s. "
                 "Measure it in another runtime"
             ) from error
         return done.stdout + done.stderr
 
 
-def _complaint(said: str) -> str:
-    """What pnnx says of operations that ncnn does not have."""
-    lines = [line for line in said.splitlines() if "not supported" in line]
-    ignored = sorted({line.split()[1] for line in said.splitlines() if line.startswith("ignore ")})
+def _complaint(printed: str) -> str:
+    """The lines of pnnx about operations that ncnn lacks."""
+    lines = [line for line in printed.splitlines() if "not supported" in line]
+    ignored = sorted(
+        {line.split()[1] for line in printed.splitlines() if line.startswith("ignore ")}
+    )
     if ignored:
         lines.append(f"no ncnn layer for {', '.join(ignored)}")
     return "; ".join(dict.fromkeys(lines)) or "it gave no network with one input and one output"
+
+
+def open_runner(path: Path, *, threads: int | None = None) -> NcnnRunner:
+    """Open a file on the CPU."""
+    return NcnnRunner(path, threads=threads)
+
+
+def describe() -> str:
+    """Runtime, version and device; ncnn is not imported for it."""
+    return f"ncnn {installed_version('ncnn') or 'of unknown version'} CPU"
+
+
+def unusable_reason() -> str:
+    """The reason why it cannot run here; "" where it can."""
+    return ""

@@ -1,21 +1,23 @@
-"""An ONNX file as a runner, through ONNX Runtime."""
+"""ONNX files in ONNX Runtime, on a CPU or through one of its providers."""
 
 import contextlib
+import json
 import logging
 import sys
+import tempfile
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from swise_deploy.command.console import choose
 from swise_deploy.errors import BackendMissingError, InputError, first_line
-from swise_deploy.runner import PictureIO, RunnerContext
 from swise_export.graph.fp16_emulation import with_half_rounding
-from swise_export.manifest import facts_of_metadata, scale_from_facts
+from swise_export.graph.loading import load_onnx
+from swise_export.graph.model import read_onnx_file
+from swise_export.runtimes.onnx_file import OnnxFileRunner
 
 logger = logging.getLogger(__name__)
 
@@ -31,21 +33,20 @@ _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 _NEED_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 
-class OnnxRunner(RunnerContext):
-    """Runs an ONNX file.
+class OnnxRunner(OnnxFileRunner):
+    """Runs an ONNX file in ONNX Runtime.
 
     Args:
-        path: The file; one that this project did not make works if it takes and gives (N, 3, H, W)
-            float32.
+        path: The file.
         provider: A key of PROVIDERS. Nothing else is fallen back to silently.
         threads: Threads within one operation; None leaves it to ONNX Runtime.
         as_device: Compute as an edge device does, for measuring quality: round to half precision
-            wherever the file says fp16, where ONNX Runtime's CPU would compute in fp32, and add
+            wherever the file states fp16, where ONNX Runtime's CPU would compute in fp32, and add
             INT8 products up exactly, where its x86 kernels add pairs of them in 16 bits. Slower.
 
     Raises:
         InputError: The file is missing, no ONNX model, or not a picture network.
-        BackendMissingError: This ONNX Runtime has not got the provider.
+        BackendMissingError: This ONNX Runtime lacks the provider.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class OnnxRunner(RunnerContext):
         threads: int | None = None,
         as_device: bool = False,
     ) -> None:
-        self.path = path
+        super().__init__(path)
         self.provider = PROVIDERS[choose(provider, PROVIDERS, what="provider")]
         self.threads = threads
         self.as_device = as_device
@@ -65,31 +66,33 @@ class OnnxRunner(RunnerContext):
                 f"this ONNX Runtime has no {self.provider}; it has "
                 f"{', '.join(ort.get_available_providers())}. Install the onnxruntime build for it"
             )
-        if not path.is_file():
-            raise InputError(f"no ONNX file at {path}. Check the path")
         self._session: ort.InferenceSession | None = self._open()
-        facts = facts_of_metadata(self._session.get_modelmeta().custom_metadata_map)
-        self.io: PictureIO = self._picture_io()
+        self.runtime = "onnxruntime" if provider == "cpu" else provider
+        self.device = "cpu" if provider in ("cpu", "openvino") else "gpu"
         self.name = f"onnxruntime {ort.__version__} {self.provider}"
         if as_device:
-            self.name += ", computing as a device"
-        self.scale = scale_from_facts(facts, path) or self._measured_scale()
+            self.name += ", rounding as a device"
 
     def activate(self) -> None:
         """Load the file and let ONNX Runtime optimise it."""
         if self._session is None:
             self._session = self._open()
 
-    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Upscale a batch, in the layout that `io` names."""
+    def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Run the file on a batch in its own form.
+
+        Raises:
+            InputError: The file does not take a batch of this size or type.
+        """
         assert self._session is not None, "infer before activate"
+        interface = self.file.interface
         try:
-            (sr,) = self._session.run(None, {self._session.get_inputs()[0].name: lr})
+            (sr,) = self._session.run([interface.output.name], {interface.input.name: batch})
         except Exception as error:  # ONNX Runtime has no base class of its own
-            expected = self._session.get_inputs()[0]
+            expected = next(i for i in self._session.get_inputs() if i.name == interface.input.name)
             raise InputError(
-                f"{self.path.name} cannot take a batch of shape {lr.shape}, {lr.dtype}; it expects "
-                f"{expected.shape}, {expected.type}: {first_line(error)}"
+                f"{self.path.name} cannot take a batch of shape {batch.shape}, {batch.dtype}; it "
+                f"expects {expected.shape}, {expected.type}: {first_line(error)}"
             ) from error
         return cast("NDArray[np.generic]", sr)
 
@@ -99,14 +102,14 @@ class OnnxRunner(RunnerContext):
 
     def _open(self) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised, and reported by whoever catches them
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         try:
             source: str | bytes = str(self.path)
             if self.as_device:
                 options.add_session_config_entry("session.disable_quant_qdq", "1")
-                source = with_half_rounding(onnx.load(self.path)).SerializeToString()
+                source = with_half_rounding(load_onnx(self.path)).SerializeToString()
             if self.provider in _NEED_CUDA:
                 _load_cuda_libraries()
             provider = (self.provider, _PROVIDER_OPTIONS.get(self.provider, {}))
@@ -125,45 +128,6 @@ class OnnxRunner(RunnerContext):
         session.disable_fallback()
         return session
 
-    def _picture_io(self) -> PictureIO:
-        assert self._session is not None
-        outputs = self._session.get_outputs()
-        if len(outputs) != 1:
-            raise InputError(
-                f"{self.path} gives ({', '.join(o.name for o in outputs)}); expected one picture"
-            )
-        inputs = self._session.get_inputs()
-        if len(inputs) == 1 and len(inputs[0].shape) == 4:
-            if inputs[0].type == "tensor(uint8)" and inputs[0].shape[3] == 3:
-                return "uint8"
-            if inputs[0].type == "tensor(float)" and inputs[0].shape[1] in (3, "channels"):
-                return "float"
-        found = ", ".join(f"{i.name}: {i.type}{i.shape}" for i in inputs)
-        raise InputError(
-            f"{self.path} takes ({found}); expected one picture input, (N, 3, H, W) float32 or "
-            "(N, H, W, 3) uint8"
-        )
-
-    def _measured_scale(self) -> int:
-        """Find the scale of a foreign file by running it."""
-        assert self._session is not None
-        shape = self._session.get_inputs()[0].shape
-        axes = (1, 2) if self.io == "uint8" else (2, 3)
-        sides = [shape[axis] if isinstance(shape[axis], int) else 64 for axis in axes]
-        dims = (1, *sides, 3) if self.io == "uint8" else (1, 3, *sides)
-        sr = self.infer(np.zeros(dims, np.uint8 if self.io == "uint8" else np.float32))
-        scale = sr.shape[axes[0]] // sides[0] if sr.ndim == 4 else 0
-        expected = [scale * sides[axes.index(i)] if i in axes else n for i, n in enumerate(dims)]
-        if scale < 1 or list(sr.shape) != expected:
-            layout = (
-                "(1, H*scale, W*scale, 3)" if self.io == "uint8" else "(1, 3, H*scale, W*scale)"
-            )
-            raise InputError(
-                f"{self.path} turns pictures of {sides[1]}x{sides[0]} into {sr.shape}; expected "
-                f"{layout} with a whole-number scale, as super-resolution networks give"
-            )
-        return int(scale)
-
 
 def _load_cuda_libraries() -> None:
     """Let ONNX Runtime find the CUDA that pip installed; what it prints is no result."""
@@ -171,3 +135,60 @@ def _load_cuda_libraries() -> None:
     if preload is not None:
         with contextlib.redirect_stdout(sys.stderr):
             preload()
+
+
+def open_runner(path: Path, *, threads: int | None = None) -> OnnxRunner:
+    """Open a file on the CPU."""
+    return OnnxRunner(path, threads=threads)
+
+
+def available_providers() -> list[str]:
+    """Execution providers of the ONNX Runtime that is here."""
+    return cast("list[str]", ort.get_available_providers())
+
+
+def describe() -> str:
+    """Runtime, version and device."""
+    return f"onnxruntime {ort.__version__} {PROVIDERS['cpu']}"
+
+
+def unusable_reason() -> str:
+    """The reason why it cannot run here; "" where it can."""
+    return ""
+
+
+def profile(
+    path: Path, *, batch: NDArray[np.generic], threads: int, num_runs: int = 5
+) -> list[tuple[str, str, float]]:
+    """Time every node by ONNX Runtime's own profiler.
+
+    The graph that runs is the optimised one: several nodes of the file may have become one.
+
+    Args:
+        path: The file.
+        batch: Pictures in the file's own form.
+        threads: Threads of the runtime.
+        num_runs: How often the batch runs.
+
+    Returns:
+        Name, operator and milliseconds of every node in every run.
+    """
+    file = read_onnx_file(path)
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.log_severity_level = 4
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+        for _ in range(num_runs):
+            session.run(None, {file.interface.input.name: batch})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    found = []
+    for event in events:
+        name, details = str(event.get("name", "")), event.get("args")
+        is_kernel = event.get("cat") == "Node" and name.endswith("_kernel_time")
+        if is_kernel and isinstance(details, dict):
+            operator = str(details.get("op_name", ""))
+            found.append((name.removesuffix("_kernel_time"), operator, event["dur"] / 1000))
+    return found

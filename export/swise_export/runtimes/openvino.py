@@ -1,4 +1,4 @@
-"""An ONNX file in OpenVINO, on a CPU."""
+"""ONNX files in OpenVINO, on a CPU."""
 
 import functools
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swise_deploy.command.dependencies import require
-from swise_deploy.errors import InputError
-from swise_deploy.runner import PictureIO, RunnerContext
-from swise_export.graph.counting import count_onnx, picture_input, picture_layout, read_onnx
+from swise_deploy.command.dependencies import installed_version, require
+from swise_deploy.errors import InputError, first_line
+from swise_export.graph.model import read_onnx_file
+from swise_export.runtimes.onnx_file import OnnxFileRunner
 
 if TYPE_CHECKING:
     import openvino
@@ -22,40 +22,50 @@ if TYPE_CHECKING:
 _TIMES_WORTH_COMPILING = 3
 
 
-class OpenVinoRunner(RunnerContext):
-    """Runs an ONNX file in OpenVINO, in the precision that the file states.
+class OpenVinoRunner(OnnxFileRunner):
+    """Runs an ONNX file in OpenVINO, in the precision of the file.
 
     It is compiled for the shape that comes first, which videos and tiles then repeat. Other shapes
     run in a second compilation that takes any, until one comes three times in a row.
 
     Raises:
         BackendMissingError: OpenVINO is not installed.
-        InputError: The file is no picture network, or OpenVINO cannot run it.
+        InputError: The file is not a picture network, or OpenVINO cannot run it.
     """
+
+    runtime = "openvino"
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self._openvino = require("openvino", extra="openvino", purpose="running ONNX in OpenVINO")
-        model = read_onnx(path)
-        counts = count_onnx(model, lr_size=(64, 64))
-        self.scale = counts.sr_size[0] // counts.lr_size[0]
-        self.io: PictureIO = "uint8" if picture_layout(picture_input(model)) == "nhwc" else "float"
+        super().__init__(path)
         self.name = f"openvino {self._openvino.__version__.partition('-')[0]} CPU"
-        self._path = path
         self._threads = threads
         self._model: openvino.Model | None = None
         self._forget()
 
     def activate(self) -> None:
-        """Read the file; it is compiled when the first picture tells the size."""
+        """Read the file; it is compiled when the size of the first batch is known."""
         try:
-            self._model = openvino_core().read_model(self._path)
+            self._model = openvino_core().read_model(self.path)
         except RuntimeError as error:
-            raise InputError(f"OpenVINO cannot read {self._path}: {error}") from error
+            raise InputError(f"OpenVINO cannot read {self.path}: {error}") from error
 
-    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Upscale a batch, in the layout that `io` names."""
-        outputs = self._request_for(lr.shape).infer([lr], share_inputs=True)
-        return np.array(outputs[0])
+    def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Run the file on a batch in its own form.
+
+        Raises:
+            InputError: OpenVINO cannot compile the file for this size, or cannot run it.
+        """
+        interface = self.file.interface
+        request = self._request_for(batch.shape)
+        try:
+            outputs = request.infer({interface.input.name: batch}, share_inputs=True)
+        except RuntimeError as error:
+            raise InputError(
+                f"OpenVINO cannot run {self.path} on a batch of shape {batch.shape}: "
+                f"{first_line(error)}"
+            ) from error
+        return np.array(outputs[interface.output.name])
 
     def deactivate(self) -> None:
         """Free the compiled model."""
@@ -95,18 +105,16 @@ class OpenVinoRunner(RunnerContext):
         model = self._model.clone()
         try:
             if shape is not None:
-                model.reshape({0: list(shape)})
+                model.reshape({self.file.interface.input.name: list(shape)})
             return openvino_core().compile_model(model, "CPU", options).create_infer_request()
         except RuntimeError as error:
             asked = "inputs of any shape" if shape is None else f"an input of shape {shape}"
-            raise InputError(
-                f"OpenVINO cannot compile {self._path} for {asked}: {error}"
-            ) from error
+            raise InputError(f"OpenVINO cannot compile {self.path} for {asked}: {error}") from error
 
 
 @functools.cache
 def openvino_core() -> "openvino.Core":
-    """The only Core of the process, which is never freed.
+    """Return the only Core of the process, which is never freed.
 
     OpenVINO 2026's CPU plugin seems to give the main thread a signal stack of its own and to put
     the old one back when it is freed: after two plugins, freed one after the other, the next
@@ -118,3 +126,55 @@ def openvino_core() -> "openvino.Core":
     module = require("openvino", extra="openvino", purpose="running ONNX in OpenVINO")
     core: openvino.Core = module.Core()
     return core
+
+
+def open_runner(path: Path, *, threads: int | None = None) -> OpenVinoRunner:
+    """Open a file on the CPU."""
+    return OpenVinoRunner(path, threads=threads)
+
+
+def describe() -> str:
+    """Runtime, version and device; OpenVINO is not imported for it."""
+    return f"openvino {installed_version('openvino') or 'of unknown version'} CPU"
+
+
+def unusable_reason() -> str:
+    """The reason why it cannot run here; "" where it can."""
+    return ""
+
+
+def profile(
+    path: Path, *, batch: NDArray[np.generic], threads: int, num_runs: int = 5
+) -> list[tuple[str, str, float]]:
+    """Time every node by OpenVINO's performance counters.
+
+    The graph that runs is the compiled one; what was fused away has no time of its own.
+
+    Args:
+        path: The file.
+        batch: Pictures in the file's own form.
+        threads: Threads of the runtime.
+        num_runs: How often the batch runs.
+
+    Returns:
+        Name, operator and milliseconds of every node in every run.
+    """
+    core, name = openvino_core(), read_onnx_file(path).interface.input.name
+    model = core.read_model(path)
+    model.reshape({name: list(batch.shape)})
+    options = {
+        "PERF_COUNT": True,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+    found = []
+    for _ in range(num_runs):
+        request.infer({name: batch})
+        found += [
+            (info.node_name, info.node_type, info.real_time.total_seconds() * 1000)
+            for info in request.profiling_info
+            if info.real_time.total_seconds() > 0
+        ]
+    return found

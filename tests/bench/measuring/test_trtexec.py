@@ -84,18 +84,19 @@ def test_something_else_than_a_summary_is_refused() -> None:
 def named_engine(tmp_path: Path) -> Path:
     """A manifest is all that is read before trtexec is looked for."""
     manifest = {
-        "schema_version": 1,
+        "schema_version": 2,
         "engine_sha256": "0" * 64,
         "engine_bytes": 3,
         "onnx_name": "a.onnx",
         "onnx_sha256": "0" * 64,
         "model": "",
-        "scale": 2,
-        "io": "float",
-        "input_name": "lr",
-        "output_name": "sr",
+        "interface": {
+            "input": {"name": "lr", "dtype": "float32"},
+            "output": {"name": "sr", "dtype": "float32"},
+            "scale": 2,
+        },
         "precision_asked": "fp16",
-        "precision_found": {"origin": "parsed", "rows": [], "unattributed_share": 0},
+        "precision_found": {"origin": "parsed network", "rows": [], "unattributed_share": 0},
         "precision_read_back": None,
         "read_back_note": "",
         "backend": "tensorrt",
@@ -104,7 +105,12 @@ def named_engine(tmp_path: Path) -> Path:
         "gpu": "Orin",
         "compatibility": "none",
         "version_compatible": False,
-        "profiles": [[[1, 16, 16], [1, 160, 90], [1, 320, 180]]],
+        "profiles": [
+            {
+                name: {"batch": 1, "width": width, "height": height}
+                for name, width, height in (("min", 16, 16), ("opt", 160, 90), ("max", 320, 180))
+            }
+        ],
         "workspace_mib": None,
         "optimization_level": None,
         "dla_core": None,

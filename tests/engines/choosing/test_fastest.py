@@ -13,13 +13,15 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from swise_deploy.errors import InputError, SwiseError
-from swise_engines.choosing import candidates, fastest
+from swise_deploy.errors import BackendMissingError, InputError, SwiseError
+from swise_engines.choosing import fastest
 from swise_engines.choosing.candidates import Candidate, candidates_for
 from swise_engines.choosing.fastest import choose_fastest, measure_fastest
 from swise_engines.cuda.boundary import Device, GpuAtHand
+from swise_engines.running import runner as engine_runner
 from swise_engines.tensorrt.profiles import Extent, Profile
 from swise_engines.upscaling.upscaler import Upscaler
+from swise_export.runtimes import onnxruntime_cuda
 from swise_export.runtimes.onnxruntime import OnnxRunner
 
 MakeOnnx = Callable[..., Path]
@@ -131,7 +133,7 @@ def test_one_that_does_not_run_is_left_out_with_its_reason(tmp_path: Path) -> No
     broken = in_onnxruntime(tmp_path / "broken.onnx")
     choice = measure_fastest([good, broken])
     assert choice.candidate is good
-    assert "cannot load" in choice.refused["broken"]
+    assert "cannot read" in choice.refused["broken"]
     with pytest.raises(InputError, match="cannot read"):
         measure_fastest([broken, good])
 
@@ -167,7 +169,7 @@ def test_a_verdict_is_kept_for_the_same_files_and_threads(
 def test_both_runtimes_compete_for_a_file_and_the_choice_is_told(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="the optional runtime")
     path = save_repeating(tmp_path / "wide.onnx", width=48)
-    runners = [candidate.runner for candidate in candidates_for(path, threads=1)]
+    runners = [candidate.runtime for candidate in candidates_for(path, threads=1)]
     assert runners[0] == "onnxruntime"
     assert "openvino" in runners
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
@@ -189,7 +191,7 @@ def test_a_runner_that_is_asked_for_wins_unmeasured(tmp_path: Path, runner: str)
 def test_an_unknown_runner_is_refused_with_a_hint(tmp_path: Path) -> None:
     path = save_repeating(tmp_path / "light.onnx")
     with pytest.raises(InputError, match="Did you mean 'openvino'"):
-        candidates_for(path, "openvno")  # type: ignore[arg-type]  # the mistake
+        candidates_for(path, "openvno")
 
 
 def test_an_engine_beside_its_file_is_left_out_where_no_gpu_is(
@@ -198,12 +200,12 @@ def test_an_engine_beside_its_file_is_left_out_where_no_gpu_is(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(candidates, "find_gpu", lambda: GpuAtHand(None, "for this test"))
+    monkeypatch.setattr(engine_runner, "find_gpu", lambda: GpuAtHand(None, "for this test"))
     path = shutil.copy(make_onnx("fp16"), engine.with_suffix(".onnx"))
     with caplog.at_level(logging.INFO, "swise_engines"):
-        runners = {candidate.runner for candidate in candidates_for(path)}
+        runners = {candidate.runtime for candidate in candidates_for(path)}
     assert "tensorrt" not in runners
-    assert f"{engine.name} is left out: no GPU" in caplog.text
+    assert f"{engine.name} is not considered: no GPU" in caplog.text
 
 
 def test_an_engine_of_this_very_file_competes_and_one_of_another_does_not(
@@ -211,14 +213,14 @@ def test_an_engine_of_this_very_file_competes_and_one_of_another_does_not(
 ) -> None:
     ampere = Device("some GPU", "8.6", is_integrated=False, driver_cuda="13.0")
     cuda = SimpleNamespace(device=ampere)  # nothing else of it is used before an engine is opened
-    monkeypatch.setattr(candidates, "find_gpu", lambda: GpuAtHand(cuda))
+    monkeypatch.setattr(engine_runner, "find_gpu", lambda: GpuAtHand(cuda))
     path = shutil.copy(make_onnx("fp16"), engine.with_suffix(".onnx"))
-    found = [c for c in candidates_for(path) if c.runner == "tensorrt"]
+    found = [c for c in candidates_for(path) if c.runtime == "tensorrt"]
     assert [(c.path, c.label) for c in found] == [
         (engine, "tiny.engine on some GPU, driver for CUDA 13.0")
     ]
     shutil.copy(make_onnx("fp32"), path)
-    assert all(c.runner != "tensorrt" for c in candidates_for(path))
+    assert all(c.runtime != "tensorrt" for c in candidates_for(path))
 
 
 def test_onnxruntime_s_cuda_competes_only_where_a_gpu_is_visible(
@@ -226,11 +228,13 @@ def test_onnxruntime_s_cuda_competes_only_where_a_gpu_is_visible(
 ) -> None:
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
-    monkeypatch.setattr(candidates, "_visible_gpu", lambda: "")
-    assert [c.runner for c in candidates_for(make_onnx(), "onnxruntime")] == ["onnxruntime"]
-    monkeypatch.setattr(candidates, "_visible_gpu", lambda: "some GPU")
-    (found,) = candidates_for(make_onnx(), "onnxruntime")
-    assert found.runner == "cuda"
+    monkeypatch.setattr(onnxruntime_cuda, "probe_cuda", lambda: {"devices": []})
+    assert "cuda" not in [c.runtime for c in candidates_for(make_onnx())]
+    with pytest.raises(BackendMissingError, match="no GPU"):
+        candidates_for(make_onnx(), "cuda")
+    monkeypatch.setattr(onnxruntime_cuda, "probe_cuda", lambda: {"devices": [{"name": "some GPU"}]})
+    (found,) = candidates_for(make_onnx(), "cuda")
+    assert found.runtime == "cuda"
     assert found.label.endswith("CUDAExecutionProvider on some GPU")
 
 

@@ -23,9 +23,9 @@ def nothing() -> None:
 def test_a_repeated_shape_allocates_no_memory(host_cuda):
     memory, moves = host_cuda(), []
     pool = BufferPool(memory, lambda: moves.append(1))
-    first = pool.fit(LR, SR, np.float32)
+    first = pool.fit((LR, np.float32), (SR, np.float32))
     for _ in range(100):
-        assert pool.fit(LR, SR, np.float32) == first
+        assert pool.fit((LR, np.float32), (SR, np.float32)) == first
     assert memory.num_taken == 4
     assert moves == []
 
@@ -33,16 +33,16 @@ def test_a_repeated_shape_allocates_no_memory(host_cuda):
 def test_a_smaller_shape_keeps_memory_and_addresses(host_cuda):
     memory = host_cuda()
     pool = BufferPool(memory, nothing)
-    large = pool.fit(LR, SR, np.float32)
-    assert pool.fit((1, 3, 1, 1), (1, 3, 2, 2), np.float32) == large
+    large = pool.fit((LR, np.float32), (SR, np.float32))
+    assert pool.fit(((1, 3, 1, 1), np.float32), ((1, 3, 2, 2), np.float32)) == large
     assert memory.num_taken == 4
 
 
 def test_a_larger_shape_frees_the_old_memory_after_the_callback(host_cuda):
     memory, held_in_callback = host_cuda(), []
     pool = BufferPool(memory, lambda: held_in_callback.append(len(memory.held)))
-    pool.fit((1, 3, 2, 2), (1, 3, 4, 4), np.float32)
-    pool.fit(LR, SR, np.float32)
+    pool.fit(((1, 3, 2, 2), np.float32), ((1, 3, 4, 4), np.float32))
+    pool.fit((LR, np.float32), (SR, np.float32))
     assert held_in_callback == [4]
     assert len(memory.held) == 4
     pool.release()
@@ -55,7 +55,7 @@ def test_alternating_shapes_settle_at_the_largest(host_cuda):
     pool = BufferPool(memory, nothing)
     for step in range(1000):
         wide, high = 2 + step % 7, 2 + step % 5
-        pool.fit((1, 3, high, wide), (1, 3, 2 * high, 2 * wide), np.float32)
+        pool.fit(((1, 3, high, wide), np.float32), ((1, 3, 2 * high, 2 * wide), np.float32))
     assert len(memory.held) == 4
     assert memory.num_taken <= 4 * 7 * 5
     held = sum(array.nbytes for array in memory.held.values())
@@ -67,8 +67,8 @@ def test_alternating_shapes_settle_at_the_largest(host_cuda):
 def test_the_picture_goes_there_and_comes_back(integrated, dtype, host_cuda):
     memory = host_cuda(integrated=integrated)
     pool = BufferPool(memory, nothing)
-    pool.fit(SR, SR, dtype)
-    lr, sr = pool.fit(LR, LR, dtype)
+    pool.fit((SR, dtype), (SR, dtype))
+    lr, sr = pool.fit((LR, dtype), (LR, dtype))
     picture = np.random.default_rng(0).integers(0, 256, LR).astype(dtype)
     lr.view(LR, dtype)[:] = picture
     pool.upload(STREAM, lr, lr.view(LR, dtype))
@@ -79,7 +79,7 @@ def test_the_picture_goes_there_and_comes_back(integrated, dtype, host_cuda):
 
 def test_on_an_integrated_gpu_there_is_one_memory_and_no_copy(host_cuda):
     memory = host_cuda(integrated=True)
-    lr, sr = BufferPool(memory, nothing).fit(LR, SR, np.float32)
+    lr, sr = BufferPool(memory, nothing).fit((LR, np.float32), (SR, np.float32))
     assert lr.device is None
     assert sr.device is None
     assert memory.held[lr.pointer] is lr.host.array
@@ -90,9 +90,9 @@ def test_running_out_of_memory_frees_what_was_allocated(host_cuda):
     memory = host_cuda(limit_bytes=1000)
     pool = BufferPool(memory, nothing)
     with pytest.raises(SwiseError, match="out of GPU memory"):
-        pool.fit(LR, SR, np.float32)
+        pool.fit((LR, np.float32), (SR, np.float32))
     assert memory.held == {}
-    pool.fit((1, 3, 1, 1), (1, 3, 2, 2), np.float32)
+    pool.fit(((1, 3, 1, 1), np.float32), ((1, 3, 2, 2), np.float32))
     assert len(memory.held) == 4
 
 

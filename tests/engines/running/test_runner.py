@@ -13,6 +13,7 @@ from swise_engines.running import runner as engine_runner
 from swise_engines.running.loaded_engine import EngineFacts
 from swise_engines.running.runner import EngineRunner
 from swise_engines.tensorrt.profiles import Extent, Profile, profile_from_sizes
+from swise_export.graph.interface import Interface, Port
 
 SMALL = Profile(Extent(1, 4, 4), Extent(1, 8, 8), Extent(2, 16, 16))
 LARGE = Profile(Extent(1, 32, 32), Extent(1, 40, 40), Extent(1, 64, 64))
@@ -63,7 +64,7 @@ class HostContext:
 class HostEngine:
     backend = "tensorrt"
     name = "a double"
-    facts = EngineFacts("lr", "sr", 2, "float", (SMALL, LARGE))
+    facts = EngineFacts(Interface(Port("lr", "float32"), Port("sr", "float32"), 2), (SMALL, LARGE))
     broken = False
     refused = None
 
@@ -204,7 +205,7 @@ def test_a_shape_that_tensorrt_refuses_leaves_nothing_half_set(loaded, tmp_path)
 
 @pytest.mark.parametrize("loaded", ["discrete"], indirect=True)
 def test_too_large_for_the_memory_is_told_in_numbers(loaded, tmp_path):
-    loaded.facts = EngineFacts("lr", "sr", 2, "float", (profile_from_sizes([(640, 640)]),))
+    loaded.facts = EngineFacts(HostEngine.facts.interface, (profile_from_sizes([(640, 640)]),))
     runner = EngineRunner(tmp_path / "a.engine")
     with runner, pytest.raises(SwiseError, match="needs 5 MiB, but 1 of 1 MiB are free"):
         runner.infer(picture(640, 640))

@@ -1,17 +1,17 @@
 import json
-from pathlib import Path
 
 import pytest
 
 from swise_deploy.errors import InputError
-from swise_engines.tensorrt.manifest import manifest_from_dict, read_manifest, write_manifest
+from swise_engines.tensorrt.manifest import read_manifest, write_manifest
 from swise_export.manifest import manifest_path
 
 
 def test_a_manifest_survives_json(engine):
     manifest = read_manifest(engine)
-    document = json.loads(json.dumps(manifest.to_dict()))
-    assert manifest_from_dict(document, Path("x.json")) == manifest
+    copy = engine.with_name("copy.engine")
+    write_manifest(copy, manifest)
+    assert read_manifest(copy) == manifest
 
 
 def test_a_real_build_is_described(engine, sm86):
@@ -19,7 +19,7 @@ def test_a_real_build_is_described(engine, sm86):
     assert manifest == sm86.manifest
     assert manifest.model == "tiny"
     assert (manifest.scale, manifest.io) == (2, "float")
-    assert (manifest.input_name, manifest.output_name) == ("lr", "sr")
+    assert (manifest.interface.input.name, manifest.interface.output.name) == ("lr", "sr")
     assert manifest.precision_asked == "fp16"
     assert manifest.precision_found.share("fp16") == 1.0
     assert manifest.precision_read_back is None
@@ -38,7 +38,38 @@ def test_drift_is_added_without_touching_the_rest(engine):
     assert read_manifest(engine).with_drift(None, manifest.drift_note) == manifest
 
 
-def test_an_engine_without_profiles_or_scale_is_none(engine):
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"profiles": []}, "profile"),
+        ({"engine_bytes": "many"}, "engine_bytes"),
+        ({"engine_bytes": -1}, "engine_bytes"),
+        ({"sms": "8.6"}, "sms"),
+        ({"sms": [8.6]}, "sms"),
+        ({"backend": "evilmod"}, "backend"),
+        ({"onnx_sha256": "short"}, "onnx_sha256"),
+        ({"interface": None}, "interface"),
+        ({"drift": "none"}, "drift"),
+        ({"versions": {"a": 1}}, "versions"),
+        ({"colour": "red"}, "colour"),
+        ({"schema_version": 1}, "schema_version"),
+        ({"kind": "onnx"}, "kind"),
+    ],
+)
+def test_a_manifest_of_wrong_types_or_values_is_refused_by_name(engine, change, named):
+    path = manifest_path(engine)
     document = read_manifest(engine).to_dict()
-    with pytest.raises(InputError, match="scale 0"):
-        manifest_from_dict({**document, "scale": 0}, manifest_path(engine))
+    path.write_text(json.dumps({**document, **change}))
+    with pytest.raises(InputError, match=named) as refused:
+        read_manifest(engine)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("scale", [0, -2, "two", 2.5, None])
+def test_a_scale_that_is_none_is_refused(engine, scale):
+    path = manifest_path(engine)
+    document = read_manifest(engine).to_dict()
+    document["interface"]["scale"] = scale
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="scale"):
+        read_manifest(engine)

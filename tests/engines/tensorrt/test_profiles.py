@@ -9,6 +9,11 @@ from swise_engines.tensorrt.profiles import (
     extent_of_shape,
     profile_from_sizes,
 )
+from swise_export.graph.interface import Port
+
+FLOAT = Port("lr", "float32")
+LUMA = Port("lr", "float32", channels=1)
+UINT8 = Port("lr", "uint8", "NHWC", white=255.0)
 
 
 @pytest.mark.parametrize(
@@ -46,24 +51,25 @@ def test_sizes_that_make_no_profile_are_refused(sizes):
 
 
 @pytest.mark.parametrize(
-    ("shape", "io", "expected"),
+    ("shape", "port", "expected"),
     [
-        ((2, 3, 5, 7), "float", Extent(2, 7, 5)),
-        ((2, 5, 7, 3), "uint8", Extent(2, 7, 5)),
-        ((1, 3, 3, 3), "float", Extent(1, 3, 3)),
+        ((2, 3, 5, 7), FLOAT, Extent(2, 7, 5)),
+        ((2, 5, 7, 3), UINT8, Extent(2, 7, 5)),
+        ((1, 3, 3, 3), FLOAT, Extent(1, 3, 3)),
+        ((1, 1, 5, 7), LUMA, Extent(1, 7, 5)),
     ],
 )
-def test_extent_and_shape_are_inverse(shape, io, expected):
-    assert extent_of_shape(shape, io) == expected
-    assert expected.shape(io) == shape
+def test_extent_and_shape_are_inverse(shape, port, expected):
+    assert extent_of_shape(shape, port) == expected
+    assert expected.shape(port) == shape
 
 
 @pytest.mark.parametrize(
-    ("shape", "io"), [((1, 4, 5, 7), "float"), ((3, 5, 7), "float"), ((1, 3, 5, 7), "uint8")]
+    ("shape", "port"), [((1, 4, 5, 7), FLOAT), ((3, 5, 7), FLOAT), ((1, 3, 5, 7), UINT8)]
 )
-def test_what_is_no_rgb_batch_is_refused(shape, io):
+def test_what_is_no_rgb_batch_is_refused(shape, port):
     with pytest.raises(InputError, match="expected"):
-        extent_of_shape(shape, io)
+        extent_of_shape(shape, port)
 
 
 def test_the_profile_tuned_nearest_is_chosen():

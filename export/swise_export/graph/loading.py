@@ -1,0 +1,104 @@
+"""ONNX files loaded, hashed and measured, with the weights that lie outside of them."""
+
+import functools
+import hashlib
+from pathlib import Path
+
+import onnx
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from swise_deploy.errors import InputError, first_line
+from swise_deploy.storage.files import sha256_of
+from swise_export.graph.limits import check_limits
+from swise_export.manifest import facts_of_metadata
+
+
+def load_onnx(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
+    """Load an ONNX file within the limits of `limits`.
+
+    Args:
+        path: The file.
+        external_data: Whether weights that lie outside the file are loaded too.
+
+    Raises:
+        InputError: The file is missing, damaged, empty or beyond the limits.
+    """
+    if not path.is_file():
+        raise InputError(f"no ONNX file at {path}. Check the path")
+    try:
+        model = onnx.load(path, load_external_data=external_data)
+    except Exception as error:  # protobuf's DecodeError has no stubs, onnx raises several kinds
+        raise InputError(
+            f"cannot read {path}: {first_line(error)}. Expected a whole ONNX file"
+        ) from error
+    if not model.graph.node:
+        raise InputError(f"{path} holds no nodes. Expected a whole ONNX file")
+    check_limits(model, path)
+    return model
+
+
+def facts_of_model(model: onnx.ModelProto) -> dict[str, str]:
+    """The metadata that swise-export wrote into a model, by key; empty for other models."""
+    return facts_of_metadata({entry.key: entry.value for entry in model.metadata_props})
+
+
+def external_data_of(model: onnx.ModelProto) -> list[ExternalDataInfo]:
+    """Where the model's tensors lie outside its file."""
+    stored = list(model.graph.initializer)
+    for node in model.graph.node:
+        stored += [a.t for a in node.attribute if a.type == onnx.AttributeProto.TENSOR]
+    return [ExternalDataInfo(tensor) for tensor in stored if uses_external_data(tensor)]
+
+
+def sha256_of_onnx(path: Path, model: onnx.ModelProto | None = None) -> str:
+    """Hash of an ONNX file with its external data.
+
+    A file without external data has the hash of its bytes, as `sha256sum` prints it.
+
+    Raises:
+        InputError: It, or its external data, cannot be read.
+    """
+    loaded = load_onnx(path, external_data=False) if model is None else model
+    own = sha256_of(path)
+    names = sorted({info.location for info in external_data_of(loaded)})
+    if not names:
+        return own
+    digest = hashlib.sha256(own.encode())
+    for name in names:
+        data = path.parent / name
+        if not data.is_file():
+            raise InputError(
+                f"{path} keeps weights in {name!r}, and there is no such file beside it. Copy it "
+                "there too, or save the model in one file"
+            )
+        digest.update(f"\n{name}\n{sha256_of(data)}".encode())
+    return digest.hexdigest()
+
+
+def size_bytes_of(path: Path, model: onnx.ModelProto) -> int:
+    """Bytes of a file with its external data."""
+    names = {info.location for info in external_data_of(model)}
+    return sum(p.stat().st_size for p in (path, *(path.parent / name for name in names)))
+
+
+def files_of(path: Path) -> list[Path]:
+    """The ONNX file and the files that hold its external data.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror or error}. Expected an ONNX file"
+        ) from error
+    names = _external_names(path, status.st_mtime_ns, status.st_size)
+    return [path, *(path.parent / name for name in names)]
+
+
+@functools.lru_cache(maxsize=64)
+def _external_names(path: Path, mtime_ns: int, size_bytes: int) -> tuple[str, ...]:
+    del mtime_ns, size_bytes  # what changes when the file does
+    model = load_onnx(path, external_data=False)
+    return tuple(sorted({info.location for info in external_data_of(model)}))

@@ -1,0 +1,267 @@
+"""Every runtime that a network can run in, as one table.
+
+To add one: write its module beside this file (see `RuntimeModule`) and give it a row here.
+Commands, `auto`, benchmarks, profiles and installation hints read the table; nothing else names a
+runtime. Modules are named by strings, since a runtime's package may be absent, and since engines
+run in a room above this one.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from swise_deploy.command.console import choose
+from swise_deploy.command.dependencies import require
+from swise_deploy.errors import BackendMissingError
+
+if TYPE_CHECKING:
+    from numpy import generic
+    from numpy.typing import NDArray
+
+    from swise_deploy.runner import DeviceKind, Runner
+    from swise_export.manifest import Form
+
+Source = Literal["network", "onnx", "engine"]
+"""What a runtime runs: a torch network, an ONNX file, or a TensorRT engine."""
+
+
+class RuntimeModule(Protocol):
+    """The functions of a runtime's module; `profile` may be absent."""
+
+    def open_runner(self, source: Any, *, threads: int | None = None, **options: Any) -> "Runner":
+        """Make a runner, not yet activated, for a path or a loaded network."""
+
+    def describe(self) -> str:
+        """Runtime, version and device: all that decides its speed."""
+
+    def unusable_reason(self) -> str:
+        """The reason why it cannot run on this machine; "" where it can."""
+
+    def profile(
+        self, path: Path, *, batch: "NDArray[generic]", threads: int, num_runs: int = 5
+    ) -> list[tuple[str, str, float]]:
+        """Name, operator and milliseconds of every layer in every run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A runtime on a device.
+
+    Attributes:
+        title: Name for people.
+        takes: What it runs.
+        device: Where it computes.
+        module: Its module; see RuntimeModule.
+        packages: Modules that have to be installed for it; any one of a tuple inside serves.
+        extra: The extra of this distribution that installs them; "" where the base install does.
+        options: What `open_runner` is given beside the source.
+        is_automatic: True where `auto` considers it; others are compared with the first such row.
+        forms: Forms of a registry network that are worth running in it, the best first.
+        has_profile: True where its module has `profile`.
+        is_program: True for a program of its own, which `open_runner` cannot open.
+    """
+
+    title: str
+    takes: Source
+    device: "DeviceKind"
+    module: str
+    packages: tuple[str, ...]
+    extra: str = ""
+    options: Mapping[str, object] = field(default_factory=dict)
+    is_automatic: bool = False
+    forms: "tuple[Form, ...]" = ()
+    has_profile: bool = False
+    is_program: bool = False
+
+
+_ONNX = "swise_export.runtimes"
+_TORCH = "swise_deploy.runners"
+_ENGINE = "swise_engines.running.runner"
+
+RUNTIMES: dict[str, Runtime] = {
+    "onnxruntime": Runtime(
+        title="ONNX Runtime",
+        takes="onnx",
+        device="cpu",
+        module=f"{_ONNX}.onnxruntime",
+        packages=("onnxruntime",),
+        is_automatic=True,
+        # For its cubic Resize the deploy form was made: the plain one takes five times as long.
+        forms=("deploy",),
+        has_profile=True,
+    ),
+    "cuda": Runtime(
+        title="ONNX Runtime, CUDA",
+        takes="onnx",
+        device="gpu",
+        module=f"{_ONNX}.onnxruntime_cuda",
+        packages=("onnxruntime",),
+        is_automatic=True,
+        forms=("deploy",),
+    ),
+    "openvino": Runtime(
+        title="OpenVINO",
+        takes="onnx",
+        device="cpu",
+        module=f"{_ONNX}.openvino",
+        packages=("openvino",),
+        extra="openvino",
+        is_automatic=True,
+        forms=("deploy", "plain"),
+        has_profile=True,
+    ),
+    "ncnn": Runtime(
+        title="ncnn",
+        takes="onnx",
+        device="cpu",
+        module=f"{_ONNX}.ncnn",
+        packages=("ncnn", "pnnx"),
+        extra="ncnn",
+        forms=("deploy",),
+    ),
+    "tensorrt": Runtime(
+        title="TensorRT",
+        takes="engine",
+        device="gpu",
+        module=_ENGINE,
+        packages=(),
+        extra="rtx",
+        is_automatic=True,
+    ),
+    "no-graphs": Runtime(
+        title="TensorRT without CUDA graphs",
+        takes="engine",
+        device="gpu",
+        module=_ENGINE,
+        packages=(),
+        extra="rtx",
+        options={"use_graphs": False},
+    ),
+    "pycuda": Runtime(
+        title="TensorRT through pycuda",
+        takes="engine",
+        device="gpu",
+        module=_ENGINE,
+        packages=("pycuda",),
+        extra="tensorrt",
+        options={"binding": "pycuda"},
+    ),
+    "trtexec": Runtime(
+        title="NVIDIA's trtexec",
+        takes="engine",
+        device="gpu",
+        module="swise_bench.measuring.trtexec",
+        packages=(),
+        is_program=True,
+    ),
+    "torch": Runtime(
+        title="torch, eager",
+        takes="network",
+        device="cpu",
+        module=f"{_TORCH}.torch_cpu",
+        packages=("torch",),
+        extra="export",
+    ),
+    "compile": Runtime(
+        title="torch.compile",
+        takes="network",
+        device="cpu",
+        module=f"{_TORCH}.torch_cpu",
+        packages=("torch",),
+        extra="export",
+        options={"compiled": True},
+    ),
+    "torch-cuda": Runtime(
+        title="torch on a GPU",
+        takes="network",
+        device="gpu",
+        module=f"{_TORCH}.torch_gpu",
+        packages=("torch",),
+        extra="export",
+    ),
+    "compile-cuda": Runtime(
+        title="torch.compile on a GPU",
+        takes="network",
+        device="gpu",
+        module=f"{_TORCH}.torch_gpu",
+        packages=("torch",),
+        extra="export",
+        options={"compiled": True},
+    ),
+    "torch-cuda-fp16": Runtime(
+        title="torch on a GPU, fp16",
+        takes="network",
+        device="gpu",
+        module=f"{_TORCH}.torch_gpu",
+        packages=("torch",),
+        extra="export",
+        options={"half": True},
+    ),
+    "compile-cuda-fp16": Runtime(
+        title="torch.compile on a GPU, fp16",
+        takes="network",
+        device="gpu",
+        module=f"{_TORCH}.torch_gpu",
+        packages=("torch",),
+        extra="export",
+        options={"compiled": True, "half": True},
+    ),
+}
+
+
+def runtimes_for(source: Source) -> dict[str, Runtime]:
+    """The runtimes that run a kind of source, in the table's order."""
+    return {name: runtime for name, runtime in RUNTIMES.items() if runtime.takes == source}
+
+
+def runner_choices() -> tuple[str, ...]:
+    """Values of a command's --runner option for ONNX files: "auto", then the automatic ones."""
+    found = [name for name, runtime in runtimes_for("onnx").items() if runtime.is_automatic]
+    return ("auto", *found)
+
+
+def find_runtime(name: str) -> Runtime:
+    """A row of the table.
+
+    Raises:
+        InputError: There is no such runtime; near names are suggested.
+    """
+    return RUNTIMES[choose(name, RUNTIMES, what="runtime")]
+
+
+def is_installed(runtime: Runtime) -> bool:
+    """True where the packages of a runtime can be imported; none of them is."""
+    return all(find_spec(package) is not None for package in runtime.packages)
+
+
+def load_runtime(name: str) -> RuntimeModule:
+    """Import a runtime's module.
+
+    Raises:
+        BackendMissingError: A package of it is not installed; the message says how to install it.
+    """
+    runtime = RUNTIMES[name]
+    for package in runtime.packages:
+        require(package, extra=runtime.extra or "base", purpose=f"running in {runtime.title}")
+    try:
+        return cast("RuntimeModule", importlib.import_module(runtime.module))
+    except ImportError as error:
+        raise BackendMissingError(f"cannot import {runtime.title}: {error}") from error
+
+
+def open_runner(name: str, source: object, *, threads: int | None = None) -> "Runner":
+    """Make a runner by the name of its runtime, not yet activated.
+
+    Args:
+        name: Key of the table.
+        source: The path of an ONNX file or an engine, or a loaded torch network.
+        threads: CPU threads; None leaves it to the runtime.
+
+    Raises:
+        BackendMissingError: The runtime is not installed or cannot run here.
+        InputError: It does not take this source.
+    """
+    return load_runtime(name).open_runner(source, threads=threads, **RUNTIMES[name].options)
