@@ -25,11 +25,11 @@ from swise_deploy.precision import (
     combined_precision,
     precision_of_onnx_type,
 )
-from swise_export.graph.interface import CHANNELS, Port
+from swise_export.graph.interface import CHANNELS
 from swise_export.graph.loading import load_onnx
 from swise_export.graph.model import OnnxFile, read_onnx_file
 from swise_export.graph.shapes import ShapedGraph, ValueType, shape_graph
-from swise_export.graph.stated import StatedInput, element_type, picture_input, stated_input
+from swise_export.graph.stated import StatedInput, fixed_dims, picture_input, stated_input
 
 HR_SIZE = (1280, 720)
 """Output size, (W, H), at which the literature states Mult-Adds."""
@@ -137,24 +137,23 @@ def count_onnx(source: Path | onnx.ModelProto, *, lr_size: tuple[int, int] | Non
     """
     model = source if isinstance(source, onnx.ModelProto) else load_onnx(source)
     name = "the ONNX model" if isinstance(source, onnx.ModelProto) else str(source)
-    picture = _input_of(model, source, name)
-    if picture.size is not None:
-        return _count(model, picture, picture.size)
-    if lr_size is None:
-        probe = _count(model, picture, (64, 64))
-        lr_size = lr_size_for_hr(max(1, round(probe.sr_size[0] / 64)))
-    return _count(model, picture, lr_size)
-
-
-def _input_of(model: onnx.ModelProto, source: Path | onnx.ModelProto, name: str) -> StatedInput:
-    stated = stated_input(model, name)
-    if stated is not None:
-        return stated
-    if isinstance(source, Path):  # its layout shows in a run alone
-        interface = read_onnx_file(source).interface
-        return StatedInput(interface.input, interface.size, interface.batch)
     info = picture_input(model, name)
-    return StatedInput(Port(info.name, element_type(info, name)), None, None)
+    stated = stated_input(model, name)
+    if stated is None and isinstance(source, Path):  # its layout shows in a run alone
+        interface = read_onnx_file(source).interface
+        stated = StatedInput(interface.input, interface.size, interface.batch)
+    if stated is not None and stated.size is not None:
+        lr_size = stated.size
+
+    def count(size: tuple[int, int]) -> Counts:
+        # Features of any number of channels can be counted, too.
+        shape = (1, fixed_dims(info)[1] or 3, size[1], size[0])
+        return _count(model, info.name, stated.port.shape(1, *size) if stated else shape)
+
+    if lr_size is None:
+        probe = count((64, 64))
+        lr_size = lr_size_for_hr(max(1, round(probe.sr_size[0] / 64)))
+    return count(lr_size)
 
 
 @functools.lru_cache(maxsize=64)
@@ -174,10 +173,11 @@ def precision_of_file(file: OnnxFile) -> FilePrecision | None:
     return combined_precision(known) if found == known else None
 
 
-def _count(model: onnx.ModelProto, picture: StatedInput, lr_size: tuple[int, int]) -> Counts:
-    width, height = lr_size
-    port = picture.port
-    graph = shape_graph(model, {port.name: port.shape(1, width, height)})
+def _count(model: onnx.ModelProto, picture: str, shape: tuple[int, int, int, int]) -> Counts:
+    """Count at one shape of the input called `picture`."""
+    channels_last = shape[3] in CHANNELS and shape[1] not in CHANNELS
+    height, width = shape[1:3] if channels_last else shape[2:4]
+    graph = shape_graph(model, {picture: shape})
     outputs = [graph.types.get(info.name) for info in model.graph.output]
     output = next((value for value in outputs if value and len(value.shape) == 4), None)
     if output is None:
@@ -185,15 +185,15 @@ def _count(model: onnx.ModelProto, picture: StatedInput, lr_size: tuple[int, int
         raise InputError(
             f"the output size at LR {width}x{height} cannot be inferred: {reason[0]}: {reason[1]}"
         )
-    nhwc = port.layout == "NHWC" and output.shape[3] in CHANNELS
+    nhwc = channels_last and output.shape[3] in CHANNELS
     sr_height, sr_width = output.shape[1:3] if nhwc else output.shape[2:4]
-    layers = _count_layers(graph, port.name)
+    layers = _count_layers(graph, picture)
     uncounted = Counter(
         layer.op_type
         for layer in layers
         if layer.op_type not in MULT_ADDS and layer.op_type not in MOVERS
     )
-    return Counts(lr_size, (sr_width, sr_height), layers, dict(uncounted), graph.unknown)
+    return Counts((width, height), (sr_width, sr_height), layers, dict(uncounted), graph.unknown)
 
 
 def _count_layers(graph: ShapedGraph, picture: str) -> tuple[LayerCounts, ...]:

@@ -96,7 +96,7 @@ def test_a_fixed_file_keeps_its_size(build, make_onnx):
     built = build(path, profiles=())
     assert built.manifest.profiles[0].is_fixed
     assert built.manifest.profiles[0].opt == Extent(1, 16, 12)
-    with pytest.raises(InputError, match="exported for a width of 16 alone"):
+    with pytest.raises(InputError, match="takes a width of 16 alone"):
         build(path, profiles=(Profile(*[Extent(1, 20, 12)] * 3),))
 
 
