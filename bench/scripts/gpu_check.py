@@ -15,28 +15,29 @@ import argparse
 import contextlib
 import dataclasses
 import fnmatch
-import json
-import os
 import platform
 import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
 from importlib import metadata, util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = (ROOT, ROOT / "export", ROOT / "engines", ROOT / "bench")
 sys.path[:0] = [str(room) for room in ROOMS]  # runs from a checkout that is not installed
 
+from scripts.gpu_steps import MAKES, TIMES, USES, Step, run_steps  # noqa: E402
 from swise_deploy.checkpoints.shipped import shipped_weights  # noqa: E402
 from swise_deploy.command.console import at_least, progress, run_command  # noqa: E402  # after the path
 from swise_deploy.errors import BackendMissingError, InputError  # noqa: E402
 from swise_deploy.pictures.folders import sample_paths  # noqa: E402
-from swise_deploy.storage.files import write_json, writing  # noqa: E402
+from swise_deploy.storage.files import write_json  # noqa: E402
+
+if TYPE_CHECKING:
+    from swise_engines.cuda.boundary import GpuAtHand
 
 PACKAGES = (
     "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "polygraphy", "cuda-bindings", "pycuda",
@@ -44,41 +45,7 @@ PACKAGES = (
 )  # fmt: skip
 SIZES = {2: "640x360", 3: "426x240", 4: "320x180"}
 PRECISIONS = ("fp32", "fp16", "int8")
-# Of a step: it makes files, it uses them, or it times and wants the machine for itself.
-MAKES, USES, TIMES = range(3)
 BRIEFLY = ("--runs", "1", "--seconds", "0.1")
-NOT_STARTED, TIMED_OUT = 127, 124  # as a shell and timeout(1) have them
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Step:
-    """One command.
-
-    Attributes:
-        name: What the user sees, and how its files are called.
-        command: Program and arguments.
-        subjects: Further arguments, FILE or FILE@RUNNER; those that no step made are left out.
-        turn: MAKES, USES or TIMES: steps of one turn wait for all of the turn before.
-        chain: Steps of one chain run one after the other, also where several run at a time.
-        makes: What it makes; not used further, but removed, where the step fails.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    subjects: tuple[str, ...] = ()
-    turn: int = MAKES
-    chain: str = ""
-    makes: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a step."""
-
-    name: str
-    exit_code: int
-    seconds: float
-    last_line: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,31 +139,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(config: CheckConfig) -> int:
-    from swise_bench.results.host import describe_host
     from swise_engines.cuda.boundary import find_gpu
 
     gpu = find_gpu()
     if gpu.device is None or gpu.cuda is None:
         raise BackendMissingError(f"gpu_check needs an NVIDIA GPU: {gpu.reason}")
-    folder = config.folder / re.sub(r"[^a-z0-9]+", "-", gpu.device.name.lower()).strip("-")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_of_device(config.folder, gpu.device.name)
     builders = _builders(gpu.device.sm)
     num_torch_gpus = _count_torch_gpus()
-    environment = {
-        "gpu": dataclasses.asdict(gpu.device),
-        "binding": gpu.cuda.name,
-        "driver": _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]),
-        "tensorrt": {builder.backend: builder.version for builder in builders},
-        "unserved": [builder.unserved for builder in builders if builder.unserved],
-        "torch_gpus": num_torch_gpus,
-        "commit": _output(["git", "-C", str(ROOT), "rev-parse", "HEAD"]),
-        "changed_files": _output(["git", "-C", str(ROOT), "status", "--porcelain", "-uno"]),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "host": dataclasses.asdict(describe_host()),
-        "nvidia_smi": _output(["nvidia-smi"]),
-    }
+    environment = describe_environment(gpu, builders, num_torch_gpus)
     write_json(folder / "environment.json", environment)
     progress(f"{gpu.device.name}, results in {folder}")
     for builder in builders:
@@ -224,7 +175,37 @@ def _check(config: CheckConfig) -> int:
         outcomes = run_steps(
             steps, folder, environment, timeout_s=config.timeout_s, jobs=config.jobs
         )
-    return int(any(outcome.exit_code for outcome in outcomes))
+    return int(any(outcome.has_failed for outcome in outcomes))
+
+
+def folder_of_device(results: Path, name: str) -> Path:
+    """The folder of a device's results, made where it is missing."""
+    folder = results / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def describe_environment(
+    gpu: "GpuAtHand", builders: Sequence[Builder], num_torch_gpus: int
+) -> dict[str, object]:
+    """The GPU, the versions and the state of the checkout that results belong to."""
+    from swise_bench.results.host import describe_host
+
+    return {
+        "gpu": None if gpu.device is None else dataclasses.asdict(gpu.device),
+        "binding": "" if gpu.cuda is None else gpu.cuda.name,
+        "driver": _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]),
+        "tensorrt": {builder.backend: builder.version for builder in builders},
+        "unserved": [builder.unserved for builder in builders if builder.unserved],
+        "torch_gpus": num_torch_gpus,
+        "commit": _output(["git", "-C", str(ROOT), "rev-parse", "HEAD"]),
+        "changed_files": _output(["git", "-C", str(ROOT), "status", "--porcelain", "-uno"]),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "host": dataclasses.asdict(describe_host()),
+        "nvidia_smi": _output(["nvidia-smi"]),
+    }
 
 
 @contextlib.contextmanager
@@ -423,126 +404,6 @@ def training_steps(scratch: Path, num_gpus: int) -> list[Step]:
         )
         for name, options in (ways.items() if num_gpus else ())
     ]
-
-
-def run_steps(
-    steps: Sequence[Step],
-    folder: Path,
-    environment: Mapping[str, object],
-    *,
-    timeout_s: float,
-    jobs: int = 1,
-) -> list[Outcome]:
-    """Run every step; what it prints and how all went until then is in the folder when it ends.
-
-    Outcomes of other steps that lie in the folder from an earlier call stay there.
-    """
-    known = {outcome.name: outcome for outcome in _earlier_outcomes(folder)}
-    outcomes: list[Outcome] = []
-
-    def keep(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        known.pop(outcome.name, None)
-        known[outcome.name] = outcome
-        progress(
-            f"{len(outcomes)} of {len(steps)}: {outcome.name}, exit {outcome.exit_code}, "
-            f"{outcome.seconds:.0f} s: {outcome.last_line}"
-        )
-        document = [dataclasses.asdict(outcome) for outcome in known.values()]
-        write_json(folder / "steps.json", {"steps": document})
-        total = len(steps) + len(known) - len(outcomes)
-        with writing(folder / "summary.md") as temporary:
-            text = _summary(environment, list(known.values()), total)
-            temporary.write_text(text, encoding="utf-8")
-
-    for turn in (MAKES, USES, TIMES):
-        chains: dict[str, list[Step]] = {}
-        for step in steps:
-            if step.turn == turn:
-                chains.setdefault(step.chain if turn != TIMES else "", []).append(step)
-        for outcome in _run_chains(list(chains.values()), folder, timeout_s, jobs):
-            keep(outcome)
-    return outcomes
-
-
-def _earlier_outcomes(folder: Path) -> list[Outcome]:
-    path = folder / "steps.json"
-    if not path.is_file():
-        return []
-    return [Outcome(**step) for step in json.loads(path.read_text(encoding="utf-8"))["steps"]]
-
-
-def _run_chains(
-    chains: Sequence[Sequence[Step]], folder: Path, timeout_s: float, jobs: int
-) -> Iterator[Outcome]:
-    """Outcomes as they come, from several chains at a time."""
-    if jobs == 1:  # in the order in which they are written
-        yield from (_run(step, folder, timeout_s) for chain in chains for step in chain)
-        return
-    waiting = [iter(chain) for chain in chains]
-    with ThreadPoolExecutor(jobs) as pool:
-
-        def submit(chain: Iterator[Step]) -> None:
-            step = next(chain, None)
-            if step is not None:
-                running[pool.submit(_run, step, folder, timeout_s)] = chain
-
-        running: dict[Future[Outcome], Iterator[Step]] = {}
-        for chain in waiting:
-            submit(chain)
-        while running:
-            future = next(as_completed(running))
-            chain = running.pop(future)
-            submit(chain)
-            yield future.result()
-
-
-def _run(step: Step, folder: Path, timeout_s: float) -> Outcome:
-    started = time.perf_counter()
-    path = os.pathsep.join([*map(str, ROOMS), os.environ.get("PYTHONPATH", "")])
-    made = [subject for subject in step.subjects if _is_there(subject)]
-    printed = folder / f"{step.name.replace(' ', '_')}.txt"
-    with printed.open("w", encoding="utf-8") as sink:
-        try:
-            code = subprocess.run(  # noqa: S603  # the commands are built here
-                [*step.command, *made],
-                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                timeout=timeout_s,
-                check=False,
-            ).returncode
-        except subprocess.TimeoutExpired:
-            code = TIMED_OUT
-            print(f"\nstopped after {timeout_s:.0f} s", file=sink)
-        except OSError as error:
-            code = NOT_STARTED
-            print(f"did not start: {error}", file=sink)
-    if code and step.makes:  # such as an engine that does not load: it would fail every benchmark
-        Path(step.makes).unlink(missing_ok=True)
-    lines = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
-    return Outcome(step.name, code, round(time.perf_counter() - started, 1), lines[-1][:200])
-
-
-def _is_there(subject: str) -> bool:
-    """Whether a file was made; a network, such as swisenet:2, is always there."""
-    path = Path(subject.partition("@")[0])
-    return path.is_file() or not path.suffix
-
-
-def _summary(environment: Mapping[str, object], outcomes: Sequence[Outcome], total: int) -> str:
-    rows = [
-        f"| {o.name} | {o.exit_code} | {o.seconds:.0f} | `{re.sub('[|`]', ' ', o.last_line)}` |"
-        for o in outcomes
-    ]
-    left_out = ("host", "nvidia_smi")  # long; they are in environment.json
-    facts = json.dumps({k: v for k, v in environment.items() if k not in left_out}, indent=2)
-    failed = [outcome.name for outcome in outcomes if outcome.exit_code]
-    state = f"{len(outcomes)} of {total} steps run, {len(failed)} failed"
-    table = ["| step | exit | seconds | last line |", "| --- | --- | --- | --- |", *rows]
-    title = [f"# GPU check\n\n{state}{': ' * bool(failed)}{', '.join(failed)}.", ""]
-    return "\n".join([*title, *table, "", "```json", facts, "```", ""])
 
 
 def _output(command: Sequence[str]) -> str:
