@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from swise_engines.targets.catalogue import Target
-from swise_export.graph.counting import MULT_ADDS, Counts, LayerCounts
+from swise_export.graph.counting import Counts, LayerCounts
+from swise_export.graph.operators import MULT_ADDS
 
 Precision = Literal["fp32", "fp16", "int8"]
 Bound = Literal["compute", "bandwidth"]

@@ -8,15 +8,14 @@ this project's.
 """
 
 import functools
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
 import onnx
-from onnx import helper
 
 from swise_deploy.errors import InputError
 from swise_deploy.precision import (
@@ -28,8 +27,20 @@ from swise_deploy.precision import (
 from swise_export.graph.interface import CHANNELS
 from swise_export.graph.loading import load_onnx
 from swise_export.graph.model import OnnxFile, read_onnx_file
-from swise_export.graph.shapes import ShapedGraph, ValueType, shape_graph
+from swise_export.graph.operators import (
+    CONVOLUTIONS,
+    FREE,
+    INT8_OPERATORS,
+    KNOWN,
+    MULT_ADDS,
+    VIEWS,
+    activations_of,
+    operator_of,
+)
+from swise_export.graph.shapes import ShapedGraph, shape_graph
 from swise_export.graph.stated import StatedInput, fixed_dims, picture_input, stated_input
+from swise_export.graph.values import ValueType
+from swise_export.graph.weights import WeightRoots
 
 HR_SIZE = (1280, 720)
 """Output size, (W, H), at which the literature states Mult-Adds."""
@@ -46,7 +57,8 @@ class LayerCounts:
         name: The node's name, or its first output's.
         op_type: ONNX operator.
         output_shape: Shape of the first output.
-        params: Stored weights that this node is the first to read.
+        params: Stored weights that this node is the first to read, itself or through nodes that see
+            no picture.
         mult_adds: MACs.
         activations: Output elements, for convolutions and matrix products only.
         traffic_bytes: Inputs read once and outputs written once, weights included, nothing fused.
@@ -69,14 +81,13 @@ class LayerCounts:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a graph costs at one input size, batch 1.
+    """What a graph costs at one input size, for one picture.
 
     Attributes:
         lr_size: Input size, (W, H), that was counted.
         sr_size: Output size, (W, H).
         layers: The nodes that run on data, in order; arithmetic on shapes is left out.
-        uncounted: Operators that compute but have no Mult-Adds by the convention, and how many of
-            each.
+        uncounted: Operators without Mult-Adds by the convention, and how many of each.
         unknown: Nodes that could not be counted, with the reason; the sums miss them.
     """
 
@@ -88,10 +99,12 @@ class Counts:
 
     @property
     def params(self) -> int:
-        """Stored weights: floats, or integers that are dequantised.
+        """Stored weights: floats, or integers that stand for numbers.
 
-        Rank-0 constants are literals, not weights. A file does not say which constants were
-        learned: a fixed mean or a fixed filter counts too.
+        Weights that the graph computes with (weight normalisation, a joined kernel, fp32 weights
+        before QuantizeLinear) count as they are stored, once; of a sparse one the stored elements.
+        Rank-0 constants are literals, scales and zero points are settings. A file does not state
+        which constants were learned: a fixed mean or a fixed filter counts too.
         """
         return sum(layer.params for layer in self.layers)
 
@@ -147,8 +160,9 @@ def count_onnx(source: Path | onnx.ModelProto, *, lr_size: tuple[int, int] | Non
 
     def count(size: tuple[int, int]) -> Counts:
         # Features of any number of channels can be counted, too.
-        shape = (1, fixed_dims(info)[1] or 3, size[1], size[0])
-        return _count(model, info.name, stated.port.shape(1, *size) if stated else shape)
+        batch = (stated.batch if stated else fixed_dims(info)[0]) or 1
+        shape = (batch, fixed_dims(info)[1] or 3, size[1], size[0])
+        return _count(model, info.name, stated.port.shape(batch, *size) if stated else shape)
 
     if lr_size is None:
         probe = count((64, 64))
@@ -187,171 +201,85 @@ def _count(model: onnx.ModelProto, picture: str, shape: tuple[int, int, int, int
         )
     nhwc = channels_last and output.shape[3] in CHANNELS
     sr_height, sr_width = output.shape[1:3] if nhwc else output.shape[2:4]
-    layers = _count_layers(graph, picture)
-    uncounted = Counter(
-        layer.op_type
-        for layer in layers
-        if layer.op_type not in MULT_ADDS and layer.op_type not in MOVERS
+    layers, unknown = _count_layers(graph, picture, batch=shape[0])
+    uncounted = Counter(layer.op_type for layer in layers if layer.op_type in FREE)
+    return Counts(
+        (width, height),
+        (sr_width, sr_height),
+        layers,
+        dict(uncounted),
+        {**graph.unknown, **unknown},
     )
-    return Counts((width, height), (sr_width, sr_height), layers, dict(uncounted), graph.unknown)
 
 
-def _count_layers(graph: ShapedGraph, picture: str) -> tuple[LayerCounts, ...]:
+def _count_layers(
+    graph: ShapedGraph, picture: str, *, batch: int
+) -> tuple[tuple[LayerCounts, ...], dict[str, str]]:
+    """The nodes that run on data, and those whose Mult-Adds are unknown, with the reason.
+
+    A graph of a fixed batch counts one picture's share of it.
+    """
     on_data = {picture}
-    origin: dict[str, str] = {name: name for name in graph.weights}
-    dequantised: dict[str, ValueType] = {}
+    roots = WeightRoots(graph)
+    dequantised: set[str] = set()
     read: set[str] = set()
-    layers = []
-    for node in graph.nodes:
-        known = all(name in graph.types for name in (*node.input, *node.output) if name)
-        if node.op_type in _WEIGHT_CARRIERS and node.input and node.input[0] in origin:
-            origin[node.output[0]] = origin[node.input[0]]
-        if node.op_type == "DequantizeLinear" and known:
-            dequantised[node.output[0]] = graph.types[node.input[0]]
-        if on_data.isdisjoint(node.input) or node.op_type in ("Shape", "Size"):
+    layers, unknown = [], {}
+    for node, repeat in zip(graph.nodes, graph.repeats, strict=True):
+        if node.op_type == "DequantizeLinear":
+            dequantised.update(node.output)
+        if on_data.isdisjoint(node.input):
+            roots.follow(node)
+            continue
+        if node.op_type in ("Shape", "Size"):
             continue
         on_data.update(node.output)
-        if known:
-            layers.append(_count_node(node, graph, origin, dequantised, read))
-    return tuple(layers)
+        if not all(name in graph.types for name in (*node.input, *node.output) if name):
+            continue
+        weights = roots.read_by(node) - read
+        read |= weights
+        params = sum(
+            graph.stored_elements.get(name, graph.types[name].num_elements) for name in weights
+        )
+        share = Fraction(repeat, batch)
+        layer = _count_node(node, graph, share=share, params=params, dequantised=dequantised)
+        layers.append(layer)
+        if layer.op_type not in KNOWN:
+            unknown[layer.name] = f"the Mult-Adds of {layer.op_type} are unknown"
+    return tuple(layers), unknown
 
 
 def _count_node(
     node: onnx.NodeProto,
     graph: ShapedGraph,
-    origin: Mapping[str, str],
-    dequantised: Mapping[str, ValueType],
-    read: set[str],
+    *,
+    share: Fraction,
+    params: int,
+    dequantised: Collection[str],
 ) -> LayerCounts:
     inputs = [graph.types[name] if name else None for name in node.input]
     outputs = [graph.types[name] for name in node.output if name]
-    params = 0
-    for index, name in enumerate(node.input):
-        root = origin.get(name, "")
-        if root and root not in read and _holds_weights(node, index, graph.types[root]):
-            read.add(root)
-            params += graph.types[root].num_elements
-    multiplies = MULT_ADDS.get(node.op_type)
+    op_type = operator_of(node)
+    multiplies = MULT_ADDS.get(op_type)
     operands = [name for name in node.input[:2] if name]
     is_int8 = bool(multiplies) and all(name in dequantised for name in operands)
-    moved = [] if node.op_type in VIEWS else [t for t in (*inputs, *outputs) if t is not None]
+    moved = [] if op_type in VIEWS else [t for t in (*inputs, *outputs) if t is not None]
     return LayerCounts(
-        name=node.name or node.output[0],
-        op_type=node.op_type,
+        name=node.name or next(name for name in node.output if name),
+        op_type=op_type,
         output_shape=outputs[0].shape,
         params=params,
-        mult_adds=multiplies(node, inputs, outputs[0]) if multiplies else 0,
-        activations=outputs[0].num_elements if multiplies else 0,
-        traffic_bytes=sum(t.size_bytes for t in moved),
-        num_moved=sum(t.num_elements for t in moved),
-        precision="int8" if is_int8 else _precision(node, inputs),
+        mult_adds=int(share * multiplies(node, inputs, outputs[0])) if multiplies else 0,
+        activations=int(share * activations_of(node, inputs, outputs[0])) if multiplies else 0,
+        traffic_bytes=int(share * sum(t.size_bytes for t in moved)),
+        num_moved=int(share * sum(t.num_elements for t in moved)),
+        precision="int8" if is_int8 else _precision(op_type, inputs),
     )
 
 
-def _precision(node: onnx.NodeProto, inputs: list[ValueType | None]) -> str:
-    if node.op_type in ("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"):
+def _precision(op_type: str, inputs: list[ValueType | None]) -> str:
+    if op_type in INT8_OPERATORS:
         return "int8"
     if not inputs or inputs[0] is None:
         return "unknown"
     name: str = onnx.TensorProto.DataType.Name(inputs[0].dtype)
     return precision_of_onnx_type(name) or name.lower()
-
-
-_WEIGHT_CARRIERS = frozenset(
-    {"Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Identity", "DequantizeLinear"}
-)
-_FLOATS = frozenset(
-    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-    | {onnx.TensorProto.DOUBLE}
-)
-# Operators whose further inputs are settings, not weights.
-_SETTINGS_AFTER_FIRST = frozenset(
-    {"Resize", "Upsample", "QuantizeLinear", "DequantizeLinear", "Clip", "Pad", "Pow", "Where"}
-)
-_WEIGHT_INPUTS = {"QLinearConv": (3, 8), "QLinearMatMul": (3,), "ConvInteger": (1,)}
-
-
-def _holds_weights(node: onnx.NodeProto, index: int, stored: ValueType) -> bool:
-    if node.op_type in _WEIGHT_INPUTS:
-        return index in _WEIGHT_INPUTS[node.op_type]
-    if node.op_type in _SETTINGS_AFTER_FIRST and index > 0:
-        return False
-    # Integers reach float arithmetic only through DequantizeLinear; indices and sizes stay
-    # integers.
-    is_number = stored.dtype in _FLOATS or node.op_type in MULT_ADDS
-    return is_number and bool(stored.shape)
-
-
-_MultAdds = Callable[[onnx.NodeProto, "list[ValueType | None]", ValueType], int]
-
-
-def _convolution(node: onnx.NodeProto, inputs: list[ValueType | None], output: ValueType) -> int:
-    weight = _present(inputs[3 if node.op_type == "QLinearConv" else 1])
-    return output.num_elements * math.prod(weight.shape[1:])
-
-
-def _transposed_convolution(
-    node: onnx.NodeProto, inputs: list[ValueType | None], output: ValueType
-) -> int:
-    del node, output
-    return _present(inputs[0]).num_elements * math.prod(_present(inputs[1]).shape[1:])
-
-
-def _matrix_product(node: onnx.NodeProto, inputs: list[ValueType | None], output: ValueType) -> int:
-    del node
-    return output.num_elements * _present(inputs[0]).shape[-1]
-
-
-def _gemm(node: onnx.NodeProto, inputs: list[ValueType | None], output: ValueType) -> int:
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return output.num_elements * _present(inputs[0]).shape[0 if transposed else 1]
-
-
-def _einsum(node: onnx.NodeProto, inputs: list[ValueType | None], output: ValueType) -> int:
-    del output
-    equation = next(helper.get_attribute_value(a) for a in node.attribute if a.name == "equation")
-    terms = equation.decode().replace(" ", "").split("->")[0].split(",")
-    sizes: dict[str, int] = {}
-    for term, value in zip(terms, inputs, strict=True):
-        sizes.update(zip(term, _present(value).shape, strict=True))
-    return math.prod(sizes.values()) if len(terms) > 1 else 0
-
-
-def _present(value: ValueType | None) -> ValueType:
-    assert value is not None, "the schema makes this input mandatory"
-    return value
-
-
-MULT_ADDS: Mapping[str, _MultAdds] = {
-    "Conv": _convolution,
-    "ConvInteger": _convolution,
-    "QLinearConv": _convolution,
-    "ConvTranspose": _transposed_convolution,
-    "MatMul": _matrix_product,
-    "MatMulInteger": _matrix_product,
-    "QLinearMatMul": _matrix_product,
-    "Gemm": _gemm,
-    "Einsum": _einsum,
-}
-"""How many MACs a node does. Group convolution divides by itself: the weight holds C_in/groups."""
-
-CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv", "ConvTranspose"})
-
-VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
-"""Operators that only look at memory differently."""
-
-MOVERS = VIEWS | frozenset(
-    {
-        "Concat",
-        "Split",
-        "Slice",
-        "Transpose",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "Pad",
-        "Expand",
-        "Tile",
-    }
-    | {"Gather", "Cast", "QuantizeLinear", "DequantizeLinear"}
-)
-"""Operators that move or convert data and compute nothing."""

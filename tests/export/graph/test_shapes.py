@@ -4,7 +4,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from swise_export.graph.shapes import ValueType, shape_graph
+from swise_export.graph.shapes import shape_graph
+from swise_export.graph.values import ValueType
 
 
 def _model(

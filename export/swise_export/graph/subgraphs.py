@@ -1,0 +1,46 @@
+"""The graphs inside nodes: `If`, `Loop` and `Scan`."""
+
+from collections.abc import Iterator, Mapping
+
+import onnx
+
+
+def subgraph(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
+    """The graph that a node holds as an attribute."""
+    found: onnx.GraphProto = next(a.g for a in node.attribute if a.name == name)
+    return found
+
+
+def renamed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
+    """A copy in which every value that the graph defines has a prefix.
+
+    Graphs beside each other may use the same names; values of the graphs around keep theirs.
+    """
+    copy = onnx.GraphProto()
+    copy.CopyFrom(graph)
+    names = {name: f"{prefix}{name}" for name in _defined(graph)}
+    _rename(copy, names)
+    return copy
+
+
+def _defined(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (info.name for info in graph.input)
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
+    yield from (name for node in graph.node for name in node.output if name)
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    for info in (*graph.input, *graph.output):
+        info.name = names.get(info.name, info.name)
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for sparse in graph.sparse_initializer:
+        sparse.values.name = names.get(sparse.values.name, sparse.values.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                inner = {n: t for n, t in names.items() if n not in set(_defined(attribute.g))}
+                _rename(attribute.g, inner)

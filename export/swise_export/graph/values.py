@@ -1,0 +1,56 @@
+"""Element type and shape of one value of a graph."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper
+
+
+@dataclass(frozen=True, slots=True)
+class ValueType:
+    """Element type (a TensorProto.DataType) and shape of one value."""
+
+    dtype: int
+    shape: tuple[int, ...]
+
+    @property
+    def num_elements(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in memory; types under 8 bits are packed."""
+        if self.dtype in _PACKED_BITS:
+            return -(-self.num_elements * _PACKED_BITS[self.dtype] // 8)
+        return self.num_elements * helper.tensor_dtype_to_np_dtype(self.dtype).itemsize
+
+
+_PACKED_BITS = {
+    onnx.TensorProto.DataType.Value(name): bits
+    for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4))
+    if name in onnx.TensorProto.DataType.keys()  # noqa: SIM118  # a protobuf enum, not a dict
+}
+
+
+def content_key(tensor: onnx.TensorProto) -> tuple[object, ...] | None:
+    """Equal for stored weights that are copies of each other; None where that cannot be known.
+
+    Tensors of rank 0 and 1 and those whose elements are all equal have no key: biases and scales of
+    untrained layers are equal without being one weight.
+    """
+    content = tensor.raw_data
+    num = int(np.prod(tensor.dims, dtype=np.int64))
+    if len(tensor.dims) < 2 or num < 2 or len(content) < num:
+        return None
+    width = len(content) // num
+    if content == content[:width] * num:
+        return None
+    return tensor.data_type, tuple(tensor.dims), hashlib.sha256(content).digest()
+
+
+def type_proto(value: ValueType) -> onnx.TypeProto:
+    """The type as ONNX writes it."""
+    return helper.make_tensor_type_proto(value.dtype, value.shape)
