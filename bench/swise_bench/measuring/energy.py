@@ -1,4 +1,4 @@
-"""Energy of a frame: what sensors show while frames are processed, less what they show at rest."""
+"""Energy of a frame: the sensors' readings while frames are processed, less those at rest."""
 
 import contextlib
 import math
@@ -25,11 +25,11 @@ _NOT_CONNECTED = "NC"
 
 @dataclass(frozen=True, slots=True)
 class PowerSensor:
-    """Something that tells watts.
+    """A sensor of electrical power.
 
     Attributes:
-        name: What is read.
-        read_watts: Reads it.
+        name: The sensor.
+        read_watts: Reads its power.
         read_joules: Reads a counter of the energy used so far, which misses nothing between two
             readings; None where there is none.
     """
@@ -114,7 +114,7 @@ def _sensor_of_card(nvml: Nvml) -> PowerSensor:
     """The energy counter where the card has one: its power is an average that lags behind.
 
     Raises:
-        NvmlError: The card tells neither.
+        NvmlError: The card reports neither.
     """
     try:
         nvml.used_joules()

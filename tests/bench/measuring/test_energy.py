@@ -1,4 +1,3 @@
-import ctypes
 import time
 from pathlib import Path
 
@@ -7,8 +6,9 @@ import pytest
 from numpy.typing import NDArray
 
 from swise_bench.measuring.energy import PowerSensor, _mean_watts, find_rails, measure_energy
-from swise_bench.measuring.nvml import Nvml, NvmlError
+from swise_bench.measuring.nvml import NvmlError, open_nvml
 from swise_bench.results.document import Energy, NotMeasured
+from swise_engines.cuda.boundary import find_gpu
 
 
 def _monitor(root: Path, rails: dict[str, tuple[int, int]]) -> Path:
@@ -62,9 +62,20 @@ def test_a_counter_is_read_before_and_after_not_sampled() -> None:
     assert _mean_watts(sensor, lambda: time.sleep(0.05)) == pytest.approx(7.0, rel=0.02)
 
 
-def test_a_function_that_a_driver_lacks_is_an_error_of_nvml() -> None:
-    with pytest.raises(NvmlError, match=r"has no nvmlDeviceGetHandleBy.*update the driver"):
-        Nvml(ctypes.CDLL(None))
+def test_without_a_driver_or_its_package_nvml_gives_a_reason() -> None:
+    if find_gpu().cuda is not None:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(NvmlError, match=r"nvmlInit|nvidia-ml-py|pynvml"), open_nvml():
+        pass
+
+
+@pytest.mark.gpu
+def test_a_card_reports_its_power() -> None:
+    pytest.importorskip("pynvml")
+    if find_gpu().cuda is None:
+        pytest.skip("needs an NVIDIA GPU")
+    with open_nvml() as nvml:
+        assert 1 < nvml.power_watts() < 2000
 
 
 def test_other_hardware_monitors_are_no_power_sensors(tmp_path: Path) -> None:
