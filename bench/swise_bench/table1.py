@@ -21,7 +21,7 @@ from swise_bench.subjects.spec import Subject, open_subject
 from swise_deploy.checkpoints.shipped import WEIGHTS_SUFFIXES, shipped_weights
 from swise_deploy.command.console import progress
 from swise_deploy.errors import InputError
-from swise_deploy.evaluation.metrics import Quality
+from swise_deploy.evaluation.metrics import METRICS, Quality
 from swise_deploy.evaluation.pairs import mean_quality
 from swise_deploy.networks.published import COUNTS
 from swise_deploy.networks.registry import NETWORKS, build_network
@@ -92,7 +92,7 @@ def published_table() -> dict[tuple[str, int], Published]:
         table[row["network"], row["scale"]] = Published(
             None if counts is None else counts.params_k,
             None if counts is None else counts.mult_adds_g,
-            {name: Quality(*row[name]) for name in SETS},
+            {name: Quality(dict(zip(METRICS, row[name], strict=True))) for name in SETS},
         )
     return table
 

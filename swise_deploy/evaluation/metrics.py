@@ -5,7 +5,9 @@ pixels is left out. numpy only.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +25,80 @@ SSIM_C1 = (0.01 * 255) ** 2
 SSIM_C2 = (0.03 * 255) ** 2
 
 
+MetricName = Literal["psnr_y_db", "ssim_y"]
+"""Key of METRICS, which is also its key in JSON."""
+
+EXACT_PSNR_DB = 150.0
+"""Stands for the infinite PSNR of equal pictures where a number is needed: in JSON, and in the mean
+of a set in which every picture is exact. A picture of 100 megapixels in which one blue value is off
+by one has 148 dB (the weight of blue in luma is 0.098)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A measure of a picture against its ground truth.
+
+    Attributes:
+        title: Name in tables.
+        unit: Unit; "" for a plain number.
+        digits: Decimals in tables.
+        drift_digits: Decimals of a difference.
+        score: Computes it from two (H, W) planes of luma, float64, 16 to 235, border removed.
+        exact: Its value for equal pictures, finite.
+    """
+
+    title: str
+    unit: str
+    digits: int
+    drift_digits: int
+    score: Callable[[NDArray[np.float64], NDArray[np.float64]], float]
+    exact: float
+
+    @property
+    def header(self) -> str:
+        """Title and unit for the head of a column."""
+        return f"{self.title} {self.unit}".rstrip()
+
+    def text(self, value: float) -> str:
+        """A value for people, with its unit; "exact" where the pictures are equal."""
+        if math.isinf(value):
+            return "exact"
+        return "-" if math.isnan(value) else f"{value:.{self.digits}f} {self.unit}".rstrip()
+
+
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """PSNR in dB and SSIM, both on luma."""
+    """A picture's value of every metric; NaN where a metric is not defined for it.
 
-    psnr_y_db: float
-    ssim_y: float
+    Attributes:
+        values: By name of the metric.
+    """
+
+    values: Mapping[MetricName, float]
+
+    def __getitem__(self, name: MetricName) -> float:
+        return self.values[name]
+
+    @property
+    def psnr_y_db(self) -> float:
+        """PSNR on luma, dB; infinite for equal pictures. Gates and training decide by it."""
+        return self.values["psnr_y_db"]
+
+    @property
+    def ssim_y(self) -> float:
+        """SSIM on luma; NaN for pictures smaller than its window."""
+        return self.values["ssim_y"]
+
+    @property
+    def is_exact(self) -> bool:
+        """True where the pictures are equal."""
+        return math.isinf(self.psnr_y_db)
+
+    def finite(self) -> "Quality":
+        """The same with each metric's value for equal pictures in the place of infinity."""
+        return Quality(
+            {n: METRICS[n].exact if math.isinf(v) else v for n, v in self.values.items()}
+        )
 
 
 def luma(image: RgbImage) -> NDArray[np.float64]:
@@ -37,7 +107,7 @@ def luma(image: RgbImage) -> NDArray[np.float64]:
 
 
 def quality(sr: RgbImage, hr: RgbImage, *, border: int) -> Quality:
-    """PSNR-Y and SSIM-Y of `sr` against the ground truth `hr`.
+    """Every metric of `sr` against the ground truth `hr`.
 
     Args:
         sr: (H, W, 3), uint8.
@@ -48,7 +118,7 @@ def quality(sr: RgbImage, hr: RgbImage, *, border: int) -> Quality:
         ValueError: The sizes differ.
     """
     sr_luma, hr_luma = (_crop(luma(image), border) for image in (sr, hr))
-    return Quality(psnr(sr_luma, hr_luma), ssim(sr_luma, hr_luma))
+    return Quality({name: metric.score(sr_luma, hr_luma) for name, metric in METRICS.items()})
 
 
 def psnr(
@@ -105,3 +175,10 @@ def _blur(plane: NDArray[np.float64]) -> NDArray[np.float64]:
 def _crop(plane: NDArray[np.float64], border: int) -> NDArray[np.float64]:
     height, width = plane.shape
     return plane[border : height - border, border : width - border]
+
+
+METRICS: Mapping[MetricName, Metric] = {
+    "psnr_y_db": Metric("PSNR-Y", "dB", 2, 4, psnr, EXACT_PSNR_DB),
+    "ssim_y": Metric("SSIM-Y", "", 4, 5, ssim, 1.0),
+}
+"""Every metric. Scores, means, results, tables and reports iterate over it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from swise_deploy.errors import InputError
-from swise_deploy.evaluation.metrics import Quality, quality
+from swise_deploy.evaluation.metrics import METRICS, MetricName, Quality, quality
 from swise_deploy.pictures.files import RgbImage, read_readable
 from swise_deploy.pictures.folders import picture_names
 from swise_deploy.pictures.imresize import imresize
@@ -88,9 +88,23 @@ def evaluate(
 
 
 def mean_quality(scores: Mapping[str, Quality]) -> Quality:
-    """Average over pictures; pictures too small for SSIM count for PSNR only."""
-    ssim = [q.ssim_y for q in scores.values() if not math.isnan(q.ssim_y)]
-    return Quality(
-        float(np.mean([q.psnr_y_db for q in scores.values()])),
-        float(np.mean(ssim)) if ssim else math.nan,
-    )
+    """Average over pictures.
+
+    A picture that comes back exactly has an infinite PSNR, and one below SSIM's window has no SSIM:
+    each is left out of that metric's mean. Where every picture is exact, the mean is the metric's
+    value for equal pictures (`count_exact` tells how many are).
+    """
+    return Quality({name: _mean(name, scores) for name in METRICS})
+
+
+def _mean(name: MetricName, scores: Mapping[str, Quality]) -> float:
+    defined = [q[name] for q in scores.values() if not math.isnan(q[name])]
+    finite = [value for value in defined if math.isfinite(value)]
+    if not finite:
+        return METRICS[name].exact if defined else math.nan
+    return float(np.mean(finite))
+
+
+def count_exact(scores: Mapping[str, Quality]) -> int:
+    """Number of pictures that equal their ground truth; means of PSNR leave them out."""
+    return sum(score.is_exact for score in scores.values())

@@ -16,7 +16,7 @@ from swise_bench.table1 import (
     text_from_rows,
 )
 from swise_deploy.errors import InputError
-from swise_deploy.evaluation.metrics import Quality
+from swise_deploy.evaluation.metrics import METRICS, Quality
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_the_shipped_table_is_the_papers(shared: Path) -> None:
             row = table[name, scale]
             assert (row.params_k, row.mult_adds_g) == (params, mult_adds)
             assert [row.scores[s] for s in ("Set5", "Set14", "B100", "Urban100")] == [
-                Quality(*score) for score in scores
+                Quality(dict(zip(METRICS, score, strict=True))) for score in scores
             ]
     figure_only = {name for name, _ in table} - set(paper["x2"])
     assert figure_only == {"fsrcnn", "vdsr", "drcn", "carn_m", "lbnet_t"}

@@ -120,7 +120,7 @@ def _store_path(cache: Path, identity: str, scale: int) -> Path:
 
 def _read_store(store: Path | None) -> dict[str, Quality]:
     return {
-        key: Quality(psnr_y_db, math.nan if ssim_y is None else ssim_y)
+        key: Quality({"psnr_y_db": psnr_y_db, "ssim_y": math.nan if ssim_y is None else ssim_y})
         for key, psnr_y_db, ssim_y in (read_json_lines(store) if store is not None else [])
     }
 

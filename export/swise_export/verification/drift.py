@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from swise_deploy.errors import InputError, QualityGateError
-from swise_deploy.evaluation.metrics import Quality, quality
+from swise_deploy.evaluation.metrics import EXACT_PSNR_DB, Quality, quality
 from swise_deploy.evaluation.pairs import Pair, mean_quality
 from swise_deploy.runner import Runner, float_from_image, image_from_float, upscale
 from swise_export.manifest import Drift
 from swise_export.verification.budget import DriftBudget
-
-# PSNR of two pictures that are equal is infinite, which neither averages nor fits into JSON.
-MAX_PSNR_DB = 150.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ def measure_drift(
         worst_image=worst.name,
         worst_psnr_y_db=worst.psnr_y_db,
         max_abs=max(p.max_abs for p in pictures),
-        output_psnr_db=min(MAX_PSNR_DB, -10 * math.log10(error)) if error else MAX_PSNR_DB,
+        output_psnr_db=min(EXACT_PSNR_DB, -10 * math.log10(error)) if error else EXACT_PSNR_DB,
     )
     return drift, pictures
 
@@ -114,15 +111,11 @@ def _compare(artefact: Runner, reference: Runner, pair: Pair) -> PictureDrift:
         difference = sr.astype(np.float64) - expected.astype(np.float64)
     return PictureDrift(
         pair.name,
-        _finite(quality(expected_picture, pair.hr, border=artefact.scale)),
-        _finite(quality(picture, pair.hr, border=artefact.scale)),
+        quality(expected_picture, pair.hr, border=artefact.scale).finite(),
+        quality(picture, pair.hr, border=artefact.scale).finite(),
         float(np.abs(difference).max()),
         float(np.mean(difference**2)),
     )
-
-
-def _finite(scores: Quality) -> Quality:
-    return Quality(min(scores.psnr_y_db, MAX_PSNR_DB), scores.ssim_y)
 
 
 def _hash_pairs(pairs: Sequence[Pair]) -> str:

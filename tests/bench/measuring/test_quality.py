@@ -120,8 +120,16 @@ def test_no_usable_picture_is_an_error(tmp_path: Path) -> None:
 
 
 def test_drift_is_the_difference_of_means_and_the_worst_picture_lost_most() -> None:
-    reference = {"a": Quality(30.0, 0.90), "b": Quality(40.0, 0.95), "c": Quality(math.inf, 1.0)}
-    scores = {"a": Quality(29.9, 0.89), "b": Quality(40.0, 0.95), "c": Quality(math.inf, 1.0)}
+    reference = {
+        "a": Quality({"psnr_y_db": 30.0, "ssim_y": 0.90}),
+        "b": Quality({"psnr_y_db": 40.0, "ssim_y": 0.95}),
+        "c": Quality({"psnr_y_db": math.inf, "ssim_y": 1.0}),
+    }
+    scores = {
+        "a": Quality({"psnr_y_db": 29.9, "ssim_y": 0.89}),
+        "b": Quality({"psnr_y_db": 40.0, "ssim_y": 0.95}),
+        "c": Quality({"psnr_y_db": math.inf, "ssim_y": 1.0}),
+    }
     del reference["c"], scores["c"]
     result = result_from_scores("set", scores, reference)
     assert result.drift_psnr_y_db == pytest.approx(-0.05)
@@ -130,5 +138,5 @@ def test_drift_is_the_difference_of_means_and_the_worst_picture_lost_most() -> N
 
 
 def test_two_perfect_scores_have_no_drift() -> None:
-    perfect = {"a": Quality(math.inf, 1.0)}
+    perfect = {"a": Quality({"psnr_y_db": math.inf, "ssim_y": 1.0})}
     assert result_from_scores("set", perfect, perfect).pictures[0].drift_psnr_y_db == 0

@@ -60,5 +60,5 @@ def test_the_figure_holds_every_panel(picture: Path, tmp_path: Path) -> None:
 
 
 def test_scores_are_printed_as_in_papers() -> None:
-    assert describe_score(Quality(26.4801, 0.79688)) == "26.48 dB / 0.7969"
+    assert describe_score(Quality({"psnr_y_db": 26.4801, "ssim_y": 0.79688})) == "26.48 dB / 0.7969"
     assert describe_score(None) == "PSNR / SSIM"

@@ -1,4 +1,5 @@
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 from PIL import Image
 
 from swise_deploy.errors import InputError
-from swise_deploy.evaluation.pairs import evaluate, mean_quality, read_pairs
+from swise_deploy.evaluation.metrics import LUMA_WEIGHTS, Quality
+from swise_deploy.evaluation.pairs import count_exact, evaluate, mean_quality, read_pairs
 from swise_deploy.pictures.folders import find_images, picture_names
 from swise_deploy.training.run.validation import pairs_from_folder
 
@@ -55,3 +57,30 @@ def test_nothing_but_tiny_pictures_is_refused(tmp_path: Path) -> None:
     write_grey(tmp_path / "tiny.png", 9, (7, 90))
     with pytest.raises(InputError, match="all of 1 pictures are too small at x2"):
         read_pairs(find_images(tmp_path), 2)
+
+
+def test_an_exact_picture_does_not_decide_a_mean() -> None:
+    plain = {
+        name: Quality({"psnr_y_db": db, "ssim_y": 0.9}) for name, db in (("a", 30.0), ("b", 40.0))
+    }
+    exact = Quality({"psnr_y_db": math.inf, "ssim_y": 1.0})
+    mean = mean_quality({**plain, "black": exact})
+    assert mean.psnr_y_db == 35.0
+    assert mean.ssim_y == pytest.approx((0.9 + 0.9 + 1.0) / 3)
+    assert count_exact({**plain, "black": exact}) == 1
+
+
+def test_a_set_of_exact_pictures_has_a_finite_mean_above_every_other() -> None:
+    exact = Quality({"psnr_y_db": math.inf, "ssim_y": 1.0})
+    mean = mean_quality({"a": exact, "b": exact})
+    # The least that an 8-bit picture of 100 megapixels can differ: blue off by one in one pixel.
+    least_error = (LUMA_WEIGHTS[2] ** 2) / 1e8
+    assert 10 * math.log10(255**2 / least_error) < mean.psnr_y_db < math.inf
+
+
+def test_pictures_below_the_window_of_ssim_count_for_psnr_alone() -> None:
+    small = Quality({"psnr_y_db": 20.0, "ssim_y": math.nan})
+    whole = Quality({"psnr_y_db": 30.0, "ssim_y": 0.8})
+    mean = mean_quality({"small": small, "whole": whole})
+    assert (mean.psnr_y_db, mean.ssim_y) == (25.0, 0.8)
+    assert math.isnan(mean_quality({"small": small}).ssim_y)
