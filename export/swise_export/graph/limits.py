@@ -4,7 +4,7 @@ Networks of the field stay far below them. A file beyond them is damaged or host
 inference or a runtime would take minutes or gigabytes before it said so.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -22,8 +22,12 @@ MAX_ELEMENTS = 1 << 31
 
 MAX_RANK = 16
 
-REFUSED_OPERATORS = frozenset({"Loop", "Scan", "SequenceMap"})
-"""Control flow that may never end; no super-resolution network needs it."""
+MAX_ROUNDS = 1024
+"""Rounds of a Loop."""
+
+REFUSED_OPERATORS = frozenset({"SequenceMap"})
+"""Control flow that may never end; no super-resolution network needs it. A Loop is refused, too,
+unless the file stores how often it runs at most."""
 
 
 def check_limits(model: onnx.ModelProto, path: Path) -> None:
@@ -34,7 +38,8 @@ def check_limits(model: onnx.ModelProto, path: Path) -> None:
     """
     functions = {(f.domain, f.name): f for f in model.functions}
     sizes: dict[tuple[str, str], int] = {}
-    num_nodes = _num_nodes(model.graph.node, functions, sizes, (), path=path)
+    limits = dict(_stored_integers(model.graph))
+    num_nodes = _num_nodes(model.graph.node, functions, sizes, (), path=path, limits=limits)
     if num_nodes > MAX_NODES:
         raise InputError(
             f"{path} holds {num_nodes:,} nodes once its functions are expanded; expected at most "
@@ -50,6 +55,7 @@ def _num_nodes(
     within: tuple[tuple[str, str], ...],
     *,
     path: Path,
+    limits: Mapping[str, int],
     depth: int = 0,
 ) -> int:
     if depth > MAX_NESTING:
@@ -72,17 +78,56 @@ def _num_nodes(
             if key not in sizes:
                 body = functions[key].node
                 sizes[key] = _num_nodes(
-                    body, functions, sizes, (*within, key), path=path, depth=depth
+                    body, functions, sizes, (*within, key), path=path, limits={}, depth=depth
                 )
             total += sizes[key]
         else:
             total += 1
+        rounds = _rounds(node, limits, path)
         for attribute in node.attribute:
             for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                total += _num_nodes(
-                    graph.node, functions, sizes, within, path=path, depth=depth + 1
+                inner = {**limits, **dict(_stored_integers(graph))}
+                total += rounds * _num_nodes(
+                    graph.node, functions, sizes, within, path=path, limits=inner, depth=depth + 1
                 )
     return total
+
+
+def _rounds(node: onnx.NodeProto, limits: Mapping[str, int], path: Path) -> int:
+    """How often the graph inside a node runs at most."""
+    if node.op_type != "Loop" or node.domain not in ("", "ai.onnx"):
+        return 1
+    rounds = limits.get(node.input[0] if node.input else "")
+    if rounds is None or rounds > MAX_ROUNDS:
+        found = "no number of rounds" if rounds is None else f"{rounds:,} rounds"
+        raise InputError(
+            f"{path} holds a Loop of {found}; expected a stored number of at most {MAX_ROUNDS:,}: "
+            "it may never end. Export the network with its loops unrolled"
+        )
+    return max(1, rounds)
+
+
+def _stored_integers(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
+    """Names and values of the single integers that a graph stores."""
+    for tensor in graph.initializer:
+        yield from ((tensor.name, value) for value in _single_integer(tensor))
+    for node in graph.node:
+        if node.op_type == "Constant" and len(node.attribute) == 1:
+            attribute = node.attribute[0]
+            if attribute.name == "value_int":
+                yield node.output[0], attribute.i
+            elif attribute.name == "value":
+                yield from ((node.output[0], value) for value in _single_integer(attribute.t))
+
+
+def _single_integer(tensor: onnx.TensorProto) -> Iterator[int]:
+    is_single = all(dim == 1 for dim in tensor.dims)
+    if is_single and tensor.data_type == onnx.TensorProto.INT64:
+        data = tensor.raw_data or b"".join(
+            v.to_bytes(8, "little", signed=True) for v in tensor.int64_data
+        )
+        if len(data) == 8:
+            yield int.from_bytes(data, "little", signed=True)
 
 
 def _check_tensors(model: onnx.ModelProto, path: Path) -> None:

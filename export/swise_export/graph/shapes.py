@@ -38,7 +38,7 @@ class ShapedGraph:
         weights: Names of the values that are stored in the file: initializers and Constant nodes.
         stored_elements: Elements that the file stores of a sparse weight.
         stored_before: Weights that repeat an earlier one's content, and that one. Only those of
-            rank 2 or more whose elements differ: equal biases of untrained layers are no copies.
+            rank 2 or more and of many values: equal biases of untrained layers are no copies.
         unknown: Nodes whose outputs could not be inferred, with the reason.
     """
 

@@ -32,6 +32,7 @@ from swise_export.precision.fp16 import HalfModel, fp16_from_fp32
 from swise_export.precision.int8 import Int8Recipe, int8_model
 from swise_export.precision.plan import PrecisionPlan
 from swise_export.rewriting.deploy_form import deploy_form
+from swise_export.tracing.shared_weights import share_weights
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +168,7 @@ def save_with_manifest(model: onnx.ModelProto, path: Path, manifest: Manifest) -
     Raises:
         OutputError: A file cannot be written.
     """
+    share_weights(model)
     model.producer_name = "swise-deploy"
     model.producer_version = __version__
     onnx.helper.set_model_props(model, metadata_from_manifest(manifest))

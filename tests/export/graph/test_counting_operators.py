@@ -1,5 +1,7 @@
 """Counts of operators and of ways to store weights, against arithmetic by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -342,3 +344,50 @@ def test_an_equation_is_read_as_numpy_reads_it(
 
     operands, output = einsum_terms(equation, ranks)
     assert ([spelt(term) for term in operands], spelt(output)) == (terms, result)
+
+
+def test_identity_kernels_of_two_layers_are_two_weights() -> None:
+    identity = np.eye(3, dtype=np.float32)[:, :, None, None]
+    found = counts(
+        [
+            node("Conv", ["x", "subtract", "mean"], ["f"]),
+            node("Conv", ["f", "add", "back"], ["g"]),
+            node("Conv", ["g", "w"], ["u"], pads=[1] * 4),
+        ],
+        {
+            "subtract": identity,
+            "add": identity,
+            "mean": -np.full(3, 0.4, np.float32),
+            "back": np.full(3, 0.4, np.float32),
+            "w": floats(12, 3, 3, 3),
+        },
+    )
+    assert found.params == 2 * (9 + 3) + 324
+
+
+@pytest.mark.parametrize(("rounds", "is_read"), [(4, True), (2**62, False), (None, False)])
+def test_a_loop_is_read_where_the_file_stores_a_few_rounds(
+    tmp_path: Path, rounds: int | None, is_read: bool
+) -> None:
+    stored = {"l": floats(3, 3, 3, 3), "w": floats(12, 3, 1, 1), "yes": YES}
+    if rounds is not None:
+        stored["rounds"] = np.array(rounds)
+    graph = helper.make_graph(
+        [
+            node("Loop", ["" if rounds is None else "rounds", "yes", "x"], ["a"], body=ROUND),
+            node("Conv", ["a", "w"], ["u"]),
+            node("DepthToSpace", ["u"], ["y"], blocksize=2, mode="CRD"),
+        ],
+        "loop",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+    )
+    path = tmp_path / "loop.onnx"
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    if is_read:
+        assert count_onnx(path, lr_size=(WIDTH, HEIGHT)).mult_adds == PIXELS * (4 * 81 + 36)
+    else:
+        with pytest.raises(InputError, match="Loop"):
+            count_onnx(path, lr_size=(WIDTH, HEIGHT))
