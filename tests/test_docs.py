@@ -77,7 +77,8 @@ def test_links_of_the_site_stay_inside_it_or_are_absolute(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_paths_in_the_text_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for path in re.findall(rf"(?<![\w/.-])((?:{ROOTS})/[\w./*\[\]{{}},-]+)", text):
+    for found in re.findall(rf"(?<![\w/.-])((?:{ROOTS})/[\w./*\[\]{{}},-]+)", text):
+        path = found if "[" in found else found.rstrip("]")
         pattern = re.sub(r"\{([^}]*)\}", "*", path.rstrip(".,"))
         pattern = pattern.rstrip("/").partition("::")[0]
         assert list(REPOSITORY.glob(pattern)), f"{name_of(page)}: {path}"
@@ -88,7 +89,8 @@ def shell_lines(page: Path) -> list[str]:
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     inline = re.findall(r"`((?:swise|python bench)[^`]*)`", page.read_text(encoding="utf-8"))
     found = [line.removeprefix("$ ").strip() for line in [*lines, *inline]]
-    return [line for line in found if re.match(r"(swise[\w-]* |python bench/scripts/)", line)]
+    first = "|".join(PROJECT["scripts"])
+    return [line for line in found if re.match(rf"(?:(?:{first}) |python bench/scripts/)", line)]
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
