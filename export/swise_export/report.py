@@ -101,8 +101,9 @@ def text_from_report(report: ExportReport) -> str:
         (
             "drift",
             (
-                f"{drift.psnr_y_db:+.4f} dB PSNR-Y, {drift.ssim_y:+.5f} SSIM-Y on {drift.images} "
-                f"pictures; worst {drift.worst_image} {drift.worst_psnr_y_db:+.4f} dB"
+                f"{drift.psnr_y_db:+.4f} dB PSNR-Y, {_signed(drift.ssim_y)} SSIM-Y on "
+                f"{drift.images} pictures; worst {drift.worst_image} "
+                f"{drift.worst_psnr_y_db:+.4f} dB"
             ),
         ),
         *_precision_rows(report),
@@ -222,3 +223,7 @@ def _latency(timing: Timing) -> str:
     return (
         f"p50 {timing.p50_ms:.1f} ms, p90 {timing.p90_ms:.1f} ms over {len(timing.samples_ms)} runs"
     )
+
+
+def _signed(value: float | None) -> str:
+    return "no" if value is None else f"{value:+.5f}"

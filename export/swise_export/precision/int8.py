@@ -14,6 +14,7 @@ import onnx
 from swise_deploy.errors import ExportError, InputError
 from swise_deploy.evaluation.pairs import Pair
 from swise_deploy.pictures.files import RgbImage
+from swise_export.manifest import Form
 from swise_export.precision.calibration import (
     RANGE_METHODS,
     Calibration,
@@ -171,7 +172,7 @@ class Int8Search:
         return max(RANGE_METHODS, key=lambda method: worst[method])
 
     def plan(
-        self, budget: DriftBudget, *, model_name: str, scale: int, form: str, weights_sha256: str
+        self, budget: DriftBudget, *, model_name: str, scale: int, form: Form, weights_sha256: str
     ) -> PrecisionPlan:
         """The placement with the most INT8 that keeps to `budget`."""
         placement = place(

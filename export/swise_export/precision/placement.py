@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from swise_deploy.storage.documents import Count, Share
 from swise_deploy.storage.files import append_json_line, read_json_lines
 from swise_export.precision.qdq import Layer
 from swise_export.precision.switchable_graph import Effect, GatedNetwork
@@ -55,9 +56,9 @@ class Step:
         worst_db: Of the picture that loses most, as the power of the error; None in older plans.
     """
 
-    mult_adds_share: float
+    mult_adds_share: Share
     drift_db: float
-    num_layers: int
+    num_layers: Count
     worst_db: float | None = None
 
 

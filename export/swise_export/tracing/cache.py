@@ -2,16 +2,21 @@
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swise_deploy.command.dependencies import installed_version
-from swise_export.manifest import Form
+from swise_deploy.errors import InputError
+from swise_export.graph.loading import sha256_of_onnx
+from swise_export.manifest import Form, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from swise_deploy.checkpoints.load import LoadedNetwork
+
+logger = logging.getLogger(__name__)
 
 # All code that a graph can depend on: networks and what they compute with (imresize's kernels
 # among it), checkpoints, and the export itself.
@@ -21,7 +26,7 @@ _SOURCES = ("swise_deploy", "swise_export")
 def find_export(
     folder: Path, name: str, scale: int, *, weights_sha256: str, form: Form = "deploy"
 ) -> Path | None:
-    """An earlier fp32 export of a network; it is found without torch too.
+    """Find an earlier fp32 export of a network, checked against its manifest; needs no torch.
 
     Args:
         folder: Where exports are kept.
@@ -31,7 +36,28 @@ def find_export(
         form: Of the graph.
     """
     stem = _stem(name, scale, weights_sha256, form)
-    return next(iter(sorted(folder.glob(f"{stem}_torch{_torch_version() or '*'}.onnx"))), None)
+    found = sorted(folder.glob(f"{stem}_torch{_torch_version() or '*'}.onnx"))
+    whole = (
+        p for p in found if _is_whole(p, name, scale, weights_sha256=weights_sha256, form=form)
+    )
+    return next(whole, None)
+
+
+def _is_whole(path: Path, name: str, scale: int, *, weights_sha256: str, form: Form) -> bool:
+    """True where a kept file is the one that its manifest describes, and that is wanted."""
+    try:
+        manifest = read_manifest(path)
+        is_right = (
+            manifest.sha256 == sha256_of_onnx(path)
+            and (manifest.model, manifest.scale, manifest.form) == (name, scale, form)
+            and manifest.weights_sha256 == weights_sha256
+        )
+        reason = "" if is_right else "it is not the file that was kept"
+    except InputError as error:
+        reason = str(error)
+    if reason:
+        logger.warning("the kept export %s is exported again: %s", path.name, reason)
+    return not reason
 
 
 def export_once(
@@ -58,7 +84,7 @@ def export_once(
     stem = _stem(network.name, network.scale, sha256, form)
     path = folder / f"{stem}_torch{_torch_version()}.onnx"
     say(f"exporting {network.name} x{network.scale}, {form} form, to {path}")
-    export_onnx(network, path, form=form)
+    write_manifest(path, export_onnx(network, path, form=form))
     return path
 
 

@@ -17,13 +17,13 @@ from swise_deploy import __version__
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import ExportError, first_line
 from swise_deploy.pictures.files import RgbImage
+from swise_deploy.precision import FilePrecision
 from swise_deploy.runner import PictureIO
 from swise_deploy.storage.files import sha256_of, writing
 from swise_export.manifest import (
     Form,
     Int8Facts,
     Manifest,
-    Precision,
     TensorFacts,
     metadata_from_manifest,
     write_manifest,
@@ -99,7 +99,7 @@ def export_onnx(
     """
     model = traced_form(network, form=form, io=io, size=size, opset=opset_of(int8))
     found = HalfModel(model, (), ())
-    written: Precision = precision if int8 is None else int8.precision
+    written: FilePrecision = precision if int8 is None else int8.precision
     if precision == "fp16":
         found = fp16_from_fp32(model, range_images, keep_fp32=keep_fp32)
     if int8 is not None:

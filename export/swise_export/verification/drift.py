@@ -70,7 +70,7 @@ def measure_drift(
         images=len(pictures),
         images_sha256=_hash_pairs(pairs),
         psnr_y_db=after.psnr_y_db - before.psnr_y_db,
-        ssim_y=after.ssim_y - before.ssim_y,
+        ssim_y=None if math.isnan(after.ssim_y) else after.ssim_y - before.ssim_y,
         worst_image=worst.name,
         worst_psnr_y_db=worst.psnr_y_db,
         max_abs=max(p.max_abs for p in pictures),

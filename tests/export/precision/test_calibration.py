@@ -145,7 +145,7 @@ def test_a_plan_may_hold_a_layer_too_small_for_the_search(network_x2: LoadedNetw
         method="minmax",
         rounding="moments",
         num_pictures=1,
-        pictures_sha256="",
+        pictures_sha256="0" * 64,
         max_drift_db=0.1,
         held_out_drift_db=0.0,
         drift_by_step=(),

@@ -49,3 +49,26 @@ def test_the_code_that_decides_about_a_graph_is_in_the_name() -> None:
     names = {source.name for source in kept_exports._sources()}
     networks = {"swisenet.py", "scale_wise.py", "matlab_bicubic.py", "imresize.py"}
     assert {"trace.py", "deploy_form.py", "periodic_resize.py", "fp16.py", *networks} <= names
+
+
+@pytest.mark.parametrize("damage", ["cut", "exchanged", "no manifest", "manifest of another"])
+def test_a_kept_export_that_was_changed_is_exported_again(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = open_network("bicubic", scale=2)
+    kept = export_once(network, tmp_path / "cache", say=print)
+    whole = kept.read_bytes()
+    if damage == "cut":
+        kept.write_bytes(whole[:-100])
+    elif damage == "exchanged":
+        kept.write_bytes(
+            export_once(open_network("bicubic", scale=3), tmp_path, say=print).read_bytes()
+        )
+    elif damage == "no manifest":
+        kept.with_suffix(".json").unlink()
+    else:
+        other = export_once(open_network("bicubic", scale=3), tmp_path, say=print)
+        kept.with_suffix(".json").write_bytes(other.with_suffix(".json").read_bytes())
+    again = export_once(network, tmp_path / "cache", say=print)
+    assert again.read_bytes() == whole
+    assert "exported again" in caplog.text
