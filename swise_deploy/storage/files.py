@@ -1,14 +1,17 @@
 """Files that are whole or absent: written beside their place, flushed, renamed."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,15 @@ from typing import Any
 from swise_deploy.errors import InputError, OutputError, SwiseError
 from swise_deploy.storage.caches import cache_folder
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 MAX_NAME_BYTES = 255
+_MARK = "swise-"  # in the names of temporary files, so that no other file is taken for one
+_LEFTOVER = re.compile(rf"\..*\.{_MARK}\w{{8}}(\.[^.]+)?", re.DOTALL)
+_JUST_MADE_S = 0.5  # longer than a run takes from making a temporary file to locking it
 
 
 @contextlib.contextmanager
@@ -29,10 +40,13 @@ def writing(path: Path) -> Iterator[Path]:
         OutputError: The folder is missing or not writable, or the disk is full.
     """
     temporary: Path | None = None
+    locks = contextlib.ExitStack()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _refuse_folder(path)
+        _sweep_once(path.parent)
         temporary = _create_beside(path)
+        locks.enter_context(_marked_alive(temporary))
         usual = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
         _flush(temporary)
@@ -51,6 +65,7 @@ def writing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        locks.close()
 
 
 def _not_written(path: Path, reason: str) -> OutputError:
@@ -94,14 +109,14 @@ def staging(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(
-            prefix=f".{fitting_stem(path.stem, 10)}.", dir=path.parent
-        )
+        _sweep_once(path.parent)
+        start = f".{fitting_stem(path.stem, len(_MARK) + 10)}.{_MARK}"
+        folder = tempfile.TemporaryDirectory(prefix=start, dir=path.parent)
     except OSError as error:
         raise OutputError(
             f"cannot write to {path.parent}: {error.strerror or error}. {_remedy(path)}"
         ) from error
-    with folder as name:
+    with folder as name, _marked_alive(Path(name)):
         try:
             yield Path(name)
         except OutputError as error:
@@ -115,10 +130,60 @@ def _create_beside(path: Path) -> Path:
     setting it, which other threads that write would see.
     """
     # The suffix stays last: Pillow and others choose the format by it.
-    ending = f".{secrets.token_hex(4)}{path.suffix}"
+    ending = f".{_MARK}{secrets.token_hex(4)}{path.suffix}"
     temporary = path.with_name(f".{fitting_stem(path.stem, len(os.fsencode(ending)) + 1)}{ending}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
     return temporary
+
+
+@contextlib.contextmanager
+def _marked_alive(path: Path) -> Iterator[None]:
+    """Hold a lock on a temporary file or folder, which the system drops when this process ends."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@functools.cache
+def _sweep_once(folder: Path) -> None:
+    """Once in a process: a folder may get thousands of files."""
+    remove_leftovers(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs left in a folder: temporary files and folders that no run locks."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError):
+        for entry in list(folder.iterdir()):
+            if _LEFTOVER.fullmatch(entry.name) and not _is_alive(entry):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether a run works on a temporary file or folder, or has just made it."""
+    assert fcntl is not None
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        if time.time() - os.fstat(descriptor).st_mtime < _JUST_MADE_S:
+            return True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def fitting_stem(stem: str, num_bytes: int) -> str:

@@ -159,7 +159,7 @@ def sm86(rtx: None, make_onnx: MakeOnnx, tmp_path_factory: pytest.TempPathFactor
         gpu=NO_GPU,
         cache=None,
         report=quiet,
-        say=str,
+        notify=str,
     )
 
 
@@ -304,7 +304,7 @@ def served(
             gpu=NO_GPU,
             cache=None,
             report=quiet,
-            say=str,
+            notify=str,
         )
         trt = load_tensorrt(backend)
         with cuda.use():

@@ -1,31 +1,32 @@
-"""An ONNX file to an engine with its manifest: cached, locked, checked."""
+"""From an ONNX file to an engine with its manifest, by way of the cache."""
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from swise_deploy import __version__
 from swise_deploy.command.dependencies import installed_version
-from swise_deploy.errors import BackendMissingError, InputError, SwiseError
-from swise_deploy.storage.files import sha256_of, writing
+from swise_deploy.errors import BackendMissingError, BuildError, InputError, SwiseError
+from swise_deploy.storage.documents import document_from_value
 from swise_engines.building.builder_config import CompileOptions
 from swise_engines.building.compiler import Compiled, compile_engine
 from swise_engines.building.options import BuildOptions, choose_backend, plan_build, target_slug
 from swise_engines.building.progress import BuildProgress, Report
 from swise_engines.cuda.boundary import Device, GpuAtHand
-from swise_engines.running.checks import admit_device
-from swise_engines.running.engine_cache import BuildCache, cache_key
+from swise_engines.running.checks import check_device
+from swise_engines.running.engine_cache import EngineCache, cache_key, write_engine
 from swise_engines.running.read_back import read_back
 from swise_engines.tensorrt.api import load_tensorrt, version_of
 from swise_engines.tensorrt.manifest import (
     ENGINE_SUFFIXES,
     SCHEMA_VERSION,
     EngineManifest,
-    write_manifest,
 )
 from swise_engines.tensorrt.onnx_source import EngineSource, read_source
 from swise_engines.tensorrt.precision_table import PrecisionTable, check_precision
+from swise_export.graph.model import read_onnx_file
 from swise_export.manifest import manifest_path
 
 
@@ -44,26 +45,26 @@ def build_engine(
     options: BuildOptions,
     *,
     gpu: GpuAtHand,
-    cache: BuildCache | None,
+    cache: EngineCache | None,
     report: Report,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Built:
     """Build an engine, or take it from the cache, and write it with its manifest.
 
     Args:
         onnx: The ONNX file.
         out: Where the engine goes; None is beside the ONNX file, named after it and the target.
-        options: What is to be built.
+        options: What to build.
         gpu: The GPU of this machine, or why there is none.
-        cache: Where engines are kept; None keeps none.
+        cache: Cache of engines; None for none. Where it cannot be used, a warning is logged.
         report: Called with the progress of the build.
-        say: Called with what the user should know meanwhile.
+        notify: Called with messages for the user.
 
     Raises:
         InputError: The file, the target and the options do not go together.
-        BackendMissingError: A package or GPU that the build needs is not here, or the GPU at hand
-            was asked for and is none that TensorRT runs engines on; nothing was written.
-        BuildError: TensorRT cannot build it, or the precision is not what was asked for.
+        BackendMissingError: A package or GPU that the build needs is missing, or the engine is for
+            the GPU at hand and TensorRT runs no engines on it; nothing was written.
+        BuildError: TensorRT cannot build it, or its precision is not the requested one.
         OutputError: The engine cannot be written.
         KeyboardInterrupt: Ctrl-C; nothing was written.
     """
@@ -72,10 +73,42 @@ def build_engine(
     version = version_of(load_tensorrt(backend))
     settings = plan_build(source, options, backend, version, gpu.device)
     if settings.compatibility != options.compatibility:
-        say(
+        notify(
             f"{backend} {version} is older than SM {settings.sm} and has no name for it: building "
             "a portable engine, as with --compatibility ampere_plus"
         )
+    out = _choose_output(onnx, out, options, settings)
+    must_load = options.target is None
+
+    def compile_now(settings: CompileOptions) -> tuple[bytes, EngineManifest]:
+        notify(f"building {out.name} with {backend} {version}")
+        return _compile(source, settings, gpu, report, must_load=must_load)
+
+    if cache is None:
+        plan, manifest = compile_now(settings)
+        return Built(out, write_engine(out, plan, manifest), was_cached=False)
+    request = _describe_request(source, settings, version, gpu.device)
+    key = cache_key(_facts(settings, request, gpu))
+    waits = "another process is building the same engine; waiting for it"
+    with cache.locked(key, on_wait=lambda: notify(waits)) as is_usable:
+        found = cache.find(key, request) if is_usable else None
+        if found is not None:
+            notify("the cache has this engine; nothing to build")
+            plan, manifest = found
+        else:
+            if is_usable and backend == "tensorrt" and gpu.device is not None:
+                timings = cache.timing_path(backend, version, gpu.device.name)
+                settings = replace(settings, timing_cache=timings)
+            plan, manifest = compile_now(settings)
+            if is_usable:
+                cache.keep(key, plan, manifest)
+    manifest = replace(manifest, onnx_name=onnx.name)
+    return Built(out, write_engine(out, plan, manifest), was_cached=found is not None)
+
+
+def _choose_output(
+    onnx: Path, out: Path | None, options: BuildOptions, settings: CompileOptions
+) -> Path:
     out = out or onnx.with_name(f"{onnx.stem}.{target_slug(options, settings)}.engine")
     if out.suffix.lower() not in ENGINE_SUFFIXES or out.is_dir():
         raise InputError(
@@ -85,38 +118,18 @@ def build_engine(
         raise InputError(
             f"{out} would put its manifest over that of {onnx}. Give another name with --output"
         )
-    must_load = options.target is None
-    if cache is None:
-        say(f"building {out.name} with {backend} {version}")
-        plan, manifest = _compile(source, settings, gpu, report, must_load=must_load)
-        return Built(out, _write(out, plan, manifest), was_cached=False)
-    key = cache_key(_facts(source, settings, version, gpu))
-    with cache.locked(key, on_wait=lambda: say("another process builds the same; waiting for it")):
-        found = cache.find(key)
-        if found is None:
-            say(f"building {out.name} with {backend} {version}")
-            if backend == "tensorrt" and gpu.device is not None:
-                timings = cache.timing_path(backend, version, gpu.device.name)
-                settings = replace(settings, timing_cache=timings)
-            plan, manifest = _compile(source, settings, gpu, report, must_load=must_load)
-            _write(cache.engine_path(key), plan, manifest)
-        else:
-            say("the cache has this engine; nothing to build")
-            plan, manifest = found[0].read_bytes(), found[1]
-    manifest = replace(manifest, onnx_name=onnx.name)
-    return Built(out, _write(out, plan, manifest), was_cached=found is not None)
+    return out
 
 
 def _facts(
-    source: EngineSource, settings: CompileOptions, version: str, gpu: GpuAtHand
+    settings: CompileOptions, request: Mapping[str, object], gpu: GpuAtHand
 ) -> Mapping[str, object]:
-    facts = asdict(replace(settings, timing_cache=None))
+    """Everything that a build depends on, as JSON types."""
     return {
-        **facts,
-        "profiles": [str(asdict(profile)) for profile in settings.profiles],
-        "onnx_sha256": source.file.sha256,
+        **document_from_value(replace(settings, timing_cache=None)),
+        "onnx_sha256": request["onnx_sha256"],
         "swise_deploy": __version__,
-        "tensorrt": version,
+        "tensorrt": request["backend_version"],
         # TensorRT times its kernels on it; for RTX it decides whether the engine is read back.
         "gpu": "" if gpu.device is None else gpu.device.name,
         "manifest_schema": SCHEMA_VERSION,
@@ -132,6 +145,8 @@ def _compile(
     must_load: bool,
 ) -> tuple[bytes, EngineManifest]:
     compiled = compile_engine(source, settings, BuildProgress(report))
+    if read_onnx_file(source.path).sha256 != source.file.sha256:
+        raise BuildError(f"{source.path} was changed during the build. Build it again")
     manifest = _describe(source, settings, compiled, gpu.device)
     table, note = _try_read_back(source, compiled, manifest, gpu, must_load=must_load)
     if table is not None:
@@ -147,15 +162,15 @@ def _try_read_back(
     *,
     must_load: bool,
 ) -> tuple[PrecisionTable | None, str]:
-    """Read it back where that works; an engine for this GPU that TensorRT will not run is no use.
+    """Read the precision of an engine where it loads; the text is the reason where it does not.
 
     Raises:
-        BackendMissingError: It has to run on the GPU at hand, and TensorRT serves no such GPU.
+        BackendMissingError: The engine is for the GPU at hand, and TensorRT does not serve it.
     """
     if gpu.cuda is None:
         return None, f"not read back: {gpu.reason}"
     try:
-        admit_device(Path(manifest.onnx_name), manifest, gpu.cuda.device)
+        check_device(Path(manifest.onnx_name), manifest, gpu.cuda.device)
         table = read_back(
             load_tensorrt(manifest.backend),
             compiled.plan,
@@ -173,11 +188,32 @@ def _try_read_back(
     return table, ""
 
 
+def _describe_request(
+    source: EngineSource, settings: CompileOptions, version: str, device: Device | None
+) -> Mapping[str, object]:
+    """Attributes of the manifest that are known before the build; a cached engine has to match."""
+    is_portable = settings.compatibility == "ampere_plus"
+    return {
+        "onnx_sha256": source.file.sha256,
+        "interface": source.interface,
+        "precision_asked": settings.precision,
+        "backend": settings.backend,
+        "backend_version": version,
+        "sms": () if is_portable or settings.sm is None else (settings.sm,),
+        "gpu": device.name if device is not None and settings.backend == "tensorrt" else "",
+        "compatibility": settings.compatibility,
+        "version_compatible": settings.version_compatible,
+        "profiles": settings.profiles,
+        "workspace_mib": settings.workspace_mib,
+        "optimization_level": settings.optimization_level,
+        "dla_core": settings.dla_core,
+    }
+
+
 def _describe(
     source: EngineSource, settings: CompileOptions, compiled: Compiled, device: Device | None
 ) -> EngineManifest:
-    trt = load_tensorrt(settings.backend)
-    is_portable = settings.compatibility == "ampere_plus"
+    version = version_of(load_tensorrt(settings.backend))
     versions = {
         "swise-deploy": __version__,
         "polygraphy": installed_version("polygraphy") or "not installed as a package",
@@ -185,40 +221,20 @@ def _describe(
     }
     if device is not None:
         versions["cuda_driver"] = device.driver_cuda
+    request: Mapping[str, Any] = _describe_request(source, settings, version, device)
     return EngineManifest(
         engine_sha256="",
         engine_bytes=len(compiled.plan),
         onnx_name=source.path.name,
-        onnx_sha256=source.file.sha256,
         model=source.file.network,
-        interface=source.interface,
-        precision_asked=settings.precision,
         precision_found=compiled.table,
         precision_read_back=None,
         read_back_note="",
-        backend=settings.backend,
-        backend_version=version_of(trt),
-        sms=() if is_portable or settings.sm is None else (settings.sm,),
-        gpu=device.name if device is not None and settings.backend == "tensorrt" else "",
-        compatibility=settings.compatibility,
-        version_compatible=settings.version_compatible,
-        profiles=settings.profiles,
-        workspace_mib=settings.workspace_mib,
-        optimization_level=settings.optimization_level,
-        dla_core=settings.dla_core,
         dla_fallback=compiled.dla_fallback,
         build_seconds=round(compiled.seconds, 3),
         drift=None,
         drift_note="not measured",
         source=dict(source.file.facts),
         versions=versions,
+        **request,
     )
-
-
-def _write(out: Path, plan: bytes, manifest: EngineManifest) -> EngineManifest:
-    with writing(out) as temporary:
-        temporary.write_bytes(plan)
-        manifest = replace(manifest, engine_sha256=sha256_of(temporary))
-        # Between the two renames the older engine lies beside the newer manifest, and is refused.
-        write_manifest(out, manifest)
-    return manifest

@@ -27,13 +27,13 @@ _COMPATIBILITY_IN_API = {"same_sm": "SAME_COMPUTE_CAPABILITY", "ampere_plus": "A
 
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
-    """What TensorRT is told.
+    """The settings of a build for TensorRT.
 
     Attributes:
         backend: Which TensorRT.
         sm: Compute capability to build for; None is the GPU at hand.
         profiles: Sizes that the engine takes.
-        precision: What the network has to compute in; "" for whatever it does.
+        precision: Precision that the network has to have; "" for any.
         workspace_mib: Limit for scratch memory; None is TensorRT's own.
         optimization_level: 0 to 5; None is TensorRT's own.
         dla_core: Deep-learning accelerator to run on; None is the GPU.
@@ -63,10 +63,10 @@ def create_config(
     source: EngineSource,
     progress: BuildProgress,
 ) -> Api:
-    """A build as TensorRT wants it, through polygraphy, which knows how its versions differ.
+    """Create TensorRT's builder configuration through polygraphy, which knows its versions.
 
     Raises:
-        InputError: The TensorRT that is here cannot do what the options ask for.
+        InputError: The installed TensorRT does not support the options.
     """
     polygraphy, config_class = _load_polygraphy(options.backend)
     port = source.interface.input
@@ -106,14 +106,14 @@ def create_config(
         settings["load_timing_cache"] = str(options.timing_cache)
     config = _call(config_class(**settings), builder, network)
     if release_of(version_of(trt)) < (10, 0) and hasattr(trt.PreviewFeature, _SHARING):
-        # What later releases do by themselves: contexts of several threads use one profile.
+        # Later releases do this by default: contexts of several threads use one profile.
         config.set_preview_feature(getattr(trt.PreviewFeature, _SHARING), True)
     return config
 
 
 def _call(create: Api, builder: Api, network: Api) -> Api:
     with warnings.catch_warnings():
-        # polygraphy sets a timing cache, of which TensorRT for RTX says that it does nothing.
+        # polygraphy sets a timing cache, which TensorRT for RTX deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)
         return create(builder, network)
 
@@ -145,8 +145,8 @@ def _load_polygraphy(backend: Backend) -> tuple[Api, Api]:
     settings: Api = require("polygraphy.config", extra=extra, purpose=purpose)
     if "polygraphy.backend.trt" in sys.modules and wants_rtx != settings.USE_TENSORRT_RTX:
         raise InputError(
-            f"this process has built with the other TensorRT before; polygraphy serves one of them "
-            f"in a process. Build with {backend} in a process of its own"
+            f"this process has built with the other TensorRT; polygraphy supports one of them in a "
+            f"process. Build with {backend} in a process of its own"
         )
     settings.USE_TENSORRT_RTX = wants_rtx
     log = require("polygraphy.logger", extra=extra, purpose=purpose).G_LOGGER

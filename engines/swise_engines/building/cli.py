@@ -10,6 +10,8 @@ from swise_deploy.command.console import add_version, at_least, finite, parse_si
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from swise_engines.building.command import BuildConfig
+
 _EPILOG = """\
 examples:
   swise-build swisenet_x2_fp16.onnx --target sm86
@@ -17,8 +19,8 @@ examples:
   swise-build swisenet_x2_fp16.onnx --target current --size 640x360 --size 960x540
   swise-build swisenet_x2_fp16.onnx --compatibility ampere_plus --target sm86
 
-swise-build --list names the targets; swise-doctor tells which can be served here. Engines for RTX
-cards are built anywhere, also without a GPU; a Jetson's are built on it.
+swise-build --list names the targets; swise-doctor reports which are served here. Engines for RTX
+cards are built anywhere, also without a GPU; those for a Jetson are built on it.
 
 exit codes: 0 done, 1 failed, 2 usage, 3 a package or device is missing, 4 the drift gate refused,
 130 Ctrl-C
@@ -33,17 +35,50 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         parser.error("FILE.onnx is missing")
 
     def run() -> int:
-        from swise_engines.building.report import run_build  # after --help
+        from swise_engines.building.command import list_targets, run_build  # after --help
 
-        return run_build(parsed)
+        return list_targets() if parsed.list else run_build(_config(parsed))
 
     return run_command(run)
+
+
+def _config(parsed: argparse.Namespace) -> "BuildConfig":
+    from swise_engines.building.command import BuildConfig
+    from swise_engines.building.options import BuildOptions
+    from swise_engines.targets.catalogue import find_target
+    from swise_engines.tensorrt.profiles import profile_from_sizes
+    from swise_export.verification.budget import DriftBudget
+
+    return BuildConfig(
+        onnx=parsed.onnx,
+        output=parsed.output,
+        options=BuildOptions(
+            target=None if parsed.target == "current" else find_target(parsed.target),
+            backend=parsed.backend,
+            profiles=tuple(
+                profile_from_sizes(sizes, max_batch=parsed.batch) for sizes in parsed.size or []
+            ),
+            max_batch=parsed.batch,
+            precision=parsed.precision or "",
+            workspace_mib=parsed.workspace,
+            optimization_level=parsed.optimization_level,
+            dla_core=parsed.dla_core,
+            compatibility=parsed.compatibility,
+            version_compatible=parsed.version_compatible,
+        ),
+        verify=parsed.verify,
+        images=parsed.images,
+        budget=DriftBudget(parsed.max_drift, parsed.max_worst),
+        cache_dir=parsed.cache_dir,
+        uses_cache=not parsed.no_cache,
+        as_json=parsed.json,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="swise-build",
-        description="Build a TensorRT engine from an ONNX file and say what precision is in it.",
+        description="Build a TensorRT engine from an ONNX file and report its precision.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -88,7 +123,7 @@ def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8", "mixed"),
-        help="fail unless the engine computes in it (default: what the ONNX file says of itself)",
+        help="fail unless the engine computes in it (default: what the ONNX file states)",
     )
     parser.add_argument(
         "--backend",

@@ -1,4 +1,4 @@
-"""Types pinned layer by layer, for TensorRT 8, whose builder else chooses them by speed."""
+"""Layer types fixed one by one, for TensorRT 8, whose builder chooses them by speed otherwise."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _IN_API = {"fp32": "FLOAT", "fp16": "HALF"}
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What one layer has to compute in and to give.
+    """The types of one layer.
 
     Attributes:
         layer: Its index in the network.
@@ -26,10 +26,10 @@ class Pin:
 
 
 def pins_from_layers(layers: Iterable[LayerTypes]) -> tuple[Pin, ...]:
-    """The types that the graph gives to every floating layer.
+    """Pins for the floating-point layers, with the types of the graph.
 
-    Arithmetic on sizes stays as it is, and so do multiplications between Q/DQ layers: there the
-    scales decide.
+    Arithmetic on sizes is not pinned, nor are multiplications between Q/DQ layers, whose scales
+    decide.
     """
     return tuple(
         Pin(

@@ -1,4 +1,4 @@
-"""What a build is asked for, checked against the target, the TensorRT and the GPU that are here."""
+"""The options of a build, checked against the target, the installed TensorRT and the GPU."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,14 +20,14 @@ _MOST_DLA_CORES = 2  # of any Jetson; the builder refuses one that is not there
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What is to be built.
+    """The options of a build.
 
     Attributes:
         target: The device; None is the GPU at hand.
         backend: Which TensorRT; None takes the target's first that is installed.
         profiles: Sizes that the engine takes; none takes the defaults for the scale.
         max_batch: Most pictures at once, for the default profile.
-        precision: What is asked for; "" asks for what the ONNX file says of itself.
+        precision: Required precision; "" requires what the ONNX file states.
         workspace_mib: Limit for scratch memory while building.
         optimization_level: 0 to 5.
         dla_core: Deep-learning accelerator to run on.
@@ -48,11 +48,12 @@ class BuildOptions:
 
 
 def choose_backend(options: BuildOptions, device: Device | None) -> Backend:
-    """The TensorRT to build with: the one asked for, or the target's first that can build here.
+    """The TensorRT to build with: the requested one, or the target's first that can build here.
 
     Raises:
         InputError: The target has no such backend.
-        BackendMissingError: None of them is installed, or the GPU at hand is asked for without one.
+        BackendMissingError: None of them is installed, or the target is the GPU at hand and this
+            machine has none.
     """
     if options.target is None and device is None:
         raise BackendMissingError(
@@ -70,7 +71,7 @@ def choose_backend(options: BuildOptions, device: Device | None) -> Backend:
         return options.backend
     if device is None and known == ("tensorrt",):
         raise _not_on_device(options)
-    # Where none can, the preferred one tells what is missing.
+    # Where none can, the error of the preferred one names what is missing.
     chosen = next((b for b in known if _can_build(b, options, device)), known[0])
     load_tensorrt(chosen)
     return chosen
@@ -91,12 +92,12 @@ def plan_build(
     version: str,
     device: Device | None,
 ) -> CompileOptions:
-    """Check that source, target, TensorRT and GPU go together, and say what TensorRT is told.
+    """Check that source, target, TensorRT and GPU fit together; returns the settings of the build.
 
     Raises:
-        InputError: They do not.
-        BackendMissingError: The target's engines are built on the target, which is not here, or
-            the GPU at hand is the target, and this TensorRT does not serve it.
+        InputError: They do not fit together.
+        BackendMissingError: The target's engines are built on the target, and this machine is not
+            it; or the target is the GPU at hand, and this TensorRT does not serve it.
     """
     target = options.target
     if backend == "tensorrt":
@@ -135,7 +136,7 @@ def plan_build(
 
 
 def _compatibility(options: BuildOptions, backend: Backend, sm: str | None) -> Compatibility:
-    """What was asked for; portable where the GPU at hand is newer than all that RTX names."""
+    """The requested one; portable where the GPU at hand is newer than all that RTX names."""
     is_free = options.target is None and options.compatibility == "none"
     if backend != "tensorrt_rtx" or not is_free or sm is None:
         return options.compatibility
@@ -143,12 +144,12 @@ def _compatibility(options: BuildOptions, backend: Backend, sm: str | None) -> C
 
 
 def _check_served(version: str, device: Device) -> None:
-    """TensorRT for RTX builds for such a GPU without complaint, and then loads nothing on it."""
+    """Refuse a GPU for which TensorRT for RTX builds, but on which it loads nothing."""
     capabilities = rtx_capabilities(load_tensorrt("tensorrt_rtx"))
     reason = reason_unserved(version, capabilities, device.sm)
     if reason:
         raise BackendMissingError(
-            f"{reason}, and here is {device.name}. TensorRT may serve it: "
+            f"{reason}; this machine has {device.name}. TensorRT may serve it: "
             f"{install_command('tensorrt', beside=[wheel_for(device.driver_cuda)])}, then "
             "swise-build --backend tensorrt. To build for another device, name it, such as "
             "--target sm86"
@@ -161,9 +162,9 @@ def _check_on_device(options: BuildOptions, version: str, device: Device | None)
         raise _not_on_device(options)
     if target is not None and target.sm != device.sm:
         raise InputError(
-            f"{target.title} has SM {target.sm}, but this is a {device.name} of SM {device.sm}, "
-            "and TensorRT builds for the GPU that it runs on. Build on the device, or for this one "
-            "with --target current"
+            f"{target.title} has SM {target.sm}, this machine has a {device.name} of SM "
+            f"{device.sm}, and TensorRT builds for the GPU that it runs on. Build on the device, "
+            "or for this one with --target current"
         )
     if target is not None and not target.served_by(version):
         raise InputError(
@@ -180,7 +181,7 @@ def _not_on_device(options: BuildOptions) -> BackendMissingError:
 
 
 def target_slug(options: BuildOptions, settings: CompileOptions) -> str:
-    """How an engine's file name names what it is for, such as "sm86" or "jetson-orin-nano"."""
+    """The part of an engine's file name for its target, such as "sm86" or "jetson-orin-nano"."""
     if settings.compatibility == "ampere_plus":
         return "portable"
     if options.target is not None:
@@ -189,5 +190,5 @@ def target_slug(options: BuildOptions, settings: CompileOptions) -> str:
 
 
 def title_of(options: BuildOptions) -> str:
-    """What the target is called."""
+    """The title of the target."""
     return "the GPU at hand" if options.target is None else options.target.title

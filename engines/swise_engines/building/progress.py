@@ -1,4 +1,4 @@
-"""Progress of a build, and its cancellation: TensorRT's IProgressMonitor on a terminal."""
+"""Progress of a build and its cancellation, through TensorRT's IProgressMonitor."""
 
 import contextlib
 import signal
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from swise_engines.tensorrt.api import Api
 
 Report = Callable[[str, float], None]
-"""Called with the phase at work and the share of the build that is done, 0 to 1."""
+"""Called with the current phase and the share of the build that is done, 0 to 1."""
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class _Phase:
 
 @dataclass(slots=True)
 class BuildProgress:
-    """Where a build stands: TensorRT reports phases that nest, each with its number of steps."""
+    """The state of a build: TensorRT reports nested phases, each with its number of steps."""
 
     report: Report
     cancelled: bool = False
@@ -36,13 +36,13 @@ class BuildProgress:
     def start(self, phase: str, parent: str | None, num_steps: int) -> None:
         """A phase begins."""
         self._phases[phase] = _Phase(parent, max(1, num_steps))
-        self._tell(phase)
+        self._report(phase)
 
     def step(self, phase: str, step: int) -> bool:
         """A step of a phase is done; False asks TensorRT to stop."""
         if phase in self._phases:
             self._phases[phase].done = step + 1
-            self._tell(phase)
+            self._report(phase)
         return not self.cancelled
 
     def finish(self, phase: str) -> None:
@@ -56,8 +56,17 @@ class BuildProgress:
         """Stop at the next step."""
         self.cancelled = True
 
-    def _tell(self, phase: str) -> None:
-        # A phase weighs what one step of its parent weighs; the share never goes back.
+    def check(self) -> None:
+        """Stop here where the build was cancelled.
+
+        Raises:
+            KeyboardInterrupt: It was.
+        """
+        if self.cancelled:
+            raise KeyboardInterrupt
+
+    def _report(self, phase: str) -> None:
+        # A phase counts as one step of its parent; the share never decreases.
         share, weight = 0.0, 1.0
         for link in reversed(self._chain(phase)):
             share += weight * min(1.0, link.done / link.num_steps)
@@ -74,7 +83,7 @@ class BuildProgress:
 
 
 def reports_progress(trt: ModuleType) -> bool:
-    """Whether a TensorRT tells how far a build is, and can be stopped at one of its steps."""
+    """Whether a TensorRT reports the steps of a build, and can be stopped at one of them."""
     return hasattr(trt, "IProgressMonitor")
 
 
@@ -101,17 +110,15 @@ def monitor_from_progress(trt: ModuleType, progress: BuildProgress) -> Api | Non
 
 
 @contextlib.contextmanager
-def stopping_on_ctrl_c(progress: BuildProgress, *, has_steps: bool) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the build at its next step, then do what they did before.
+def stopping_on_ctrl_c(progress: BuildProgress) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM cancel a build, then do what they did before.
 
-    An exception cannot pass through TensorRT's C++ code, so a signal only sets a flag; it is raised
-    again when the build is over. KeyboardInterrupt where the build was cancelled otherwise. Outside
-    the main thread, where Python allows no signal handler, the caller cancels by itself.
+    An exception is lost in the callbacks of TensorRT's C++ code, such as its log: a signal only
+    cancels the build, and is raised again at the end of this block. Outside the main thread, where
+    Python allows no signal handler, the caller cancels by itself.
 
-    Args:
-        progress: Of the build.
-        has_steps: Whether TensorRT tells its steps. Where it does not, Python would see the signal
-            only when the build is over, minutes later: they then end the process.
+    Raises:
+        KeyboardInterrupt: The build was cancelled, by a signal or otherwise.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -123,29 +130,47 @@ def stopping_on_ctrl_c(progress: BuildProgress, *, has_steps: bool) -> Iterator[
             caught.append(signum)
             progress.cancel()
 
-        handler = cancel if has_steps else signal.SIG_DFL
-        previous = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)}
+        previous = {n: signal.signal(n, cancel) for n in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, before in previous.items():
                 signal.signal(number, before)
-        for again in caught[:1]:
-            signal.raise_signal(again)
-    if progress.cancelled:
-        raise KeyboardInterrupt
+            for again in caught[:1]:  # also where the build failed meanwhile
+                signal.raise_signal(again)
+    progress.check()
 
 
-def _say_nothing(phase: str, share: float) -> None:
+@contextlib.contextmanager
+def ending_on_ctrl_c(*, has_steps: bool) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process during a call that reports no steps.
+
+    Python handles a signal only when the call returns, which is minutes later.
+
+    Args:
+        has_steps: Whether the call reports steps, at which it can be stopped; nothing is done then.
+    """
+    if has_steps or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+def _report_nothing(phase: str, share: float) -> None:
     del phase, share
 
 
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Report]:
-    """A bar on stderr where that is a terminal, nothing elsewhere; gives what to report to."""
+    """Show a bar on stderr where that is a terminal; gives the function to report to."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _say_nothing
+        yield _report_nothing
         return
     columns = (
         TextColumn("{task.description}"),

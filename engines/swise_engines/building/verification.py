@@ -1,4 +1,4 @@
-"""What an engine costs in quality: its drift against its ONNX file, and the gate on it."""
+"""The quality of an engine: its drift against its ONNX file, and the limit of that drift."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -13,7 +13,7 @@ from swise_deploy.pictures.folders import find_images, picture_names, sample_pat
 from swise_deploy.runner import Runner
 from swise_engines.building.build import Built
 from swise_engines.cuda.boundary import GpuAtHand
-from swise_engines.running.checks import admit_device
+from swise_engines.running.checks import check_device
 from swise_engines.running.runner import EngineRunner
 from swise_engines.tensorrt.manifest import EngineManifest, write_manifest
 from swise_engines.tensorrt.profiles import Profile
@@ -28,7 +28,7 @@ def reason_not_to_run(manifest: EngineManifest, gpu: GpuAtHand) -> str:
     if gpu.device is None:
         return gpu.reason
     try:
-        admit_device(Path(manifest.onnx_name), manifest, gpu.device)
+        check_device(Path(manifest.onnx_name), manifest, gpu.device)
     except SwiseError as error:
         return str(error)
     return ""
@@ -39,35 +39,35 @@ def verify_built(
     onnx: Path,
     gpu: GpuAtHand,
     *,
-    asked: bool | None,
+    verify: bool | None,
     images: Path | None,
     budget: DriftBudget,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Built:
     """Measure an engine's drift where it can run, and write it into its manifest.
 
     Args:
         built: The engine.
-        onnx: What it was built from.
+        onnx: The file that it was built from.
         gpu: The GPU of this machine.
-        asked: True insists, False leaves it out, None does it where the engine can run.
+        verify: True requires it, False omits it, None does it where the engine can run.
         images: A folder of pictures; None takes the shipped ones.
-        budget: What may be lost.
-        say: Called with what is going on.
+        budget: Drift that is allowed.
+        notify: Called with messages for the user.
 
     Raises:
-        BackendMissingError: It was insisted on, and the engine cannot run here.
+        BackendMissingError: It is required, and the engine cannot run here.
         InputError: No picture can be read or fits the engine.
-        QualityGateError: More was lost; the engine and its manifest were deleted.
+        QualityGateError: More was lost; the engine and its manifest are deleted.
     """
     reason = reason_not_to_run(built.manifest, gpu)
-    if asked is False:
-        reason = "left out with --no-verify"
-    elif asked and reason:
+    if verify is False:
+        reason = "--no-verify"
+    elif verify and reason:
         raise BackendMissingError(f"--verify has to run the engine: {reason}")
     if reason:
         return _with_drift(built, built.manifest.with_drift(None, f"not measured: {reason}"))
-    say("measuring drift against ONNX Runtime")
+    notify("measuring drift against ONNX Runtime")
     pairs = pairs_that_fit(
         read_readable(sample_paths() if images is None else find_images(images)),
         built.manifest.profiles,
@@ -77,10 +77,10 @@ def verify_built(
         EngineRunner(built.path, cuda=gpu.cuda) as engine,
         OnnxRunner(onnx, as_device=True) as reference,
     ):
-        return judge(built, engine, reference, pairs, budget=budget)
+        return check_quality(built, engine, reference, pairs, budget=budget)
 
 
-def judge(
+def check_quality(
     built: Built, engine: Runner, reference: Runner, pairs: Sequence[Pair], *, budget: DriftBudget
 ) -> Built:
     """Compare two active runners; keep the engine with its drift, or delete it.

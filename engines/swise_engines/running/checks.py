@@ -1,10 +1,10 @@
-"""What is checked before an engine is loaded. An engine is code: loading it runs it."""
+"""Checks before an engine is loaded: an engine is code, and loading it runs that code."""
 
+import hashlib
 from pathlib import Path
 
 from swise_deploy.command.dependencies import install_command
 from swise_deploy.errors import BackendMissingError, InputError
-from swise_deploy.storage.files import sha256_of
 from swise_engines.cuda.boundary import Device
 from swise_engines.tensorrt.api import (
     is_installed,
@@ -20,57 +20,69 @@ from swise_export.manifest import manifest_path
 FIRST_PORTABLE_SM = (8, 0)
 
 
-def admit_file(path: Path, *, trust: bool = False) -> EngineManifest | None:
-    """Check that an engine file is the one that its manifest describes.
+def check_file(path: Path, *, trust: bool = False) -> EngineManifest | None:
+    """Check that an engine file is the one that its manifest describes; see `read_engine`."""
+    return read_engine(path, trust=trust)[1]
+
+
+def read_engine(path: Path, *, trust: bool = False) -> tuple[bytes, EngineManifest | None]:
+    """Read an engine once, and check that it is the one that its manifest describes.
 
     Args:
         path: The engine.
-        trust: Load it even without a manifest; the caller knows where it comes from.
+        trust: Accept an engine without a manifest; the caller knows its origin.
 
     Returns:
-        Its manifest; None where there is none and `trust` was given.
+        The content that was checked, and its manifest; None where there is none and `trust` was
+        given.
 
     Raises:
-        InputError: Missing, truncated or changed file, missing or unreadable manifest.
+        InputError: The file is missing, truncated or changed, or has no readable manifest.
     """
     if not path.is_file():
         raise InputError(f"no engine at {path}. Build one with swise-build FILE.onnx")
     manifest = read_manifest(path)
-    if manifest is None:
-        if trust:
-            return None
+    if manifest is None and not trust:
         raise InputError(
-            f"{path} has no manifest ({manifest_path(path).name} beside it), so nobody can say "
-            "what it is, and loading an engine runs its code. Build it with swise-build; if you "
+            f"{path} has no manifest ({manifest_path(path).name} beside it), so its origin is "
+            "unknown, and loading an engine runs its code. Build it with swise-build; if you "
             "built it yourself with another tool, load it with EngineRunner(path, trust=True)"
         )
-    size_bytes = path.stat().st_size
-    if size_bytes != manifest.engine_bytes:
-        kind = "truncated" if size_bytes < manifest.engine_bytes else "changed"
+    try:
+        plan = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if manifest is not None:
+        _check_content(path, plan, manifest)
+    return plan, manifest
+
+
+def _check_content(path: Path, plan: bytes, manifest: EngineManifest) -> None:
+    if len(plan) != manifest.engine_bytes:
+        kind = "truncated" if len(plan) < manifest.engine_bytes else "changed"
         raise InputError(
-            f"{path} is {kind}: {size_bytes} bytes, but its manifest says {manifest.engine_bytes}. "
-            "Copy it again, or build it again with swise-build"
+            f"{path} is {kind}: {len(plan)} bytes, but its manifest states "
+            f"{manifest.engine_bytes}. Copy it again, or build it again with swise-build"
         )
-    found = sha256_of(path)
+    found = hashlib.sha256(plan).hexdigest()
     if found != manifest.engine_sha256:
         raise InputError(
             f"{path} was changed after it was built: its SHA-256 is {found[:12]}..., its manifest "
-            f"says {manifest.engine_sha256[:12]}.... Copy it again, or build it again with "
+            f"states {manifest.engine_sha256[:12]}.... Copy it again, or build it again with "
             "swise-build"
         )
-    return manifest
 
 
-def admit_version(path: Path, manifest: EngineManifest, running: str) -> None:
-    """Check that the TensorRT that is here can load the engine.
+def check_version(path: Path, manifest: EngineManifest, running: str) -> None:
+    """Check that the installed TensorRT can load the engine.
 
     Args:
         path: The engine.
         manifest: Its manifest.
-        running: Version of the TensorRT of `manifest.backend` that is here.
+        running: Version of the installed TensorRT of `manifest.backend`.
 
     Raises:
-        InputError: Built by a version whose engines this one cannot load.
+        InputError: It was built by a version whose engines this one cannot load.
     """
     if manifest.backend_version == running:
         return
@@ -78,8 +90,8 @@ def admit_version(path: Path, manifest: EngineManifest, running: str) -> None:
         return
     name = "TensorRT for RTX" if manifest.backend == "tensorrt_rtx" else "TensorRT"
     raise InputError(
-        f"{path} was built by {name} {manifest.backend_version}, but {running} is here, which "
-        f"cannot load it. {_how_to_build(manifest)}"
+        f"{path} was built by {name} {manifest.backend_version}; the installed {running} "
+        f"cannot load it. {_build_command(manifest)}"
     )
 
 
@@ -99,17 +111,17 @@ def accepts_version(built: str, running: str) -> bool:
     }
 
 
-def admit_device(path: Path, manifest: EngineManifest, device: Device) -> None:
-    """Check that the engine was built for the GPU that is here.
+def check_device(path: Path, manifest: EngineManifest, device: Device) -> None:
+    """Check that the engine was built for the GPU of this machine.
 
     Raises:
-        InputError: Built for another compute capability.
+        InputError: It was built for another compute capability.
         BackendMissingError: TensorRT for RTX, which built it, runs nothing on this GPU.
     """
     here = release_of(device.sm)
     if not manifest.sms or manifest.compatibility == "ampere_plus":
         if here >= FIRST_PORTABLE_SM:
-            _admit_portable(path, manifest, device)
+            _check_portable(path, manifest, device)
             return
         built_for = "SM 8.0 and later"
     elif device.sm in manifest.sms:
@@ -118,11 +130,11 @@ def admit_device(path: Path, manifest: EngineManifest, device: Device) -> None:
         built_for = f"SM {', '.join(manifest.sms)}" + (f" ({manifest.gpu})" * bool(manifest.gpu))
     raise InputError(
         f"{path} was built for {built_for}, but this is a {device.name} of SM {device.sm}. "
-        f"{_how_to_build(manifest)}"
+        f"{_build_command(manifest)}"
     )
 
 
-def _admit_portable(path: Path, manifest: EngineManifest, device: Device) -> None:
+def _check_portable(path: Path, manifest: EngineManifest, device: Device) -> None:
     if manifest.backend != "tensorrt_rtx" or not is_installed("tensorrt_rtx"):
         return
     trt = load_tensorrt("tensorrt_rtx")
@@ -135,5 +147,5 @@ def _admit_portable(path: Path, manifest: EngineManifest, device: Device) -> Non
         )
 
 
-def _how_to_build(manifest: EngineManifest) -> str:
+def _build_command(manifest: EngineManifest) -> str:
     return f"Build it for this device: swise-build {manifest.onnx_name} --target current"

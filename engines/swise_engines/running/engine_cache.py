@@ -1,4 +1,4 @@
-"""Engines kept by what they were made from, and the timing caches of each device and version."""
+"""Engines that were built before, kept by everything they depend on; also timings and kernels."""
 
 import contextlib
 import hashlib
@@ -13,8 +13,11 @@ from filelock import FileLock, Timeout
 
 from swise_deploy.errors import InputError, OutputError
 from swise_deploy.storage.caches import cache_folder
-from swise_engines.running.checks import admit_file
-from swise_engines.tensorrt.manifest import EngineManifest
+from swise_deploy.storage.files import remove_leftovers, sha256_of, writing
+from swise_deploy.storage.ownership import reason_not_own
+from swise_engines.running.checks import read_engine
+from swise_engines.tensorrt.manifest import EngineManifest, write_manifest
+from swise_export.manifest import manifest_path
 
 logger = logging.getLogger(__name__)
 
@@ -26,54 +29,77 @@ def cache_key(facts: Mapping[str, object]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class BuildCache:
-    """A folder of engines and timing caches, shared by processes."""
+class EngineCache:
+    """A folder of engines, timing caches and compiled kernels, shared by processes.
+
+    It is a convenience: where it cannot be used, a warning says so and the work is done without it.
+    """
 
     root: Path
 
     def engine_path(self, key: str) -> Path:
-        """Where the engine of a key lies, if it was ever built."""
+        """Place of the engine with a key; it need not exist."""
         return self.root / "engines" / key[:2] / f"{key}.engine"
 
-    def find(self, key: str) -> tuple[Path, EngineManifest] | None:
-        """The engine of a key with its manifest; None where there is none that is whole."""
+    def find(self, key: str, request: Mapping[str, object]) -> tuple[bytes, EngineManifest] | None:
+        """Content and manifest of a key's engine; None where there is none that can be trusted.
+
+        An entry has to be the user's own, be the file that its manifest describes, and be what was
+        requested.
+
+        Args:
+            key: Of the engine.
+            request: Attributes that its manifest has to have.
+        """
         path = self.engine_path(key)
         if not path.exists():
             return None
         try:
-            manifest = admit_file(path)
+            _check_owner(path)
+            plan, manifest = read_engine(path)
+            assert manifest is not None
+            _check_request(manifest, request)
         except InputError as error:
-            logger.warning("left a damaged entry of the build cache out: %s", error)
+            logger.warning("an entry of the build cache is not used, but built again: %s", error)
             return None
-        return None if manifest is None else (path, manifest)
+        return plan, manifest
+
+    def keep(self, key: str, plan: bytes, manifest: EngineManifest) -> None:
+        """Keep an engine; a folder that cannot be written is a warning."""
+        path = self.engine_path(key)
+        try:
+            write_engine(path, plan, manifest)
+            for file in (path, manifest_path(path)):
+                file.chmod(0o600)  # also where the umask lets a group write
+        except OutputError as error:
+            logger.warning("the engine is not kept for the next build: %s", error)
 
     @contextlib.contextmanager
-    def locked(self, key: str, *, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Let one process at a time build what the key names.
+    def locked(self, key: str, *, on_wait: Callable[[], None]) -> Iterator[bool]:
+        """Let one process at a time build the engine of a key; gives whether the cache works.
 
         Args:
-            key: What is built.
-            on_wait: Called once where another process is at it, before waiting for it.
-
-        Raises:
-            OutputError: The cache folder cannot be written.
+            key: Of the engine.
+            on_wait: Called once before waiting for another process that builds it.
         """
         path = self.engine_path(key).with_suffix(".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.chmod(0o700)  # see find
             lock = FileLock(path)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 on_wait()
                 lock.acquire()
-        except OSError as error:
-            raise OutputError(
-                f"cannot lock {path}: {error.strerror or error}. Give another folder with "
-                "--cache-dir, or leave the cache out with --no-cache"
-            ) from error
+        except (OSError, NotImplementedError) as error:  # the latter: a system without locks
+            reason = getattr(error, "strerror", None) or error
+            logger.warning("the build cache %s cannot be used: %s", self.root, reason)
+            yield False
+            return
         try:
-            yield
+            remove_leftovers(path.parent)
+            yield True
         finally:
             lock.release()
 
@@ -86,9 +112,41 @@ class BuildCache:
         return self.root / "runtime" / f"tensorrt_rtx-{_slug(version)}-{_slug(device)}.cache"
 
 
-def default_cache() -> BuildCache:
+def write_engine(path: Path, plan: bytes, manifest: EngineManifest) -> EngineManifest:
+    """Write an engine with its manifest; returns the manifest with the hash of the file.
+
+    Raises:
+        OutputError: One of them cannot be written.
+    """
+    with writing(path) as temporary:
+        temporary.write_bytes(plan)
+        manifest = manifest.of_engine(sha256_of(temporary))
+        # Between the two renames the older engine lies beside the newer manifest, and is refused.
+        write_manifest(path, manifest)
+    return manifest
+
+
+def _check_owner(path: Path) -> None:
+    for file in (path.parent, path, manifest_path(path)):
+        if reason := reason_not_own(file):
+            raise InputError(reason)
+
+
+def _check_request(manifest: EngineManifest, request: Mapping[str, object]) -> None:
+    for name, wanted in request.items():
+        found = getattr(manifest, name)
+        if found != wanted:
+            raise InputError(f"its {name} is {_short(found)}, but {_short(wanted)} was requested")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def default_cache() -> EngineCache:
     """The user's own cache folder, by the conventions of the platform."""
-    return BuildCache(cache_folder())
+    return EngineCache(cache_folder())
 
 
 def _slug(text: str) -> str:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from swise_deploy.command.interrupts import HeldInterrupts
 from swise_deploy.errors import BuildError, InputError, OutputError, SwiseError
 from swise_deploy.storage.files import writing
+from swise_deploy.storage.ownership import reason_not_own
 from swise_engines.cuda.boundary import MIB, Cuda, open_cuda
-from swise_engines.running.checks import admit_device, admit_file, admit_version
-from swise_engines.running.engine_cache import BuildCache, default_cache
+from swise_engines.running.checks import check_device, check_version, read_engine
+from swise_engines.running.engine_cache import EngineCache, default_cache
 from swise_engines.running.read_back import deserialize
 from swise_engines.targets.catalogue import Backend
 from swise_engines.tensorrt.api import Api, Messages, is_installed, load_tensorrt, version_of
@@ -21,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What running an engine needs to know of it."""
+    """The facts of an engine that running it needs."""
 
     interface: Interface
     profiles: tuple[Profile, ...]
 
 
 class LoadedEngine:
-    """An engine and the GPU that it is loaded on. Contexts made from it run side by side.
+    """An engine and the GPU that it is loaded on; its contexts may run at the same time.
 
     Attributes:
         trt: The TensorRT that loaded it.
@@ -43,7 +45,7 @@ class LoadedEngine:
         *,
         trust: bool = False,
         backend: Backend | None = None,
-        cache: BuildCache | None = None,
+        cache: EngineCache | None = None,
         cuda: Cuda | None = None,
         use_graphs: bool = True,
     ) -> None:
@@ -58,24 +60,26 @@ class LoadedEngine:
             use_graphs: Whether TensorRT for RTX captures CUDA graphs by itself.
 
         Raises:
-            InputError: Not the file that its manifest describes, or for another device or version.
+            InputError: It is not the file that its manifest describes, or it is for another device
+                or version.
             BackendMissingError: TensorRT or the GPU is missing.
             BuildError: TensorRT refuses it.
         """
-        manifest = admit_file(path, trust=trust)
+        plan, manifest = read_engine(path, trust=trust)
         self.backend = manifest.backend if manifest is not None else _backend_here(backend)
         self.trt: ModuleType = load_tensorrt(self.backend)
         if manifest is not None:
-            admit_version(path, manifest, version_of(self.trt))
+            check_version(path, manifest, version_of(self.trt))
         self.cuda = cuda if cuda is not None else open_cuda()
         if manifest is not None:
-            admit_device(path, manifest, self.cuda.device)
+            check_device(path, manifest, self.cuda.device)
         self._messages = Messages(self.trt)
         self._cache = cache if cache is not None else default_cache()
         dla_core = None if manifest is None else manifest.dla_core
-        with self.cuda.use():
+        # An exception is lost in the callbacks of TensorRT, and so a Ctrl-C would be.
+        with HeldInterrupts(), self.cuda.use():
             self._runtime, self._engine = deserialize(
-                self.trt, path.read_bytes(), self._messages, dla_core=dla_core
+                self.trt, plan, self._messages, dla_core=dla_core
             )
             if manifest is None:
                 self.facts = _facts_of(path, self.trt, self._engine)
@@ -90,7 +94,7 @@ class LoadedEngine:
 
     @property
     def name(self) -> str:
-        """What runs it, such as "tensorrt_rtx 1.7.1.116, cuda-python 13.0, NVIDIA L4"."""
+        """TensorRT, binding and GPU, such as "tensorrt 10.3, cuda-python 13.0, NVIDIA L4"."""
         version = version_of(self.trt)
         return f"{self.backend} {version}, {self.cuda.name}, {self.cuda.device.name}"
 
@@ -103,8 +107,11 @@ class LoadedEngine:
         )
         self._kernels: Api = config.create_runtime_cache()
         path = self._kernel_path
-        if path.exists() and not self._kernels.deserialize(path.read_bytes()):
-            logger.warning("compiled kernels in %s cannot be used; they are made again", path)
+        if path.exists():
+            reason = reason_not_own(path)
+            if reason or not self._kernels.deserialize(path.read_bytes()):
+                reason = reason or f"{path} is damaged or of another version"
+                logger.warning("kept kernels are not used, but compiled again: %s", reason)
         config.set_runtime_cache(self._kernels)
         return config
 
@@ -113,12 +120,12 @@ class LoadedEngine:
         return self._cache.runtime_path(version_of(self.trt), self.cuda.device.name)
 
     def create_context(self) -> Api:
-        """State of one stream of runs; one thread at a time may use it.
+        """Create the state of one stream of runs; one thread at a time may use it.
 
         Raises:
-            SwiseError: There is not enough memory for it; the message carries the numbers.
+            SwiseError: There is too little memory for it; the message states the sizes.
         """
-        with self.cuda.use():
+        with HeldInterrupts(), self.cuda.use():
             free, total = self.cuda.free_memory()
             context = (
                 self._engine.create_execution_context()
@@ -137,11 +144,11 @@ class LoadedEngine:
         return context
 
     def explain(self) -> str:
-        """What TensorRT last complained about."""
+        """The errors of TensorRT, as one line."""
         return self._messages.explain()
 
     def close(self) -> None:
-        """Keep compiled kernels and unload; contexts have to be gone."""
+        """Keep compiled kernels and unload the engine; no context of it may exist."""
         with self.cuda.use():
             if self._config is not None:
                 self._keep_kernels()
@@ -156,6 +163,7 @@ class LoadedEngine:
         try:
             with writing(self._kernel_path) as temporary:
                 temporary.write_bytes(bytes(kernels))
+            self._kernel_path.chmod(0o600)
         except OutputError as error:
             logger.warning("compiled kernels are not kept: %s", error)
 

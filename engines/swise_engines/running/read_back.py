@@ -1,7 +1,8 @@
-"""The precision of a built engine, read out of the engine itself. Needs the GPU that it is for."""
+"""The precision of a built engine, read from the engine itself on the GPU that it is for."""
 
 from types import ModuleType
 
+from swise_deploy.command.interrupts import HeldInterrupts
 from swise_deploy.errors import BackendMissingError, BuildError
 from swise_engines.cuda.boundary import Cuda
 from swise_engines.tensorrt.api import Api, Messages, create_runtime
@@ -10,19 +11,19 @@ from swise_engines.tensorrt.onnx_source import EngineSource
 from swise_engines.tensorrt.precision_table import PrecisionTable, table_from_layers
 from swise_engines.tensorrt.profiles import Profile
 
-# A name in EngineInvalidityDiagnostics; why is said in a note, not an error.
+# A name in EngineInvalidityDiagnostics; the log has the reason in a note, not in an error.
 _UNSUPPORTED_GPU = "unsupported_cc"
 
 
 def deserialize(
     trt: ModuleType, plan: bytes, messages: Messages, *, dla_core: int | None = None
 ) -> tuple[Api, Api]:
-    """Load an engine; gives the runtime, which has to outlive it, and the engine.
+    """Load an engine; returns the runtime, which has to outlive it, and the engine.
 
     Args:
         trt: The TensorRT that built it.
         plan: The engine.
-        messages: Where TensorRT's complaints go.
+        messages: TensorRT's log.
         dla_core: The deep-learning accelerator that it was built for, if any.
 
     Raises:
@@ -46,11 +47,11 @@ def deserialize(
 
 
 def check_validity(trt: ModuleType, runtime: Api, plan: bytes, messages: Messages) -> None:
-    """Let TensorRT look at an engine's header, where its release can, before anything is loaded.
+    """Let TensorRT check an engine's header before the engine is loaded, where its release can.
 
     Raises:
-        BackendMissingError: An engine for other GPUs.
-        BuildError: No engine, or one for another version or driver.
+        BackendMissingError: The engine is for other GPUs.
+        BuildError: It is not an engine, or it is for another version or driver.
     """
     if not hasattr(runtime, "get_engine_validity"):
         return
@@ -58,11 +59,11 @@ def check_validity(trt: ModuleType, runtime: Api, plan: bytes, messages: Message
     if validity == trt.EngineValidity.INVALID:
         known = trt.EngineInvalidityDiagnostics.__members__.items()
         reasons = [name.lower() for name, flag in known if int(flag) & int(diagnostics)]
-        said = f" ({messages.explain()})" * bool(messages.errors or messages.notes)
+        log = f" ({messages.explain()})" * bool(messages.errors or messages.notes)
         kind = BackendMissingError if _UNSUPPORTED_GPU in reasons else BuildError
         raise kind(
             f"TensorRT {trt.__version__} refuses the engine: "
-            f"{', '.join(reasons) or 'no reason'}{said}. {_advise(reasons)}"
+            f"{', '.join(reasons) or 'no reason'}{log}. {_advise(reasons)}"
         )
 
 
@@ -85,18 +86,18 @@ def read_back(
     *,
     dla_core: int | None,
 ) -> PrecisionTable:
-    """Load an engine and sum up the precision of its layers, at the profile's typical size.
+    """Load an engine and sum up its layers by precision, at the typical size of the profile.
 
     Raises:
-        BuildError: It cannot be loaded or does not tell.
+        BuildError: It cannot be loaded, or names no types.
     """
     messages = Messages(trt)
-    with cuda.use():
+    with HeldInterrupts(), cuda.use():  # a Ctrl-C would be lost in the callbacks of TensorRT
         runtime, engine = deserialize(trt, plan, messages, dla_core=dla_core)
         context = engine.create_execution_context()
         if context is None:
             raise BuildError(f"no execution context for the engine: {messages.explain()}")
-        # With open sizes the inspector tells formats only for the sizes that a context has set.
+        # With open sizes the inspector reports formats only for the sizes that a context has set.
         port = source.interface.input
         context.set_input_shape(port.name, profile.opt.shape(port))
         inspector = engine.create_engine_inspector()

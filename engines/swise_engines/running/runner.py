@@ -11,7 +11,7 @@ from swise_deploy.runner import DeviceKind, PictureIO, RunnerContext
 from swise_engines.cuda.boundary import Binding, Cuda, Stream, Timer, find_gpu, open_cuda
 from swise_engines.cuda.buffers import BufferPool
 from swise_engines.cuda.graphs import GraphOfShape
-from swise_engines.running.engine_cache import BuildCache
+from swise_engines.running.engine_cache import EngineCache
 from swise_engines.running.loaded_engine import LoadedEngine
 from swise_engines.targets.catalogue import Backend
 from swise_engines.tensorrt.api import Api
@@ -23,11 +23,11 @@ from swise_export.manifest import manifest_path
 
 
 class EngineRunner(RunnerContext):
-    """Runs an engine; one runner serves one thread.
+    """Runs an engine; a runner belongs to one thread.
 
-    `share()` gives a further runner on the same loaded engine, for another thread: it has its own
-    execution context, stream and memory. A shape that repeats is replayed as a CUDA graph, where
-    the CUDA binding has them.
+    `share()` makes another runner on the same loaded engine, for another thread: it has its own
+    execution context, stream and memory. A shape that repeats is replayed as a CUDA graph, if the
+    CUDA binding has them.
     """
 
     runtime = "tensorrt"
@@ -40,7 +40,7 @@ class EngineRunner(RunnerContext):
         trust: bool = False,
         backend: Backend | None = None,
         use_graphs: bool = True,
-        cache: BuildCache | None = None,
+        cache: EngineCache | None = None,
         cuda: Cuda | None = None,
     ) -> None:
         """Prepare to run an engine; nothing is loaded before `activate`.
@@ -65,7 +65,7 @@ class EngineRunner(RunnerContext):
 
     @property
     def name(self) -> str:
-        """What runs the engine, once it is active; else the file's name."""
+        """TensorRT, binding and GPU once it is active; before that the name of the file."""
         return self.path.name if self._loaded is None else self._loaded.name
 
     @property
@@ -106,12 +106,12 @@ class EngineRunner(RunnerContext):
 
     @property
     def gpu_ms(self) -> float:
-        """Milliseconds that the GPU took for the last `infer`, copies left out."""
+        """GPU time of the last `infer` in milliseconds, without copies."""
         assert self._run is not None, "gpu_ms before activate"
         return self._run.gpu_ms
 
     def activate(self) -> None:
-        """Check the file and load it; what `LoadedEngine` raises is raised."""
+        """Check the file and load it; raises what `LoadedEngine` raises."""
         if self._run is not None:
             return
         if self._loaded is None:
@@ -130,7 +130,7 @@ class EngineRunner(RunnerContext):
             raise
 
     def share(self) -> "EngineRunner":
-        """A runner for another thread, on the same loaded engine; close it before this one."""
+        """Make a runner for another thread on the same loaded engine; close it before this one."""
         assert self._loaded is not None, "share before activate"
         other = EngineRunner(self.path, use_graphs=self._use_graphs)
         other._loaded, other._owns_engine = self._loaded, False
@@ -147,7 +147,7 @@ class EngineRunner(RunnerContext):
         return self._run.infer(lr)
 
     def deactivate(self) -> None:
-        """Give the memory back, and the engine if no other runner brought it."""
+        """Free the memory, and the engine if this runner loaded it."""
         if self._run is not None:
             self._run.close()
             self._run = None
@@ -168,7 +168,7 @@ class _Run:
             self._timer: Timer = self._cuda.create_timer()
         self._buffers = BufferPool(self._cuda, self._forget_graph)
         self._adapter = PictureAdapter(loaded.facts.interface)
-        # TensorRT for RTX captures graphs by itself, as its runtime was told.
+        # TensorRT for RTX captures graphs by itself, by its runtime configuration.
         is_ours = use_graphs and self._cuda.has_graphs and loaded.backend == "tensorrt"
         self._graphs = GraphOfShape(self._cuda) if is_ours else None
         self._profile = 0
@@ -251,8 +251,8 @@ class _Run:
 def _no_manifest(engine: Path, fact: str) -> InputError:
     return InputError(
         f"{engine} has no manifest ({manifest_path(engine).name} beside it), which states its "
-        f"{fact}. Copy that file too, build it again with swise-build, or, to trust it all the "
-        "same, activate EngineRunner(path, trust=True) first"
+        f"{fact}. Copy that file too, or build it again with swise-build. To trust it anyway, "
+        "activate EngineRunner(path, trust=True) first"
     )
 
 
@@ -263,7 +263,7 @@ def open_runner(
     binding: Binding | None = None,
     use_graphs: bool = True,
 ) -> EngineRunner:
-    """Open an engine on the first GPU; threads are the CPU's and play no part."""
+    """Open an engine on the first GPU; CPU threads do not matter to it."""
     del threads
     cuda = None if binding is None else open_cuda(binding)
     return EngineRunner(path, cuda=cuda, use_graphs=use_graphs)

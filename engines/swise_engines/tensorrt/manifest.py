@@ -1,4 +1,4 @@
-"""The sidecar of an engine: what it was made from, for what it was built, what was found in it."""
+"""The manifest of an engine: its source, its target, and the precision found in it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,19 +34,19 @@ Compatibility = Literal["none", "same_sm", "ampere_plus"]
 
 @dataclass(frozen=True, slots=True)
 class EngineManifest:
-    """Everything that has to be known of an engine before it may be loaded.
+    """The facts of an engine that are checked before it is loaded.
 
     Attributes:
         engine_sha256: Hash of the engine file.
         engine_bytes: Its size.
         onnx_name: Name of the ONNX file that it was built from.
         onnx_sha256: Hash of that file.
-        model: Name of the network; "" if the ONNX file does not say.
+        model: Name of the network; "" if the ONNX file does not state it.
         interface: What it takes and gives.
-        precision_asked: "fp32", "fp16", "int8", "mixed"; "" if nothing was asked.
+        precision_asked: Precision that was requested; "" if none was.
         precision_found: Layers by precision in the parsed network.
         precision_read_back: Layers by precision in the built engine, where it could be loaded.
-        read_back_note: Why it could not.
+        read_back_note: Why it could not be loaded.
         backend: Which TensorRT built it.
         backend_version: That TensorRT's version.
         sms: Compute capabilities that it was built for; none where it is portable.
@@ -59,8 +59,8 @@ class EngineManifest:
         dla_core: Deep-learning accelerator that it runs on, if any.
         dla_fallback: Layers that run on the GPU all the same.
         build_seconds: Wall time of the build.
-        drift: What the engine costs in quality, where it was measured.
-        drift_note: Why it was not.
+        drift: Its loss of quality, where it was measured.
+        drift_note: Why it was not measured.
         source: Other facts that the ONNX file carries, such as the hash of its weights.
         versions: Of the software that took part.
     """
@@ -113,6 +113,10 @@ class EngineManifest:
         """As JSON has it."""
         document = document_from_value(self)
         return {"schema_version": document.pop("schema_version"), **document}
+
+    def of_engine(self, sha256: str) -> "EngineManifest":
+        """The same manifest for an engine file with that hash."""
+        return replace(self, engine_sha256=sha256)
 
     def with_drift(self, drift: Mapping[str, object] | None, note: str = "") -> "EngineManifest":
         """The same engine with its quality measured, or with the reason why it was not."""

@@ -17,8 +17,8 @@ from swise_engines.building.options import BuildOptions, choose_backend, plan_bu
 from swise_engines.building.progress import BuildProgress
 from swise_engines.building.verification import reason_not_to_run
 from swise_engines.cuda.boundary import Device, GpuAtHand
-from swise_engines.running.checks import admit_file
-from swise_engines.running.engine_cache import BuildCache, cache_key
+from swise_engines.running.checks import check_file
+from swise_engines.running.engine_cache import EngineCache, cache_key
 from swise_engines.targets.catalogue import find_target
 from swise_engines.tensorrt.api import Messages, create_builder, load_tensorrt
 from swise_engines.tensorrt.onnx_source import read_source
@@ -41,7 +41,7 @@ def build(rtx, tmp_path, report):
             gpu=NO_GPU,
             cache=cache,
             report=report,
-            say=(heard if heard is not None else []).append,
+            notify=(heard if heard is not None else []).append,
         )
 
     return run
@@ -51,7 +51,7 @@ def build(rtx, tmp_path, report):
 def test_engines_for_rtx_cards_build_without_a_gpu(build, make_onnx, target):
     built = build(make_onnx("fp16"), target)
     assert built.manifest.sms == (find_target(target).sm,)
-    assert admit_file(built.path) == built.manifest
+    assert check_file(built.path) == built.manifest
 
 
 def test_engines_for_different_cards_differ(build, make_onnx):
@@ -118,7 +118,7 @@ def test_too_little_workspace_is_told_with_the_option_that_raises_it(build, make
 def test_the_manifest_of_the_onnx_file_is_not_overwritten(make_onnx, report):
     path = make_onnx("fp32", name="same.onnx")
     options = BuildOptions(find_target("sm86"))
-    settings = {"gpu": NO_GPU, "cache": None, "report": report, "say": str}
+    settings = {"gpu": NO_GPU, "cache": None, "report": report, "notify": str}
     with pytest.raises(InputError, match="put its manifest over"):
         build_engine(path, path.with_suffix(".engine"), options, **settings)
 
@@ -142,7 +142,7 @@ def test_a_jetson_s_engine_is_built_on_the_jetson(make_onnx):
     with pytest.raises(BackendMissingError, match="on the device itself"):
         plan_build(source, options, "tensorrt", "10.3.0", None)
     xavier = Device("Xavier", "7.2", is_integrated=True, driver_cuda="11.4")
-    with pytest.raises(InputError, match=r"SM 8\.7, but this is a Xavier of SM 7\.2"):
+    with pytest.raises(InputError, match=r"SM 8\.7, this machine has a Xavier of SM 7\.2"):
         plan_build(source, options, "tensorrt", "10.3.0", xavier)
     orin = Device("Orin", "8.7", is_integrated=True, driver_cuda="12.6")
     assert plan_build(source, options, "tensorrt", "10.3.0", orin).sm == "8.7"
@@ -174,8 +174,8 @@ def test_rtx_does_not_build_for_a_gpu_at_hand_on_which_it_runs_nothing(
 ):
     options = BuildOptions(None, backend="tensorrt_rtx", compatibility=compatibility)
     message = (
-        rf"runs no engine on SM {sm}: it serves SM .*8\.9, 12\.0.* and later, and here is some "
-        r"GPU.*pip install 'tensorrt-cu12<12'.*--backend tensorrt\. .*--target sm86"
+        rf"runs no engine on SM {sm}: it serves SM .*8\.9, 12\.0.* and later; this machine has "
+        r"some GPU.*pip install 'tensorrt-cu12<12'.*--backend tensorrt\. .*--target sm86"
     )
     with pytest.raises(BackendMissingError, match=message):
         build_engine(
@@ -183,9 +183,9 @@ def test_rtx_does_not_build_for_a_gpu_at_hand_on_which_it_runs_nothing(
             tmp_path / "out.engine",
             options,
             gpu=gpu_of(sm),
-            cache=BuildCache(tmp_path / "cache"),
+            cache=EngineCache(tmp_path / "cache"),
             report=report,
-            say=str,
+            notify=str,
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -208,10 +208,10 @@ def test_an_engine_for_this_gpu_that_tensorrt_refuses_is_not_kept(
             gpu=gpu_of("8.9"),
             cache=cache,
             report=report,
-            say=str,
+            notify=str,
         )
 
-    for cache in (None, BuildCache(tmp_path / "cache")):
+    for cache in (None, EngineCache(tmp_path / "cache")):
         with pytest.raises(BackendMissingError, match="unsupported_cc"):
             run(None, cache)
         assert [p for p in tmp_path.rglob("*") if p.suffix in {".engine", ".json"}] == []
@@ -232,9 +232,9 @@ def test_where_rtx_runs_nothing_it_still_builds_for_other_gpus(
         gpu=gpu,
         cache=None,
         report=report,
-        say=str,
+        notify=str,
     )
-    assert admit_file(built.path) is not None
+    assert check_file(built.path) is not None
     assert "SM 9.0" in built.manifest.read_back_note
     assert "SM 9.0" in reason_not_to_run(built.manifest, gpu)
 
@@ -247,7 +247,7 @@ def test_current_needs_a_gpu():
 INTERRUPTED_BUILD = """
 import os, signal, sys
 from pathlib import Path
-from swise_engines.running.engine_cache import BuildCache
+from swise_engines.running.engine_cache import EngineCache
 from swise_engines.building.build import build_engine
 from swise_engines.cuda.boundary import GpuAtHand
 from swise_engines.building.options import BuildOptions
@@ -264,8 +264,8 @@ def interrupt(phase, share):
 try:
     build_engine(
         source, out, BuildOptions(find_target("sm86")),
-        gpu=GpuAtHand(None, "this test runs without one"), cache=BuildCache(cache),
-        report=interrupt, say=str,
+        gpu=GpuAtHand(None, "this test runs without one"), cache=EngineCache(cache),
+        report=interrupt, notify=str,
     )
 except KeyboardInterrupt:
     sys.exit(130)
@@ -295,11 +295,11 @@ def test_a_build_in_another_thread_works_too(build, make_onnx):
     thread = threading.Thread(target=lambda: built.append(build(path)))
     thread.start()
     thread.join()
-    assert admit_file(built[0].path) == built[0].manifest
+    assert check_file(built[0].path) == built[0].manifest
 
 
 def test_the_same_build_comes_from_the_cache(build, make_onnx, tmp_path):
-    cache, path = BuildCache(tmp_path / "cache"), make_onnx("fp16")
+    cache, path = EngineCache(tmp_path / "cache"), make_onnx("fp16")
     first = build(path, cache=cache, out="a.engine")
     heard = []
     second = build(path, cache=cache, out="b.engine", heard=heard)
@@ -310,7 +310,7 @@ def test_the_same_build_comes_from_the_cache(build, make_onnx, tmp_path):
 
 
 def test_whatever_changes_the_engine_changes_the_key(build, make_onnx, tmp_path):
-    cache, path = BuildCache(tmp_path / "cache"), make_onnx("fp16")
+    cache, path = EngineCache(tmp_path / "cache"), make_onnx("fp16")
     other_size = Profile(SMALL.min, SMALL.min, SMALL.max)
     variants = [
         build(path, cache=cache),
@@ -325,25 +325,25 @@ def test_whatever_changes_the_engine_changes_the_key(build, make_onnx, tmp_path)
 def test_an_engine_of_an_older_version_of_this_project_is_built_again(
     build, make_onnx, tmp_path, monkeypatch
 ):
-    cache, path = BuildCache(tmp_path / "cache"), make_onnx("fp16")
+    cache, path = EngineCache(tmp_path / "cache"), make_onnx("fp16")
     build(path, cache=cache)
     monkeypatch.setattr(building, "__version__", "99.0")
     assert not build(path, cache=cache).was_cached
 
 
 def test_a_damaged_cache_entry_is_built_again(build, make_onnx, tmp_path):
-    cache, path = BuildCache(tmp_path / "cache"), make_onnx("fp16")
+    cache, path = EngineCache(tmp_path / "cache"), make_onnx("fp16")
     good = build(path, cache=cache).path.read_bytes()
     (entry,) = (tmp_path / "cache").rglob("*.engine")
     entry.write_bytes(b"garbage")
     again = build(path, cache=cache)
     assert not again.was_cached
     assert again.path.read_bytes()[:4] == good[:4]
-    assert admit_file(entry) is not None
+    assert check_file(entry) is not None
 
 
 def test_the_second_of_two_waits_for_the_first(tmp_path):
-    cache = BuildCache(tmp_path)
+    cache = EngineCache(tmp_path)
     key = cache_key({"a": 1})
     order = []
     holding = threading.Event()
@@ -370,7 +370,7 @@ def test_keys_ignore_the_order_of_facts_and_nothing_else():
 
 
 def test_timing_caches_are_kept_apart_by_version_and_device(tmp_path):
-    cache = BuildCache(tmp_path)
+    cache = EngineCache(tmp_path)
     names = {
         cache.timing_path("tensorrt", version, device).name
         for version in ("10.3.0", "10.16.1")

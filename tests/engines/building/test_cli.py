@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from swise_engines.building import cli as cli_build
-from swise_engines.building import report as build_run
+from swise_engines.building import command as build_run
 from swise_engines.cuda.boundary import Device, GpuAtHand
 from swise_engines.targets.catalogue import load_targets
 from swise_export.manifest import manifest_path
@@ -151,7 +151,7 @@ def test_two_at_once_build_once(rtx, make_onnx, tmp_path):
     outputs = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     said = "".join(err for _, err in outputs)
-    assert said.count("building ") == 1
+    assert said.count(".engine with tensorrt_rtx") == 1
     assert said.count("the cache has this engine") == 1
     first, second = (tmp_path / f"{name}.engine" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
@@ -165,13 +165,13 @@ def test_a_stopped_build_ends_the_command_cleanly(rtx, make_onnx, tmp_path, numb
     code = f"""
 import os, signal
 import swise_engines.building.progress as progress
-tell, seen = progress.BuildProgress._tell, []
+tell, seen = progress.BuildProgress._report, []
 def interrupt(self, phase):
     seen.append(phase)
     if len(seen) == 5:
         os.kill(os.getpid(), {number.value})
     tell(self, phase)
-progress.BuildProgress._tell = interrupt
+progress.BuildProgress._report = interrupt
 """
     out, cache = tmp_path / "out.engine", tmp_path / "cache"
     process = start(

@@ -3,7 +3,12 @@ import signal
 
 import pytest
 
-from swise_engines.building.progress import BuildProgress, stopping_on_ctrl_c
+from swise_deploy.errors import BuildError
+from swise_engines.building.progress import (
+    BuildProgress,
+    ending_on_ctrl_c,
+    stopping_on_ctrl_c,
+)
 
 
 def test_the_share_follows_nested_phases_and_never_goes_back():
@@ -41,14 +46,21 @@ def test_cancelling_stops_at_the_next_step(report):
 def test_ctrl_c_cancels_then_interrupts_and_the_old_handler_is_back(report):
     before = signal.getsignal(signal.SIGINT)
     progress = BuildProgress(report)
-    with pytest.raises(KeyboardInterrupt), stopping_on_ctrl_c(progress, has_steps=True):
+    with pytest.raises(KeyboardInterrupt), stopping_on_ctrl_c(progress):
         os.kill(os.getpid(), signal.SIGINT)
     assert progress.cancelled
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_ctrl_c_ends_a_build_that_tells_no_steps_at_once(report):
+def test_ctrl_c_interrupts_also_where_the_build_fails_meanwhile(report):
+    with pytest.raises(KeyboardInterrupt), stopping_on_ctrl_c(BuildProgress(report)):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise BuildError("the builder gave up")
+
+
+@pytest.mark.parametrize("has_steps", [False, True])
+def test_ctrl_c_ends_a_build_that_reports_no_steps_at_once(has_steps):
     before = signal.getsignal(signal.SIGINT)
-    with stopping_on_ctrl_c(BuildProgress(report), has_steps=False):
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    with ending_on_ctrl_c(has_steps=has_steps):
+        assert (signal.getsignal(signal.SIGINT) is signal.SIG_DFL) is not has_steps
     assert signal.getsignal(signal.SIGINT) is before

@@ -5,7 +5,7 @@ import pytest
 from swise_engines.building.build import build_engine
 from swise_engines.building.options import BuildOptions
 from swise_engines.cuda.boundary import GpuAtHand
-from swise_engines.running.checks import admit_file
+from swise_engines.running.checks import check_file
 from swise_engines.targets.catalogue import find_target
 from swise_engines.tensorrt.profiles import profile_from_sizes
 
@@ -80,7 +80,7 @@ def build(tmp_path, report):
             gpu=GpuAtHand(None, "not needed"),
             cache=None,
             report=report,
-            say=str,
+            notify=str,
         )
 
     return run
@@ -93,7 +93,7 @@ LEAST_SHARE = {"fp16": 0.99, "int8": 0.95}
 
 def check(built, scale, target, precision="fp16"):
     manifest = built.manifest
-    assert admit_file(built.path) == manifest
+    assert check_file(built.path) == manifest
     assert manifest.sms == (find_target(target).sm,)
     assert (manifest.model, manifest.scale) == ("swisenet", scale)
     assert manifest.precision_asked == precision

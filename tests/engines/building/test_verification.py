@@ -8,7 +8,7 @@ import pytest
 
 from swise_deploy.errors import BackendMissingError, InputError, QualityGateError
 from swise_engines.building.verification import (
-    judge,
+    check_quality,
     pairs_that_fit,
     reason_not_to_run,
     verify_built,
@@ -53,7 +53,7 @@ def test_pictures_that_are_all_too_small_are_refused():
 def test_the_drift_goes_into_the_manifest(built, make_onnx):
     pairs = pairs_that_fit({Path("a"): photo(48, 64)}, [RANGE], 2)
     with OnnxRunner(make_onnx("int8")) as coarse, OnnxRunner(make_onnx("fp32")) as full:
-        measured = judge(built, coarse, full, pairs, budget=DriftBudget(1.0))
+        measured = check_quality(built, coarse, full, pairs, budget=DriftBudget(1.0))
     drift = read_manifest(built.path).drift
     assert drift == measured.manifest.drift
     assert drift["images"] == 1
@@ -69,7 +69,7 @@ def test_an_engine_that_loses_too_much_is_not_left_behind(built, make_onnx):
         OnnxRunner(make_onnx("fp32")) as full,
         pytest.raises(QualityGateError, match="lost"),
     ):
-        judge(built, coarse, full, pairs, budget=DriftBudget(-5.0))
+        check_quality(built, coarse, full, pairs, budget=DriftBudget(-5.0))
     assert not built.path.exists()
     assert not manifest_path(built.path).exists()
 
@@ -79,7 +79,7 @@ def test_8_bit_pictures_are_compared_as_pictures(built, make_onnx, artefact, ref
     pairs = pairs_that_fit({Path("a"): photo(48, 64)}, [RANGE], 2)
     files = [make_onnx("fp32", io=io) for io in (artefact, reference)]
     with OnnxRunner(files[0]) as one, OnnxRunner(files[1]) as other:
-        drift = judge(built, one, other, pairs, budget=DriftBudget(0.0)).manifest.drift
+        drift = check_quality(built, one, other, pairs, budget=DriftBudget(0.0)).manifest.drift
     assert drift["max_abs"] == 0
     assert drift["psnr_y_db"] == 0
 
@@ -95,16 +95,16 @@ def test_where_it_cannot_run_the_reason_is_kept_and_insisting_fails(built, gpu, 
     if gpu is None:
         gpu = GpuAtHand(_OtherCard())
     options = {"images": None, "budget": DriftBudget(0.05), "say": str}
-    kept = verify_built(built, Path("absent.onnx"), gpu, asked=None, **options)
+    kept = verify_built(built, Path("absent.onnx"), gpu, verify=None, **options)
     assert reason_not_to_run(built.manifest, gpu) in kept.manifest.drift_note
     assert read_manifest(built.path) == kept.manifest
     with pytest.raises(BackendMissingError, match=says):
-        verify_built(built, Path("absent.onnx"), gpu, asked=True, **options)
+        verify_built(built, Path("absent.onnx"), gpu, verify=True, **options)
 
 
 def test_no_verify_says_so(built):
     options = {"images": None, "budget": DriftBudget(0.05), "say": str}
-    kept = verify_built(built, Path("a"), GpuAtHand(None, "none"), asked=False, **options)
+    kept = verify_built(built, Path("a"), GpuAtHand(None, "none"), verify=False, **options)
     assert kept.manifest.drift_note == "not measured: left out with --no-verify"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from swise_deploy.errors import BackendMissingError, BuildError, InputError
 from swise_engines.cuda.boundary import Device
-from swise_engines.running.checks import accepts_version, admit_device, admit_file, admit_version
+from swise_engines.running.checks import accepts_version, check_device, check_file, check_version
 from swise_engines.running.loaded_engine import LoadedEngine
 from swise_engines.running.read_back import check_validity
 from swise_engines.running.runner import EngineRunner
@@ -22,11 +22,11 @@ def device(sm: str) -> Device:
 
 
 def test_a_whole_engine_is_admitted_with_its_manifest(engine):
-    manifest = admit_file(engine)
+    manifest = check_file(engine)
     assert manifest is not None
     assert manifest.engine_bytes == engine.stat().st_size
-    admit_version(engine, manifest, manifest.backend_version)
-    admit_device(engine, manifest, device("8.6"))
+    check_version(engine, manifest, manifest.backend_version)
+    check_device(engine, manifest, device("8.6"))
 
 
 def test_one_changed_byte_is_refused(engine):
@@ -34,52 +34,52 @@ def test_one_changed_byte_is_refused(engine):
     plan[len(plan) // 2] ^= 1
     engine.write_bytes(plan)
     with pytest.raises(InputError, match="was changed after it was built"):
-        admit_file(engine)
+        check_file(engine)
 
 
 def test_a_truncated_engine_is_refused_with_both_sizes(engine):
     whole = engine.stat().st_size
     os.truncate(engine, whole - 100)
     with pytest.raises(InputError, match=f"truncated: {whole - 100} bytes.*{whole}"):
-        admit_file(engine)
+        check_file(engine)
 
 
 def test_a_longer_engine_is_refused(engine):
     with engine.open("ab") as file:
         file.write(b"metadata glued to the end")
     with pytest.raises(InputError, match="is changed"):
-        admit_file(engine)
+        check_file(engine)
 
 
 def test_without_manifest_only_trust_admits(engine):
     manifest_path(engine).unlink()
     with pytest.raises(InputError, match=r"has no manifest.*trust=True"):
-        admit_file(engine)
-    assert admit_file(engine, trust=True) is None
+        check_file(engine)
+    assert check_file(engine, trust=True) is None
 
 
 def test_trust_does_not_admit_a_changed_engine(engine):
     engine.write_bytes(engine.read_bytes()[:-1])
     with pytest.raises(InputError, match="truncated"):
-        admit_file(engine, trust=True)
+        check_file(engine, trust=True)
 
 
 def test_no_engine_at_all_names_the_command(tmp_path):
     with pytest.raises(InputError, match="swise-build"):
-        admit_file(tmp_path / "absent.engine")
+        check_file(tmp_path / "absent.engine")
 
 
 def test_a_manifest_of_something_else_is_refused(engine):
     manifest_path(engine).write_text('{"kind": "onnx", "schema_version": 1}')
     with pytest.raises(InputError, match="expected 'engine'"):
-        admit_file(engine)
+        check_file(engine)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"text"'])
 def test_a_manifest_that_is_no_object_is_refused(engine, text):
     manifest_path(engine).write_text(text)
     with pytest.raises(InputError, match="manifest"):
-        admit_file(engine)
+        check_file(engine)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_manifest_with_other_contents_is_refused(engine, change):
     path = manifest_path(engine)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=r"schema_version|surprise|damaged|profile"):
-        admit_file(engine)
+        check_file(engine)
 
 
 def test_a_manifest_lacking_a_key_is_refused(engine):
@@ -99,14 +99,14 @@ def test_a_manifest_lacking_a_key_is_refused(engine):
     del document["sms"]
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match="sms"):
-        admit_file(engine)
+        check_file(engine)
 
 
 @pytest.mark.parametrize("sm", ["8.9", "7.5", "12.0", "8.7"])
 def test_another_sm_is_refused_with_the_command_that_builds_for_it(engine, sm):
     manifest = read_manifest(engine)
     with pytest.raises(InputError, match=rf"built for SM 8\.6.*SM {sm}.*swise-build tiny\.onnx"):
-        admit_device(engine, manifest, device(sm))
+        check_device(engine, manifest, device(sm))
 
 
 @pytest.mark.parametrize(
@@ -115,24 +115,24 @@ def test_another_sm_is_refused_with_the_command_that_builds_for_it(engine, sm):
 def test_a_portable_engine_runs_from_8_0_on(engine, sm, runs):
     manifest = dataclasses.replace(read_manifest(engine), sms=(), compatibility="ampere_plus")
     if runs:
-        admit_device(engine, manifest, device(sm))
+        check_device(engine, manifest, device(sm))
     else:
         with pytest.raises(InputError, match=r"SM 8\.0 and later"):
-            admit_device(engine, manifest, device(sm))
+            check_device(engine, manifest, device(sm))
 
 
 def test_a_portable_engine_of_rtx_does_not_run_between_its_gpus(engine):
     manifest = dataclasses.replace(read_manifest(engine), sms=(), compatibility="ampere_plus")
     hopper = device("9.0")
     with pytest.raises(BackendMissingError, match=r"runs no engine on SM 9\.0.*--backend tensorrt"):
-        admit_device(engine, manifest, hopper)
-    admit_device(engine, dataclasses.replace(manifest, backend="tensorrt"), hopper)
+        check_device(engine, manifest, hopper)
+    check_device(engine, dataclasses.replace(manifest, backend="tensorrt"), hopper)
 
 
 def test_another_tensorrt_is_refused(engine):
     manifest = read_manifest(engine)
-    with pytest.raises(InputError, match=r"TensorRT for RTX .* but 1\.6\.0\.1 is here"):
-        admit_version(engine, manifest, "1.6.0.1")
+    with pytest.raises(InputError, match=r"TensorRT for RTX .* the installed 1\.6\.0\.1"):
+        check_version(engine, manifest, "1.6.0.1")
 
 
 # NVIDIA, TensorRT documentation, "Version compatibility".
@@ -153,10 +153,10 @@ def test_version_compatible_engines_run_forward(engine, built, running, runs):
         read_manifest(engine), backend_version=built, version_compatible=True
     )
     if runs:
-        admit_version(engine, manifest, running)
+        check_version(engine, manifest, running)
     else:
         with pytest.raises(InputError):
-            admit_version(engine, manifest, running)
+            check_version(engine, manifest, running)
 
 
 class Machine:

@@ -94,7 +94,7 @@ def build(path, folder, target, *, level, profiles=()):
         gpu=GpuAtHand(None, "this test runs without one"),
         cache=None,
         report=lambda _phase, _share: None,
-        say=lambda _text: None,
+        notify=lambda _text: None,
     )
     assert built.path.stat().st_size > 0
     assert built.manifest.sms == (find_target(target).sm,)
