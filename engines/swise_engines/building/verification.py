@@ -62,7 +62,7 @@ def verify_built(
     """
     reason = reason_not_to_run(built.manifest, gpu)
     if verify is False:
-        reason = "--no-verify"
+        reason = "--no-verify was given"
     elif verify and reason:
         raise BackendMissingError(f"--verify has to run the engine: {reason}")
     if reason:

@@ -1,6 +1,7 @@
 """Builds whose cache, source or user interferes: changed weights, Ctrl-C anywhere, no cache."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -8,8 +9,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from swise_deploy.pictures.folders import sample_paths
 from swise_engines.building import cli as cli_build
 from swise_engines.tensorrt.manifest import read_manifest
+from swise_engines.upscaling.cli import main
 
 SMALL = ("--target", "sm86", "--size", "16x12", "--no-verify")
 
@@ -30,14 +33,17 @@ def swise_build(*arguments: object, code: str = "", **environment: str) -> tuple
 @pytest.mark.usefixtures("rtx")
 def test_other_weights_in_external_data_are_another_engine(make_onnx, tmp_path, capsys):
     path = tmp_path / "net.onnx"
-    model = onnx.load(make_onnx("fp32"))
-    onnx.save(model, path, save_as_external_data=True, location="net.data", size_threshold=0)
+    source = make_onnx("fp32")
+    external = {"save_as_external_data": True, "location": "net.data", "size_threshold": 0}
+    onnx.save(onnx.load(source), path, **external)
     before = path.read_bytes()
     options = [str(path), *SMALL, "--cache-dir", str(tmp_path / "cache")]
     assert cli_build.main([*options, "-o", str(tmp_path / "a.engine")]) == 0
+    model = onnx.load(source)
     weights = next(t for t in model.graph.initializer if t.name == "second_weights")
     weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
-    onnx.save(model, path, save_as_external_data=True, location="net.data", size_threshold=0)
+    path.with_name("net.data").unlink()  # onnx would append
+    onnx.save(model, path, **external)
     assert path.read_bytes() == before
     capsys.readouterr()
     assert cli_build.main([*options, "-o", str(tmp_path / "b.engine")]) == 0
@@ -67,8 +73,11 @@ def test_a_cache_without_room_is_one_warning_and_an_engine(make_onnx, tmp_path):
     # The cache alone is limited: its folder is a small file system of its own.
     mount = "mount -t tmpfs -o size=16k tmpfs {} && exec {} -m swise_engines.building.cli {}"
     arguments = " ".join(map(str, (make_onnx("fp32"), *SMALL, "-o", out, "--cache-dir", full)))
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("needs unshare of util-linux")
     done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", mount.format(full, sys.executable, arguments)],
+        [unshare, "-rm", "sh", "-c", mount.format(full, sys.executable, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -107,23 +116,14 @@ def test_ctrl_c_inside_the_log_of_tensorrt_ends_the_build(make_onnx, tmp_path):
 
 @pytest.mark.usefixtures("rtx")
 def test_a_manifest_names_no_module_to_import(engine, tmp_path, capsys):
-    from swise_engines.upscaling.cli import main
-
     manifest = engine.with_suffix(".json")
     manifest.write_text(manifest.read_text().replace('"tensorrt_rtx"', '"this"'))
-    assert (
-        main([str(next(_pictures())), "-o", str(tmp_path / "o.png"), "--model", str(engine)]) == 2
-    )
+    picture = str(sample_paths()[0])
+    assert main([picture, "-o", str(tmp_path / "o.png"), "--model", str(engine)]) == 2
     captured = capsys.readouterr()
     assert "'this'" in captured.err
     assert "Tim Peters" not in captured.out
     assert "this" not in sys.modules
-
-
-def _pictures():
-    from swise_deploy.pictures.folders import sample_paths
-
-    return iter(sample_paths())
 
 
 @pytest.mark.usefixtures("rtx")

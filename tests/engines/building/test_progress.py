@@ -53,9 +53,13 @@ def test_ctrl_c_cancels_then_interrupts_and_the_old_handler_is_back(report):
 
 
 def test_ctrl_c_interrupts_also_where_the_build_fails_meanwhile(report):
-    with pytest.raises(KeyboardInterrupt), stopping_on_ctrl_c(BuildProgress(report)):
-        os.kill(os.getpid(), signal.SIGINT)
-        raise BuildError("the builder gave up")
+    def fail():
+        with stopping_on_ctrl_c(BuildProgress(report)):
+            os.kill(os.getpid(), signal.SIGINT)
+            raise BuildError("the builder gave up")
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
 
 
 @pytest.mark.parametrize("has_steps", [False, True])

@@ -94,7 +94,7 @@ def test_8_bit_pictures_are_compared_as_pictures(built, make_onnx, artefact, ref
 def test_where_it_cannot_run_the_reason_is_kept_and_insisting_fails(built, gpu, says):
     if gpu is None:
         gpu = GpuAtHand(_OtherCard())
-    options = {"images": None, "budget": DriftBudget(0.05), "say": str}
+    options = {"images": None, "budget": DriftBudget(0.05), "notify": str}
     kept = verify_built(built, Path("absent.onnx"), gpu, verify=None, **options)
     assert reason_not_to_run(built.manifest, gpu) in kept.manifest.drift_note
     assert read_manifest(built.path) == kept.manifest
@@ -103,9 +103,9 @@ def test_where_it_cannot_run_the_reason_is_kept_and_insisting_fails(built, gpu, 
 
 
 def test_no_verify_says_so(built):
-    options = {"images": None, "budget": DriftBudget(0.05), "say": str}
+    options = {"images": None, "budget": DriftBudget(0.05), "notify": str}
     kept = verify_built(built, Path("a"), GpuAtHand(None, "none"), verify=False, **options)
-    assert kept.manifest.drift_note == "not measured: left out with --no-verify"
+    assert kept.manifest.drift_note == "not measured: --no-verify was given"
 
 
 class _OtherCard:

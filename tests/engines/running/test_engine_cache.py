@@ -51,10 +51,8 @@ def test_a_kept_engine_is_found(cache, entry, request_of_entry, sm86):
         ("precision_asked", "int8"),
     ],
 )
-def test_an_engine_of_another_request_is_not_used(
-    cache, entry, request_of_entry, caplog, name, other
-):
-    del entry
+@pytest.mark.usefixtures("entry")
+def test_an_engine_of_another_request_is_not_used(cache, request_of_entry, caplog, name, other):
     assert cache.find(KEY, {**request_of_entry, name: other}) is None
     assert f"its {name} is" in caplog.text
 
