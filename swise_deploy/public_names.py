@@ -1,0 +1,116 @@
+"""Names that rooms export, imported when they are used; and names that have moved, still found.
+
+`from swise_engines import Upscaler` loads one module and what it needs, not the whole room. A name
+that docs/library.md promised under another module before 0.1.0 still works there, with a
+DeprecationWarning that states the new one.
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED_MODULES: dict[str, tuple[str, ...]] = {
+    "swise_deploy.images": ("swise_deploy.pictures.files", "swise_deploy.pictures.folders"),
+    "swise_deploy.imresize": ("swise_deploy.pictures.imresize",),
+    "swise_deploy.metrics": ("swise_deploy.evaluation.metrics",),
+    "swise_deploy.protocol": ("swise_deploy.evaluation.pairs",),
+    "swise_deploy.models": (),
+    "swise_deploy.models.checkpoint": ("swise_deploy.checkpoints.load",),
+    "swise_deploy.models.foreign": ("swise_deploy.checkpoints.foreign",),
+    "swise_deploy.models.swisenet": (
+        "swise_deploy.networks.swisenet",
+        "swise_deploy.networks.parts.scale_wise",
+    ),
+    "swise_deploy.models.torch_runner": ("swise_deploy.runners.torch_cpu",),
+    "swise_export.exporting": ("swise_export.tracing.trace",),
+    "swise_export.verified": ("swise_export.job",),
+    "swise_export.export_config": ("swise_export.config",),
+    "swise_export.deploy_form": ("swise_export.rewriting.deploy_form",),
+    "swise_export.onnx_runner": ("swise_export.runtimes.onnxruntime",),
+    "swise_export.openvino_runner": ("swise_export.runtimes.openvino",),
+    "swise_export.drift": ("swise_export.verification.drift",),
+    "swise_export.counting": ("swise_export.graph.counting",),
+    "swise_engines.planning": ("swise_engines.building.options",),
+    "swise_engines.engine_runner": ("swise_engines.running.runner",),
+    "swise_engines.upscaler": ("swise_engines.upscaling.upscaler",),
+}
+"""Earlier module to the modules that hold its names now."""
+
+MOVED_ATTRIBUTES: dict[str, dict[str, str]] = {
+    "swise_engines.building": {"build_engine": "swise_engines.building.build"},
+    "swise_engines.targets": {"find_target": "swise_engines.targets.catalogue"},
+}
+"""Earlier module that is a folder now, to its names and the modules that hold them now."""
+
+
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
+    """The `__getattr__` of a package that exports names of its modules.
+
+    Args:
+        package: The package's `__name__`.
+        modules: Exported name to the module that defines it.
+    """
+
+    def find(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(modules[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return find
+
+
+def moved_names(package: str) -> Callable[[str], object]:
+    """The `__getattr__` of a folder whose name was a module's before; see MOVED_ATTRIBUTES."""
+
+    def find(name: str) -> object:
+        modules = MOVED_ATTRIBUTES[package]
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        _warn(f"{package}.{name}", f"{modules[name]}.{name}")
+        return getattr(importlib.import_module(modules[name]), name)
+
+    return find
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} has moved: use {new}", DeprecationWarning, stacklevel=3)
+
+
+class _MovedModules(MetaPathFinder, Loader):
+    """Finds modules of MOVED_MODULES; asked last, when nothing else knows a name."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        if fullname not in MOVED_MODULES:
+            return None
+        return ModuleSpec(fullname, self, is_package=not MOVED_MODULES[fullname])
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        del spec
+
+    def exec_module(self, module: ModuleType) -> None:
+        old = module.__name__
+
+        def find(name: str) -> object:
+            for new in () if name.startswith("__") else MOVED_MODULES[old]:
+                value = getattr(importlib.import_module(new), name, None)
+                if value is not None:
+                    _warn(f"{old}.{name}", f"{new}.{name}")
+                    return value
+            raise AttributeError(f"module {old!r} has no attribute {name!r}")
+
+        module.__getattr__ = find  # type: ignore[method-assign]  # PEP 562
+
+
+def find_moved_modules() -> None:
+    """Let imports of moved modules succeed; harmless when called again."""
+    if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(_MovedModules())
