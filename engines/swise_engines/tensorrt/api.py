@@ -1,8 +1,8 @@
-"""The one place where TensorRT is imported, and where its versions differ.
+"""The import of TensorRT, and the differences of its versions.
 
-`tensorrt` (JetPack, data centre) and `tensorrt_rtx` (TensorRT for RTX) have the same classes; how
-precision is told to the builder changed twice. `plan_typing` states that as data, so that it can be
-read and tested on machines that have none of these versions.
+`tensorrt` (JetPack, data centre) and `tensorrt_rtx` (TensorRT for RTX) have the same classes. The
+way to set the builder's precision changed twice: `plan_typing` states it as data, which can be
+tested on machines that have none of these versions.
 """
 
 import functools
@@ -17,6 +17,7 @@ from typing import Any
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import BackendMissingError
 from swise_engines.targets.catalogue import Backend
+from swise_engines.tensorrt.startup import Part, check_start
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +32,17 @@ Api = Any
 
 @dataclass(frozen=True, slots=True)
 class TypingPlan:
-    """How one release of TensorRT is told the precision.
+    """The way to set the precision in one release of TensorRT.
 
     Attributes:
-        strongly_typed: The graph's own types are the precision; the builder may not change them.
-        creation_flags: Names in NetworkDefinitionCreationFlag; one that a release lacks is
-            its default.
+        creation_flags: Names in NetworkDefinitionCreationFlag: STRONGLY_TYPED where the types of
+            the graph are the precision, which the builder may not change. A name that a release
+            lacks is its default.
         builder_flags: Names in BuilderFlag.
-        pins_layers: Every layer gets the type that the ONNX file gives it, because the builder
-            would otherwise choose among the allowed ones by speed.
+        pins_layers: Whether every layer gets the type that the ONNX file gives it; otherwise the
+            builder would choose among the allowed types by speed.
     """
 
-    strongly_typed: bool
     creation_flags: tuple[str, ...]
     builder_flags: tuple[str, ...] = ()
     pins_layers: bool = False
@@ -51,7 +51,7 @@ class TypingPlan:
 def plan_typing(
     backend: Backend, version: str, precisions: Collection[str], *, on_dla: bool = False
 ) -> TypingPlan:
-    """Say how to build a graph that computes in the given precisions.
+    """Choose the flags that build a graph with the given precisions.
 
     TensorRT 11 and TensorRT for RTX know strongly typed networks only; 10 knows both, 8 only weakly
     typed ones. (NVIDIA, TensorRT 11 migration guide; TensorRT 8.6 developer guide, "Reduced
@@ -60,14 +60,14 @@ def plan_typing(
     Args:
         backend: Which TensorRT.
         version: Its version, such as "10.3.0.30".
-        precisions: What the graph's layers compute in: "fp32", "fp16", "bf16", "int8".
-        on_dla: Built for a deep-learning accelerator, which TensorRT 10 serves weakly typed only.
+        precisions: Precisions of the layers of the graph: "fp32", "fp16", "bf16", "int8".
+        on_dla: Whether it is for a DLA core, for which TensorRT 10 needs weak typing.
 
     Raises:
-        BackendMissingError: The version is too old to be used here.
+        BackendMissingError: The version is too old.
     """
     if backend == "tensorrt_rtx":
-        return TypingPlan(strongly_typed=True, creation_flags=("STRONGLY_TYPED",))
+        return TypingPlan(creation_flags=("STRONGLY_TYPED",))
     release = release_of(version)
     if release < OLDEST_TENSORRT:
         raise BackendMissingError(
@@ -75,14 +75,13 @@ def plan_typing(
             "needed. Update JetPack (5.1 brings TensorRT 8.5, 6.0 brings 8.6)"
         )
     if release >= (11, 0) or (release >= (10, 0) and not on_dla):
-        return TypingPlan(strongly_typed=True, creation_flags=("STRONGLY_TYPED",))
+        return TypingPlan(creation_flags=("STRONGLY_TYPED",))
     flags = [name.upper() for name in ("fp16", "bf16", "int8") if name in precisions]
     if "BF16" in flags:
         raise BackendMissingError(
             f"TensorRT {version} has no bf16. Export with --fp16, or use TensorRT 10 or later"
         )
     return TypingPlan(
-        strongly_typed=False,
         creation_flags=("EXPLICIT_BATCH",),
         builder_flags=(*flags, "OBEY_PRECISION_CONSTRAINTS"),
         pins_layers=True,
@@ -105,19 +104,19 @@ def load_tensorrt(backend: Backend) -> ModuleType:
         return require(backend, extra=EXTRAS[backend], purpose="an engine of TensorRT for RTX")
     try:
         return importlib.import_module(backend)
-    except (ImportError, OSError) as error:  # no extra brings it: it has to fit the device
+    except (ImportError, OSError) as error:  # no extra installs it: it has to fit the device
         raise BackendMissingError(
             f"a TensorRT engine needs the package 'tensorrt', which does not import here: {error}. "
             "JetPack has it as a system package, which a virtual environment sees with "
-            "--system-site-packages; elsewhere: pip install 'tensorrt<12'. swise-doctor says more"
+            "--system-site-packages; elsewhere: pip install 'tensorrt<12'. swise-doctor has details"
         ) from error
 
 
 def wheel_for(driver_cuda: str) -> str:
-    """What pip installs as `tensorrt`: wheels for CUDA 13, or 12 where the driver serves no more.
+    """The requirement that installs `tensorrt`: for CUDA 13, or for 12 where the driver is older.
 
     Args:
-        driver_cuda: The newest CUDA that the driver serves, such as "12.6"; "" if not known.
+        driver_cuda: The newest CUDA that the driver supports, such as "12.6"; "" if unknown.
     """
     return "tensorrt-cu12<12" if driver_cuda.startswith("12.") else "tensorrt<12"
 
@@ -137,26 +136,28 @@ def version_of(trt: ModuleType) -> str:
 
 
 def create_builder(trt: ModuleType, messages: "Messages") -> Api:
-    """TensorRT's builder.
+    """Create TensorRT's builder.
 
     Raises:
         BackendMissingError: TensorRT does not start on this machine.
     """
-    return _start(trt.Builder, trt, messages)
+    return _start("Builder", trt, messages)
 
 
 def create_runtime(trt: ModuleType, messages: "Messages") -> Api:
-    """What loads engines; it has to outlive them.
+    """Create the object that loads engines; it has to outlive them.
 
     Raises:
         BackendMissingError: TensorRT does not start on this machine.
     """
-    return _start(trt.Runtime, trt, messages)
+    return _start("Runtime", trt, messages)
 
 
-def _start(kind: Api, trt: ModuleType, messages: "Messages") -> Api:
+def _start(part: Part, trt: ModuleType, messages: "Messages") -> Api:
+    if trt.__name__ == "tensorrt":  # the other one starts without a driver
+        check_start(part)
     try:
-        return kind(messages.sink)
+        return getattr(trt, part)(messages.sink)
     except TypeError as error:  # what the bindings make of a null pointer
         raise BackendMissingError(
             f"TensorRT {version_of(trt)} does not start: {messages.explain()}. It needs an NVIDIA "
@@ -165,12 +166,12 @@ def _start(kind: Api, trt: ModuleType, messages: "Messages") -> Api:
 
 
 class Messages:
-    """What TensorRT said during one build or load: errors are kept, the rest is logged.
+    """TensorRT's log of one build or load: errors are kept, the rest goes to Python's logging.
 
     Attributes:
-        errors: All of them.
-        notes: The last few of what was no error.
-        sink: What TensorRT speaks to.
+        errors: All errors.
+        notes: The last few messages that are not errors.
+        sink: The logger that TensorRT calls.
     """
 
     def __init__(self, trt: ModuleType) -> None:
@@ -180,12 +181,11 @@ class Messages:
         _SINKS.append(self.sink)
 
     def explain(self) -> str:
-        """The errors as one line, in order, each once; the last notes where there is none."""
+        """The errors as one line, in order, each once; without errors the last notes."""
         return "; ".join(dict.fromkeys(self.errors or self.notes)) or "TensorRT gave no reason"
 
 
-# TensorRT holds on to the first logger that it was given, beside those of its objects, and does not
-# say for how long.
+# TensorRT keeps the first logger that it gets, beside those of its objects, for an unknown time.
 _SINKS: list[Api] = []
 
 

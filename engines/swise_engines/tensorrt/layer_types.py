@@ -1,4 +1,4 @@
-"""The types of every layer: of a parsed network, and of a built engine."""
+"""Types of the layers of a parsed network and of a built engine."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from swise_engines.tensorrt.api import Api
 FLOATING = ("fp32", "fp16", "bf16", "fp8", "fp4")
 SHAPES = "shapes"
 """Precision of a layer that computes sizes, not pixels."""
-UNTOLD = "untold"
-"""Precision of a layer of an engine that reads and writes several types and names no weights."""
+UNKNOWN = "unknown"
+"""Precision of a layer of an engine that has several types and names no weights."""
 
 # Layers that do the multiplying: the others of a node (bias, shuffles) carry none of its Mult-Adds.
 MULTIPLIERS = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM"})
@@ -32,7 +32,7 @@ _DATA_TYPES = {
     "FP4": "fp4",
 }
 _NUMPY_TYPES = {"float32": "fp32", "float16": "fp16", "int8": "int8"}
-# TensorRT 8 and 10 tell format and type in one field; 11 has split it. (NVIDIA, TensorRT migration
+# TensorRT 8 and 10 report format and type in one field; 11 splits it. (NVIDIA, TensorRT migration
 # guide 10.x to 11.x, "IEngineInspector JSON output")
 _TYPE_FIELDS = ("DataType", "Datatype", "Format/Datatype", "Format")
 _FORMAT_WORDS = {
@@ -52,14 +52,14 @@ class LayerTypes:
     """The types of one layer.
 
     Attributes:
-        name: As TensorRT calls it.
+        name: Its name in TensorRT.
         kind: Its LayerType, such as "CONVOLUTION"; in an engine the kind of kernel.
         inputs: Types of its inputs, such as "fp16".
         outputs: Types of its outputs.
-        weights: Type that its weights are stored in; "" if it has none or they are not told.
-        precision: What it computes in; SHAPES for arithmetic on sizes, UNTOLD where an engine
-            does not tell.
-        nodes: The ONNX nodes that it came from.
+        weights: Type that its weights are stored in; "" if it has none or does not name them.
+        precision: Its precision; SHAPES for arithmetic on sizes, UNKNOWN where an engine does
+            not name it.
+        nodes: Its ONNX nodes.
     """
 
     name: str
@@ -72,7 +72,7 @@ class LayerTypes:
 
 
 def layers_from_network(trt: ModuleType, network: Api) -> tuple[LayerTypes, ...]:
-    """Types of every layer of a parsed network, which strong typing makes those of the engine."""
+    """Types of the layers of a parsed network; with strong typing the engine has the same."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     producers = {
         layer.get_output(index).name: layer
@@ -121,14 +121,14 @@ def _weights_beside(tensors: Sequence[Api], producers: Mapping[str, Api]) -> str
 def _weights_inside(trt: ModuleType, layer: Api) -> str:
     if layer.type.name not in _CLASSES or layer.num_inputs != 1:
         return ""
-    # The bindings hand out the base class; the weights are attributes of the derived one.
+    # The bindings return the base class; the weights are attributes of the derived one.
     layer.__class__ = getattr(trt, _CLASSES[layer.type.name])
     stored = str(layer.kernel.dtype)
     return _NUMPY_TYPES.get(stored, stored)
 
 
 def _dequantised_from(producer: Api | None) -> str:
-    """The stored type behind a tensor that comes out of a DequantizeLinear; "" if it does not."""
+    """The stored type of a tensor from DequantizeLinear; "" for other tensors."""
     if producer is None or producer.type.name != "DEQUANTIZE":
         return ""
     return _type_name(producer.get_input(0).dtype)
@@ -154,13 +154,15 @@ def layers_from_inspector(text: str) -> tuple[LayerTypes, ...]:
         BuildError: The text names no layer with its types.
     """
     try:
-        # Not strict: names of joined nodes are parted by control characters.
+        # Not strict: control characters separate the names of joined nodes.
         document = cast("Mapping[str, object]", json.loads(text, strict=False))
     except ValueError as error:
-        raise BuildError(f"the engine inspector gave no JSON but {text[:80]!r}: {error}") from error
+        raise BuildError(
+            f"the engine inspector returned {text[:80]!r}; expected JSON: {error}"
+        ) from error
     entries = cast("list[Mapping[str, object] | str]", document.get("Layers", []))
     layers = tuple(_read_entry(entry) for entry in entries if not isinstance(entry, str))
-    if all(layer.precision in (SHAPES, UNTOLD) for layer in layers):
+    if all(layer.precision in (SHAPES, UNKNOWN) for layer in layers):
         raise BuildError(
             f"the engine inspector names no types ({len(entries)} layers). Build the engine with "
             "detailed profiling verbosity, as swise-build does"
@@ -186,10 +188,10 @@ def _read_entry(entry: Mapping[str, object]) -> LayerTypes:
 
 
 def _precision_of_kernel(inputs: Sequence[str], outputs: Sequence[str], weights: str) -> str:
-    """What a kernel multiplies in, as far as its types tell.
+    """The precision of a kernel's multiplications, as far as its types determine it.
 
-    A kernel may hold several nodes: one that reads fp32 and writes fp16 may multiply before or
-    after its cast. The type of its weights decides where it is told.
+    A kernel may contain several nodes: one that reads fp32 and writes fp16 may multiply before or
+    after its cast. The type of its weights decides, where it has one.
     """
     known = (*FLOATING, "int8")
     if weights in known:
@@ -200,17 +202,17 @@ def _precision_of_kernel(inputs: Sequence[str], outputs: Sequence[str], weights:
         return SHAPES
     if len(touches) == 1 or (len(reads) == 1 and "fp32" not in reads):
         return min(reads or touches)
-    return UNTOLD
+    return UNKNOWN
 
 
 def _formats(tensors: object) -> tuple[str, ...]:
     entries = cast("list[Mapping[str, object]]", tensors or [])
-    told = (next((entry[f] for f in _TYPE_FIELDS if f in entry), "") for entry in entries)
-    return tuple(type_from_format(str(text)) for text in told)
+    named = (next((entry[f] for f in _TYPE_FIELDS if f in entry), "") for entry in entries)
+    return tuple(type_from_format(str(text)) for text in named)
 
 
 def type_from_format(text: str) -> str:
-    """The type in the inspector's words, such as "Row major linear FP16 format" or "Half"."""
+    """The type in a text of the inspector, such as "Row major linear FP16 format" or "Half"."""
     for word in re.split(r"[^a-z0-9]+", text.lower()):
         if word in _FORMAT_WORDS:
             return _FORMAT_WORDS[word]

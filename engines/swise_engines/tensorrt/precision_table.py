@@ -1,4 +1,4 @@
-"""What share of the work is done in which precision, and whether that is what was asked for."""
+"""Shares of the Mult-Adds by precision, compared with the requested precision."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from swise_deploy.errors import BuildError
-from swise_engines.tensorrt.layer_types import MULTIPLIERS, SHAPES, UNTOLD, LayerTypes
+from swise_engines.tensorrt.layer_types import MULTIPLIERS, SHAPES, UNKNOWN, LayerTypes
 from swise_export.graph.counting import Counts
 
 Origin = Literal["parsed network", "built engine"]
 
-# The part of the Mult-Adds that has to be in the precision asked for. A first or last layer kept
-# wider is normal; a graph that is mostly something else was not what was asked.
+# The share of the Mult-Adds that has to be in the requested precision. A wider first or last layer
+# is normal; a graph that is mostly something else is an error.
 LEAST_SHARE: Mapping[str, float] = {"fp32": 1.0, "fp16": 0.9, "int8": 0.5}
 ROUNDING = 1e-9  # of sums of shares
 
@@ -35,10 +35,10 @@ class PrecisionTable:
     """Layers by precision.
 
     Attributes:
-        origin: Where it was read.
-        rows: Precisions with the largest share first; arithmetic on sizes, and layers that do not
-            tell theirs, are left out.
-        unattributed_share: Share of the Mult-Adds whose layer could not be told.
+        origin: Its source.
+        rows: Precisions, the largest share first, without arithmetic on sizes and layers of
+            unknown precision.
+        unattributed_share: Share of the Mult-Adds whose layer is unknown.
     """
 
     origin: Origin
@@ -51,7 +51,7 @@ class PrecisionTable:
 
     @property
     def precisions(self) -> frozenset[str]:
-        """The precisions that do Mult-Adds."""
+        """The precisions with Mult-Adds."""
         return frozenset(row.precision for row in self.rows if row.mult_adds_share > 0)
 
 
@@ -60,8 +60,8 @@ def table_from_layers(
 ) -> PrecisionTable:
     """Sum layers up by precision; a node's Mult-Adds go to the layer that does its multiplying.
 
-    Several kernels of an engine may name one node: one that moves its data, and one that holds its
-    weights, which is then the one that counts.
+    Several kernels of an engine may name one node. If one of them holds its weights, that one
+    counts; others move its data.
     """
     by_node = {layer.name: layer.mult_adds for layer in counts.layers if layer.mult_adds}
     total = sum(by_node.values())
@@ -69,7 +69,7 @@ def table_from_layers(
     number: Counter[str] = Counter()
     stored: dict[str, Counter[str]] = {}
     for layer in sorted(layers, key=lambda layer: not layer.weights):
-        if layer.precision in (SHAPES, UNTOLD):
+        if layer.precision in (SHAPES, UNKNOWN):
             continue
         number[layer.precision] += 1
         if layer.weights:
@@ -91,19 +91,19 @@ def table_from_layers(
 
 
 def check_precision(asked: str, table: PrecisionTable) -> None:
-    """Refuse a network or engine that does not compute in what was asked for.
+    """Refuse a network or engine without the requested precision.
 
     Args:
-        asked: "fp32", "fp16", "int8", "mixed"; "" asks for nothing.
-        table: What was found.
+        asked: "fp32", "fp16", "int8", "mixed"; "" accepts any.
+        table: The precisions found.
 
     Raises:
-        BuildError: Names what was asked and what was found.
+        BuildError: The message names the requested and the found precisions.
     """
     if not asked:
         return
     found = ", ".join(f"{r.mult_adds_share:.1%} {r.precision}" for r in table.rows) or "nothing"
-    # A parsed network tells every type. An engine may not: it is refused for what it tells.
+    # A parsed network names every type. An engine may not; it gets the benefit of the doubt.
     benefit = table.unattributed_share if table.origin == "built engine" else 0.0
     if asked == "mixed":
         fits = bool(table.precisions - {"fp32"}) or benefit > 0
@@ -114,7 +114,7 @@ def check_precision(asked: str, table: PrecisionTable) -> None:
         expected = f"at least {least:.0%} of the Mult-Adds in {asked}"
     if not fits:
         raise BuildError(
-            f"{asked} was asked for, but the {table.origin} computes in {found} (shares of the "
+            f"{asked} was requested, but the {table.origin} computes in {found} (shares of the "
             f"Mult-Adds; expected {expected}). An engine computes in what the ONNX file says: "
-            "export it again with swise-export, or ask for what it is with --precision"
+            "export it again with swise-export, or give its precision with --precision"
         )

@@ -21,7 +21,7 @@ class Extent:
     height: int
 
     def __post_init__(self) -> None:
-        """Refuse what is no batch of pictures."""
+        """Refuse sides below 1."""
         if min(self.batch, self.width, self.height) < 1:
             raise InputError(f"{self}: batch, width and height must be at least 1")
 
@@ -33,7 +33,7 @@ class Extent:
         return port.shape(self.batch, self.width, self.height)
 
     def fits_between(self, least: "Extent", most: "Extent") -> bool:
-        """Whether each of the three lies in the range, ends included."""
+        """Whether batch, width and height are within the range, ends included."""
         return all(
             low <= here <= high
             for low, here, high in zip(
@@ -61,12 +61,12 @@ def extent_of_shape(shape: Sequence[int], port: Port) -> Extent:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Sizes that an engine takes, and the one that it is tuned for.
+    """A range of sizes that an engine takes, and the size that it is tuned for.
 
     Attributes:
         min: The smallest.
-        opt: What TensorRT chooses its kernels for.
-        max: The largest; memory is reserved for it.
+        opt: The size that TensorRT chooses its kernels for.
+        max: The largest; its memory is reserved.
     """
 
     min: Extent
@@ -74,7 +74,7 @@ class Profile:
     max: Extent
 
     def __post_init__(self) -> None:
-        """Refuse ranges that are not in order."""
+        """Refuse ranges that do not ascend."""
         if not self.opt.fits_between(self.min, self.max):
             raise InputError(
                 f"profile {self.min}, {self.opt}, {self.max}: batch, width and height must each "
@@ -129,10 +129,10 @@ def profile_from_sizes(sizes: Sequence[tuple[int, int]], *, max_batch: int = 1) 
 
 
 def choose_profile(profiles: Sequence[Profile], extent: Extent) -> int:
-    """Index of the profile that takes a batch of that size and is tuned for the nearest one.
+    """Index of the profile that takes a batch and is tuned for the nearest size.
 
     Raises:
-        InputError: None takes it; the message lists the sizes that fit.
+        InputError: No profile takes it; the message lists the sizes that fit.
     """
     fitting = [index for index, profile in enumerate(profiles) if profile.takes(extent)]
     if not fitting:

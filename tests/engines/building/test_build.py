@@ -81,13 +81,13 @@ def test_several_profiles_become_part_of_one_engine(build, make_onnx):
 
 
 def test_fp16_asked_and_fp32_found_is_an_error_and_leaves_nothing(build, make_onnx, tmp_path):
-    with pytest.raises(BuildError, match=r"fp16 was asked for.*100\.0% fp32"):
+    with pytest.raises(BuildError, match=r"fp16 was requested.*100\.0% fp32"):
         build(make_onnx("fp32"), precision="fp16")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_lies_about_its_precision_is_found_out(build, make_onnx):
-    with pytest.raises(BuildError, match="fp16 was asked for"):
+    with pytest.raises(BuildError, match="fp16 was requested"):
         build(make_onnx("fp32", says={"precision": "fp16"}))
 
 

@@ -70,7 +70,7 @@ def test_without_a_name_the_engine_lies_beside_the_onnx_file(make_onnx, options,
 def test_fp16_asked_and_fp32_found_fails_and_writes_nothing(make_onnx, options, capsys, tmp_path):
     arguments = [str(make_onnx("fp32")), "--target", "sm86", "--precision", "fp16", *options]
     assert cli_build.main(arguments) == 1
-    assert "fp16 was asked for" in capsys.readouterr().err
+    assert "fp16 was requested" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.engine"))
 
 

@@ -28,7 +28,7 @@ from swise_engines.tensorrt.api import (
 @pytest.mark.parametrize("precisions", [{"fp32"}, {"fp16", "fp32"}, {"int8", "fp16"}])
 def test_from_10_on_the_graph_alone_decides(backend, version, precisions):
     plan = plan_typing(backend, version, precisions)
-    assert plan.strongly_typed
+    assert plan.creation_flags == ("STRONGLY_TYPED",)
     assert plan.creation_flags == ("STRONGLY_TYPED",)
     assert plan.builder_flags == ()
     assert not plan.pins_layers
@@ -46,7 +46,7 @@ def test_from_10_on_the_graph_alone_decides(backend, version, precisions):
 @pytest.mark.parametrize("version", ["8.5.2.2", "8.6.2.3"])
 def test_tensorrt_8_gets_flags_and_pinned_layers(version, precisions, flags):
     plan = plan_typing("tensorrt", version, precisions)
-    assert not plan.strongly_typed
+    assert "STRONGLY_TYPED" not in plan.creation_flags
     assert plan.creation_flags == ("EXPLICIT_BATCH",)
     assert plan.builder_flags == flags
     assert plan.pins_layers
@@ -54,7 +54,8 @@ def test_tensorrt_8_gets_flags_and_pinned_layers(version, precisions, flags):
 
 def test_dla_is_weakly_typed_on_10_and_strongly_on_11():
     assert plan_typing("tensorrt", "10.3.0", {"fp16"}, on_dla=True).pins_layers
-    assert plan_typing("tensorrt", "11.4.1", {"fp16"}, on_dla=True).strongly_typed
+    plan = plan_typing("tensorrt", "11.4.1", {"fp16"}, on_dla=True)
+    assert plan.creation_flags == ("STRONGLY_TYPED",)
 
 
 @pytest.mark.parametrize("version", ["8.2.1.8", "7.1.3", "8.4.1.5"])

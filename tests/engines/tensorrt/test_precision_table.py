@@ -7,7 +7,7 @@ from swise_engines.building.layer_pins import pins_from_layers
 from swise_engines.tensorrt.api import Messages, load_tensorrt
 from swise_engines.tensorrt.layer_types import (
     SHAPES,
-    UNTOLD,
+    UNKNOWN,
     layers_from_inspector,
     layers_from_network,
     type_from_format,
@@ -88,7 +88,7 @@ def test_another_precision_than_asked_is_an_error(parse, kind, asked):
     if kind == asked:
         check_precision(asked, found)
     else:
-        with pytest.raises(BuildError, match=f"{asked} was asked for.*100.0% {kind}"):
+        with pytest.raises(BuildError, match=f"{asked} was requested.*100.0% {kind}"):
             check_precision(asked, found)
 
 
@@ -196,8 +196,8 @@ def test_a_layer_list_without_any_type_is_refused_too():
         layers_from_inspector(text)
 
 
-def test_what_is_no_json_is_an_error_of_the_build():
-    with pytest.raises(BuildError, match="no JSON but 'nothing'"):
+def test_text_that_is_not_json_is_an_error_of_the_build():
+    with pytest.raises(BuildError, match="'nothing'; expected JSON"):
         layers_from_inspector("nothing")
 
 
@@ -230,7 +230,7 @@ def test_joined_nodes_are_told_apart_by_either_separator(is_escaped):
 @pytest.mark.parametrize(
     ("reads", "writes", "weights", "precision"),
     [
-        ("Float", "Half", None, UNTOLD),  # the cast may come before the product
+        ("Float", "Half", None, UNKNOWN),  # the cast may come before the product
         ("Float", "Half", "Half", "fp16"),
         ("Half", "Float", None, "fp16"),
         ("Int8", "Half", None, "int8"),
@@ -243,8 +243,8 @@ def test_what_a_kernel_multiplies_in_is_told_by_what_it_reads_and_its_weights(
     reads, writes, weights, precision
 ):
     entry = inspected("second", reads, weights, Outputs=tensor(writes))
-    told = inspected("first", "Half")
-    assert layers_from_inspector(json.dumps({"Layers": [told, entry]}))[1].precision == precision
+    known = inspected("first", "Half")
+    assert layers_from_inspector(json.dumps({"Layers": [known, entry]}))[1].precision == precision
 
 
 def test_the_kernel_with_the_weights_counts_not_the_one_that_moves_its_data(make_onnx):
@@ -269,7 +269,7 @@ def engine_table(share_of, unattributed):
 
 
 @pytest.mark.parametrize(
-    ("asked", "told", "untold"),
+    ("asked", "known", "unknown"),
     [
         ("fp16", {"fp16": 0.3}, 0.7),
         ("fp16", {"fp16": 0.85, "fp32": 0.05}, 0.1),
@@ -278,12 +278,12 @@ def engine_table(share_of, unattributed):
         ("mixed", {"fp32": 0.9}, 0.1),
     ],
 )
-def test_an_engine_is_not_refused_for_what_it_does_not_tell(asked, told, untold):
-    check_precision(asked, engine_table(told, untold))
+def test_an_engine_is_not_refused_for_what_is_unknown(asked, known, unknown):
+    check_precision(asked, engine_table(known, unknown))
 
 
 @pytest.mark.parametrize(
-    ("asked", "told", "untold"),
+    ("asked", "known", "unknown"),
     [
         ("fp16", {"fp16": 0.5, "fp32": 0.3}, 0.2),
         ("int8", {"int8": 0.2, "fp16": 0.6}, 0.2),
@@ -291,6 +291,6 @@ def test_an_engine_is_not_refused_for_what_it_does_not_tell(asked, told, untold)
         ("mixed", {"fp32": 1.0}, 0.0),
     ],
 )
-def test_an_engine_is_refused_for_what_it_tells(asked, told, untold):
-    with pytest.raises(BuildError, match=f"{asked} was asked for, but the built engine"):
-        check_precision(asked, engine_table(told, untold))
+def test_an_engine_is_refused_for_what_is_known(asked, known, unknown):
+    with pytest.raises(BuildError, match=f"{asked} was requested, but the built engine"):
+        check_precision(asked, engine_table(known, unknown))
