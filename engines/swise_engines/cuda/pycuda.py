@@ -32,7 +32,7 @@ def open_device(index: int) -> "Pycuda":
     Raises:
         BackendMissingError: The package is not installed, or it finds no GPU.
     """
-    driver = require("pycuda.driver", extra="tensorrt", purpose="running an engine")
+    driver = require("pycuda.driver", extra="pycuda", purpose="running an engine")
     return Pycuda(driver, index)
 
 
@@ -43,7 +43,7 @@ class Pycuda:
 
     def __init__(self, driver: Api, index: int) -> None:
         self._drv = driver
-        version = ".".join(map(str, require("pycuda", extra="tensorrt", purpose="CUDA").VERSION))
+        version = ".".join(map(str, require("pycuda", extra="pycuda", purpose="CUDA").VERSION))
         self.name = f"pycuda {version}"
         try:
             driver.init()

@@ -88,7 +88,7 @@ class Package:
         """Its version.
 
         Raises:
-            NotInstalledError: It is not installed; the message says what it is for.
+            NotInstalledError: It is not installed; the message has its purpose.
             UnobservableError: It does not load.
         """
         if self.version is not None:

@@ -18,7 +18,7 @@ class UnobservableError(Exception):
 
 
 class NotInstalledError(UnobservableError):
-    """A value belongs to a package that is not installed; the message says what it is for."""
+    """A value belongs to a package that is not installed; the message has its purpose."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def cache_key(facts: Mapping[str, object]) -> str:
 class EngineCache:
     """A folder of engines, timing caches and compiled kernels, shared by processes.
 
-    It is a convenience: where it cannot be used, a warning says so and the work is done without it.
+    Where it cannot be used, a warning is logged and the work is done without it.
     """
 
     root: Path

@@ -137,7 +137,7 @@ class EngineRunner(RunnerContext):
         return other
 
     def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Upscale a batch: (N, 3, H, W) float32 in [0, 1], or (N, H, W, 3) uint8, as `io` says.
+        """Upscale a batch: (N, 3, H, W) float32 in [0, 1], or (N, H, W, 3) uint8, by `io`.
 
         Raises:
             InputError: Another type or layout, or a size that no profile takes.

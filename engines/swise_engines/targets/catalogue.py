@@ -172,7 +172,7 @@ def precisions_of_sm(backend: Backend, sm: str) -> tuple[Precision, ...]:
 
 
 def _resolved(target: Target, document: _TargetFile) -> Target:
-    """A target with what the document says once for many: texts of sources, and precisions."""
+    """A target with the texts of its sources, and the precisions of its compute capability."""
     for key in target.sources:
         _require_choice(target.name, "sources", key, document.sources)
     precisions = dict(target.precisions)

@@ -21,7 +21,7 @@ ROUNDING = 1e-9  # of sums of shares
 class PrecisionRow:
     """One precision: how many layers compute in it, and their share of the Mult-Adds (0 to 1).
 
-    `weights` says how many of those layers store their weights in which type.
+    `weights` counts those layers by the type of their weights.
     """
 
     precision: str
@@ -115,6 +115,6 @@ def check_precision(asked: str, table: PrecisionTable) -> None:
     if not fits:
         raise BuildError(
             f"{asked} was requested, but the {table.origin} computes in {found} (shares of the "
-            f"Mult-Adds; expected {expected}). An engine computes in what the ONNX file says: "
+            f"Mult-Adds; expected {expected}). The ONNX file determines the precision of an engine: "
             "export it again with swise-export, or give its precision with --precision"
         )

@@ -146,7 +146,7 @@ RUNTIMES: dict[str, Runtime] = {
         device="gpu",
         module=_ENGINE,
         packages=("pycuda",),
-        extra="tensorrt",
+        extra="pycuda",
         options={"binding": "pycuda"},
     ),
     "trtexec": Runtime(
