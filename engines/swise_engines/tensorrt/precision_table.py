@@ -115,6 +115,6 @@ def check_precision(asked: str, table: PrecisionTable) -> None:
     if not fits:
         raise BuildError(
             f"{asked} was requested, but the {table.origin} computes in {found} (shares of the "
-            f"Mult-Adds; expected {expected}). The ONNX file determines the precision of an engine: "
+            f"Mult-Adds; expected {expected}). The ONNX file determines an engine's precision: "
             "export it again with swise-export, or give its precision with --precision"
         )
