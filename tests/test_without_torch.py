@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 # What a device does not have: everything that pyproject.toml lists under an extra.
 ABSENT = [
@@ -33,14 +34,21 @@ ABSENT = [
 ]
 
 BLOCK = f"""
-import importlib.abc, sys
+import sys
 
-class Absent(importlib.abc.MetaPathFinder):
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {ABSENT!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+            return None
+        return self.finder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Absent())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 
 # Rooms that run on the device; of the others, what those rooms import is imported with them.
@@ -114,7 +122,7 @@ def test_a_command_explains_itself_with_the_base_install_alone(module):
     [
         ("swise_export.cli", ["--fp16"]),
         ("swise_export.training.cli", ["--data", "pictures", "--out", "run"]),
-        ("swise_engines.upscaling.cli", ["in.png", "-o", "out.png"]),
+        ("swise_engines.upscaling.cli", ["in.png", "-o", "out.png", "--model", "fsrcnn"]),
         ("swise_bench.cli", ["swisenet:2@torch"]),
     ],
 )
@@ -133,3 +141,24 @@ def test_the_doctor_examines_with_the_base_install_alone():
     assert done.returncode == 0, done.stderr
     abilities = {item["name"]: item for item in json.loads(done.stdout)["abilities"]}
     assert abilities["upscale and benchmark ONNX files"]["works"]
+
+
+RUN = "import sys\nfrom {} import main\nsys.exit(main(sys.argv[1:]))"
+
+
+def test_the_base_install_upscales_a_photograph_at_every_scale(tmp_path):
+    picture = Path(__file__).resolve().parents[1] / "swise_deploy" / "samples" / "dog.png"
+    for scale in (2, 3, 4):
+        arguments = [str(picture), "-o", f"x{scale}.png", "--scale", str(scale)]
+        done = run_without(RUN.format("swise_engines.upscaling.cli"), *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        with Image.open(tmp_path / f"x{scale}.png") as sr:
+            assert sr.size == (192 * scale, 192 * scale)
+
+
+def test_the_base_install_benchmarks_what_ships(tmp_path):
+    arguments = ["swisenet:2", "--lr", "16x12", "--runs", "3", "--seconds", "1", "--json"]
+    done = run_without(RUN.format("swise_bench.cli"), *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [subject] = json.loads(done.stdout)["subjects"]
+    assert subject["name"] == "swisenet:2"

@@ -56,7 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--scale", type=int, help="2, 3 or 4 (default: what the weights are for, or 2)"
     )
-    network.add_argument("--weights", type=Path, help="checkpoint (default: the shipped weights)")
+    network.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint; swisenet:2 names shipped weights, the default",
+    )
     artefact = parser.add_argument_group("artefact")
     precision = artefact.add_mutually_exclusive_group()
     precision.add_argument("--fp32", dest="precision", action="store_const", const="fp32")
@@ -176,8 +181,10 @@ def _export(args: argparse.Namespace) -> int:
 
 def _network(args: argparse.Namespace) -> "LoadedNetwork":
     from swise_deploy.checkpoints.foreign import open_any
+    from swise_deploy.checkpoints.shipped import resolve_weights
 
-    return open_any(args.model, scale=args.scale, weights=args.weights)
+    weights = None if args.weights is None else resolve_weights(str(args.weights))
+    return open_any(args.model, scale=args.scale, weights=weights)
 
 
 def _config(args: argparse.Namespace) -> "ExportConfig":

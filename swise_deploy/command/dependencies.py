@@ -58,10 +58,11 @@ def install_command(*extras: str, beside: Sequence[str] = (), pip: str = "pip") 
 
 def _requirements(extras: Sequence[str]) -> list[str]:
     name = f"{_NAME}[{','.join(extras)}]"
-    try:
-        distribution = metadata.distribution(_NAME)
-    except metadata.PackageNotFoundError:
+    # The .egg-info of a checkout has no METADATA; pip's own record has.
+    found = [d for d in metadata.distributions(name=_NAME) if d.read_text("METADATA")]
+    if not found:
         return _of_checkout(extras) or [name]
+    distribution = found[0]
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     url = str(origin.get("url", ""))
     if not url:

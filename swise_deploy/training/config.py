@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
+from swise_deploy.checkpoints.shipped import resolve_weights
 from swise_deploy.command.console import choose
 from swise_deploy.errors import InputError
 from swise_deploy.networks.registry import NETWORKS, Upsampler
@@ -297,6 +298,10 @@ def _typed(value: object, hint: object, *, name: str, source: str) -> object:
     converted = _convert(value, hint)
     if converted is _WRONG:
         raise InputError(f"{name} in {source} is {value!r}; expected {_words(hint)}")
+    if name == "init" and isinstance(converted, Path):
+        return resolve_weights(str(converted))
+    if name == "teacher" and isinstance(converted, tuple):
+        return tuple(resolve_weights(str(path)) for path in converted)
     return converted
 
 

@@ -10,6 +10,7 @@ A subject is written ARTEFACT[@RUNNER]:
     model.engine@no-graphs      the same without CUDA graphs
     model.engine@pycuda         the same through pycuda, where cuda-python would serve
     model.engine@trtexec        the same in NVIDIA's trtexec, a program of its own
+    swisenet:2                  the fp16 file of it that ships, in ONNX Runtime; needs no torch
     swisenet:2@torch            a network of the registry at a scale, eager torch
     swisenet:2@compile          the same through torch.compile
     swisenet:2@torch-cuda       eager torch on a GPU; also torch-cuda-fp16
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from swise_deploy.checkpoints.shipped import WEIGHTS_SUFFIXES
+from swise_deploy.checkpoints.shipped import WEIGHTS_SUFFIXES, resolve_onnx
 from swise_deploy.command.console import choose, progress
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError
@@ -93,7 +94,7 @@ def parse_subject(text: str) -> Subject:
         InputError: No such file, network or runner.
     """
     artefact, _, runner = text.partition("@")
-    path = Path(artefact)
+    path = Path(artefact) if runner else resolve_onnx(artefact)
     if path.suffix in FILE_RUNNERS:
         if not path.is_file():
             raise InputError(f"no file at {path}. Make it with swise-export or swise-build")

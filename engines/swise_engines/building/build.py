@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from swise_deploy import __version__
+from swise_deploy.checkpoints.shipped import is_shipped
 from swise_deploy.command.dependencies import installed_version
 from swise_deploy.errors import BackendMissingError, BuildError, InputError, SwiseError
 from swise_deploy.storage.documents import document_from_value
@@ -53,7 +54,8 @@ def build_engine(
 
     Args:
         onnx: The ONNX file.
-        out: Where the engine goes; None is beside the ONNX file, named after it and the target.
+        out: Where the engine goes; None is beside the ONNX file, or in the working folder for a
+            file of the package, named after it and the target.
         options: What to build.
         gpu: The GPU of this machine, or why there is none.
         cache: Cache of engines; None for none. Where it cannot be used, a warning is logged.
@@ -109,7 +111,11 @@ def build_engine(
 def _choose_output(
     onnx: Path, out: Path | None, options: BuildOptions, settings: CompileOptions
 ) -> Path:
-    out = out or onnx.with_name(f"{onnx.stem}.{target_slug(options, settings)}.engine")
+    out = (
+        out
+        or (Path() if is_shipped(onnx) else onnx.parent)
+        / f"{onnx.stem}.{target_slug(options, settings)}.engine"
+    )
     if out.suffix.lower() not in ENGINE_SUFFIXES or out.is_dir():
         raise InputError(
             f"--output {out}: expected the name of a file ending in {', '.join(ENGINE_SUFFIXES)}"

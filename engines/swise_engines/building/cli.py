@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swise_deploy.checkpoints.shipped import resolve_onnx
 from swise_deploy.command.console import add_version, at_least, finite, parse_size, run_command
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 examples:
+  swise-build swisenet:2 --target sm86
   swise-build swisenet_x2_fp16.onnx --target sm86
   swise-build swisenet_x2_fp16.onnx --target sm120 --size 64x64:320x180:640x360
   swise-build swisenet_x2_fp16.onnx --target current --size 640x360 --size 960x540
@@ -83,7 +85,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "onnx", type=Path, nargs="?", metavar="FILE.onnx", help="what swise-export wrote"
+        "onnx",
+        type=resolve_onnx,
+        nargs="?",
+        metavar="FILE.onnx",
+        help="a file of swise-export, or the name of one that ships, such as swisenet:2",
     )
     parser.add_argument("--list", action="store_true", help="list the targets, and build nothing")
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swise_deploy.command.console import add_version, at_least, parse_threads, run_command
@@ -38,6 +37,7 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
 
 
 def _config(parsed: argparse.Namespace) -> "UpscaleConfig":
+    from swise_deploy.checkpoints.shipped import resolve_weights
     from swise_engines.upscaling.config import UpscaleConfig
     from swise_engines.upscaling.video.options import VideoOptions
 
@@ -45,7 +45,7 @@ def _config(parsed: argparse.Namespace) -> "UpscaleConfig":
         inputs=tuple(parsed.inputs),
         output=parsed.output,
         model=parsed.model,
-        weights=parsed.weights,
+        weights=None if parsed.weights is None else resolve_weights(parsed.weights),
         scale=parsed.scale,
         runner=parsed.runner,
         tile=parsed.tile,
@@ -93,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=runner_choices(),
         help="default auto: the fastest that is installed, measured here once for each network",
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights for --model NAME")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights for --model NAME; swisenet:2 names shipped ones"
+    )
     parser.add_argument(
         "--scale", type=int, choices=(2, 3, 4), help="default: what the model is for"
     )

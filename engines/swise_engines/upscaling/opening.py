@@ -5,7 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swise_deploy.checkpoints.shipped import WEIGHTS_SUFFIXES, shipped_weights
+from swise_deploy.checkpoints.shipped import (
+    WEIGHTS_SUFFIXES,
+    parse_named,
+    shipped_onnx,
+    shipped_weights,
+)
 from swise_deploy.command.console import choose
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import BackendMissingError, InputError
@@ -75,6 +80,7 @@ def open_source(
         InputError: There is no such file or name, or it does not serve that scale.
         BackendMissingError: What runs it is not installed.
     """
+    source, scale = _named_source(source, scale)
     path = artefact_of(source, weights=weights, scale=scale)
     if path.suffix.lower() in ENGINE_SUFFIXES:
         if runner != "auto":
@@ -102,11 +108,22 @@ def artefact_of(
         InputError: There is no such file or name, or it does not serve that scale.
         BackendMissingError: An export is needed, and torch is not installed.
     """
+    source, scale = _named_source(source, scale)
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix in (*ENGINE_SUFFIXES, ".onnx"):
         return _existing(path)
     return _exported(*_network_of(source, weights), scale)
+
+
+def _named_source(source: str | Path, scale: int | None) -> tuple[str | Path, int | None]:
+    """Name and scale of "swisenet:2"; other sources unchanged."""
+    named = parse_named(str(source))
+    if named is None:
+        return source, scale
+    if scale not in (None, named[1]):
+        raise InputError(f"{source} is of scale {named[1]}, not {scale}. Leave --scale out")
+    return named
 
 
 def _network_of(source: str | Path, weights: Path | None) -> tuple[str | None, Path | None]:
@@ -144,8 +161,15 @@ def _exported(
         kept = find_export(folder, name, scale or 2, weights_sha256=sha256, form=form)
         if kept is not None:
             return kept
+    ready = shipped_onnx(name, scale or 2) if name is not None and shipped is not None else None
     purpose = f"turning {name or weights} into ONNX"
-    checkpoint = require("swise_deploy.checkpoints.load", extra="export", purpose=purpose)
+    try:
+        checkpoint = require("swise_deploy.checkpoints.load", extra="export", purpose=purpose)
+    except BackendMissingError as error:
+        if form != "deploy" or ready is None:
+            raise
+        logger.info("%s, fp16, ships with the package and runs instead: %s", ready.name, error)
+        return ready
     network = checkpoint.open_network(name, scale=scale, weights=weights)
     return export_once(network, folder, form=form, say=logger.info)
 

@@ -96,3 +96,14 @@ def test_a_missing_package_is_named_with_that_command(install):
         require("no_such_package", extra="export", purpose="a test")
     assert "no_such_package" in str(caught.value)
     assert "pip install 'swise-deploy[export]'" in str(caught.value)
+
+
+def test_the_build_folder_of_a_checkout_is_no_record_of_an_installation(
+    install, tmp_path, monkeypatch
+):
+    install({"url": tmp_path.as_uri(), "dir_info": {"editable": True}})
+    checkout = tmp_path / "checkout" / "swise_deploy.egg-info"
+    checkout.mkdir(parents=True)
+    (checkout / "PKG-INFO").write_text(METADATA, encoding="utf-8")
+    monkeypatch.syspath_prepend(checkout.parent)
+    assert install_command("export") == f"pip install -e '{tmp_path}[export]'"

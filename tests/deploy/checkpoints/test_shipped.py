@@ -1,0 +1,85 @@
+"""The ONNX files that ship are the weights that ship, in fp16."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swise_deploy.checkpoints.load import open_network
+from swise_deploy.checkpoints.shipped import (
+    is_shipped,
+    parse_named,
+    resolve_onnx,
+    resolve_weights,
+    shipped_names,
+    shipped_onnx,
+    shipped_weights,
+)
+from swise_deploy.pictures.files import read_rgb
+from swise_deploy.pictures.folders import sample_paths
+from swise_deploy.runner import upscale
+from swise_deploy.runners.torch_cpu import TorchRunner
+from swise_deploy.storage.files import sha256_of
+from swise_export.graph.loading import load_onnx
+from swise_export.manifest import METADATA_PREFIX, read_manifest
+from swise_export.runtimes.onnxruntime import OnnxRunner
+
+
+def test_every_shipped_network_has_its_onnx_file() -> None:
+    for shipped in shipped_names():
+        name, _, scale = shipped.partition(" x")
+        assert shipped_onnx(name, int(scale)), f"{shipped}: run bench/scripts/ship_onnx.py"
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_shipped_onnx_file_was_made_from_the_shipped_weights(scale: int) -> None:
+    path, weights = shipped_onnx("swisenet", scale), shipped_weights("swisenet", scale)
+    assert path
+    assert weights
+    manifest = read_manifest(path)
+    assert manifest.sha256 == sha256_of(path)
+    assert manifest.weights_sha256 == sha256_of(weights)
+    assert (manifest.precision, manifest.scale) == ("fp16", scale)
+    metadata = {entry.key: entry.value for entry in load_onnx(path).metadata_props}
+    assert metadata[f"{METADATA_PREFIX}weights_sha256"] == sha256_of(weights)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_shipped_onnx_file_upscales_as_the_weights_do(scale: int) -> None:
+    path = shipped_onnx("swisenet", scale)
+    assert path
+    lr = read_rgb(sample_paths()[0])[:64, :80]
+    with (
+        OnnxRunner(path, as_device=True) as fp16,
+        TorchRunner(open_network("swisenet", scale=scale)) as fp32,
+    ):
+        difference = np.abs(upscale(fp16, lr).astype(int) - upscale(fp32, lr))
+    assert difference.max() <= 1  # fp16's rounding moves a value over a border of 8 bits
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("swisenet:2", ("swisenet", 2)),
+        ("swisenet:x4", ("swisenet", 4)),
+        ("swisenet", None),
+        ("swisenet:2@torch", None),
+        ("net.onnx", None),
+        ("swisenet:22", None),
+    ],
+)
+def test_a_name_with_a_scale_is_read(text: str, named: tuple[str, int] | None) -> None:
+    assert parse_named(text) == named
+
+
+def test_names_stand_for_files_and_files_for_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_weights("swisenet:3") == shipped_weights("swisenet", 3)
+    assert resolve_onnx("swisenet:3") == shipped_onnx("swisenet", 3)
+    assert resolve_onnx("my.onnx") == Path("my.onnx")
+    assert resolve_weights("carn:2") == Path("carn:2")  # no weights of it ship
+    assert is_shipped(resolve_onnx("swisenet:3"))
+    Path("swisenet:3").touch()
+    assert resolve_onnx("swisenet:3") == Path("swisenet:3")
