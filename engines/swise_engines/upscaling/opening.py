@@ -165,10 +165,10 @@ def _exported(
     purpose = f"turning {name or weights} into ONNX"
     try:
         checkpoint = require("swise_deploy.checkpoints.load", extra="export", purpose=purpose)
-    except BackendMissingError as error:
+    except BackendMissingError:
         if form != "deploy" or ready is None:
             raise
-        logger.info("%s, fp16, ships with the package and runs instead: %s", ready.name, error)
+        logger.info("without torch, %s of the package runs, in fp16", ready.name)
         return ready
     network = checkpoint.open_network(name, scale=scale, weights=weights)
     return export_once(network, folder, form=form, say=logger.info)
