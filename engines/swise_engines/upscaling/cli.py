@@ -18,6 +18,7 @@ examples:
   swise-upscale holiday/ -o holiday_x4/ --scale 4
   swise-upscale 'in/*.png' -o out/ --model swisenet_x4_fp16.onnx
   swise-upscale clip.mp4 -o clip_x2.mp4 --crf 16
+  swise-upscale films/ -o films_x2/ --codec hevc_nvenc
   cat photo.png | swise-upscale - -o - > photo_x2.png
 
 exit codes: 0 done, 1 some failed, 2 usage, 3 a package or device is missing, 130 Ctrl-C
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "inputs",
         nargs="+",
         metavar="IN",
-        help="pictures, folders, patterns, videos; - reads a picture from stdin",
+        help="pictures, videos, folders of both, patterns; - reads a picture from stdin",
     )
     parser.add_argument(
         "-o",
@@ -130,7 +131,10 @@ def _parser() -> argparse.ArgumentParser:
 
     video = parser.add_argument_group("videos")
     video.add_argument(
-        "--codec", metavar="NAME", help="an FFmpeg encoder; default: by the input's codec"
+        "--codec",
+        metavar="NAME",
+        help="an FFmpeg encoder, such as libx265, libsvtav1, or of hardware: h264_nvenc, hevc_nvenc, "
+        "av1_nvenc, h264_qsv, hevc_vaapi; default: by the input's codec",
     )
     video.add_argument(
         "--crf",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from swise_deploy.command.console import exit_code_of, print_error, progress
 from swise_deploy.command.dependencies import require
-from swise_deploy.errors import BackendMissingError, InputError, SwiseError
+from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.pictures.folders import printable
 from swise_deploy.pictures.formats import Format, format_of
 from swise_engines.upscaling.batch import read_file, upscale_files, write_file
@@ -74,7 +74,7 @@ def _run_plan(plan: Plan, config: UpscaleConfig) -> tuple[Summary, KeyboardInter
             _count(summary, outcome)
             meter.update(number, len(to_do), printable(outcome.item.source))
         for job in videos:
-            interruption = _run_video(upscaler, job, config, summary)
+            interruption = _run_video(upscaler, job, config, summary, is_alone=len(plan.jobs) == 1)
             if interruption is not None:
                 break
         summary.seconds = time.perf_counter() - started
@@ -121,7 +121,8 @@ def _count(summary: Summary, outcome: Outcome[Job]) -> None:
         summary.done += 1
         return
     summary.failures[str(outcome.item.source)] = str(outcome.error)
-    print_error(f"{printable(outcome.item.source)}: {outcome.error}")
+    name, message = printable(outcome.item.source), str(outcome.error)
+    print_error(message if name in message else f"{name}: {message}")
 
 
 def _run_pipe(config: UpscaleConfig) -> int:
@@ -148,7 +149,7 @@ def _pipe_format(source: str, output: str) -> Format:
 
 
 def _run_video(
-    upscaler: Upscaler, job: Job, config: UpscaleConfig, summary: Summary
+    upscaler: Upscaler, job: Job, config: UpscaleConfig, summary: Summary, *, is_alone: bool
 ) -> KeyboardInterrupt | None:
     """Upscale one video, count it, and return what interrupted it."""
     meter = Meter("frames", is_quiet=config.is_quiet)
@@ -161,9 +162,9 @@ def _run_video(
         result = upscale_video(
             upscaler, job.source, job.target, options=config.video, report=report
         )
-    except BackendMissingError:
-        raise
     except SwiseError as error:
+        if is_alone:
+            raise
         _count(summary, Outcome(job, error))
         return None
     if result.interruption is not None:

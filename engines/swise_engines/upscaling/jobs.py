@@ -23,6 +23,7 @@ from swise_deploy.pictures.formats import (
     unsupported_name,
 )
 from swise_engines.upscaling.video.containers import VIDEO_SUFFIXES, is_video_content
+from swise_engines.upscaling.video.containers import result_suffix as video_result_suffix
 
 Kind = Literal["picture", "video"]
 
@@ -178,9 +179,9 @@ def _job_of_file(source: Path, output: Path, file_format: Format | None) -> Job:
 def _job_in(source: Path, folder: Path, name: str | Path, file_format: Format | None) -> Job:
     target, kind = folder / name, kind_of(source)
     if kind == "video":
-        return Job(
-            source, target if target.suffix else target.with_name(f"{target.name}.mkv"), kind
-        )
+        is_known = target.suffix.lower() in VIDEO_SUFFIXES
+        suffix = video_result_suffix(target.suffix) if is_known else f"{target.suffix}.mkv"
+        return Job(source, target.with_suffix(suffix), kind)
     if target.suffix.lower() not in SUFFIXES:
         return Job(source, target.with_name(f"{target.name}.{file_format or 'png'}"))
     suffix = result_suffix(target.suffix)

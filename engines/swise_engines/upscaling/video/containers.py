@@ -9,7 +9,15 @@ VIDEO_SUFFIXES = frozenset(
     | {".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf"}
     | {".dv", ".y4m", ".mj2"}
 )
-"""Suffixes of video files that are read and written, in lower case."""
+"""Suffixes of video files that are read, in lower case."""
+
+_READ_ONLY_SUFFIXES = {".qt": ".mov", ".mj2": ".mkv", ".dv": ".mkv", ".ogv": ".mkv", ".y4m": ".mkv"}
+
+
+def result_suffix(suffix: str) -> str:
+    """The suffix of the result for a video with this suffix: the same where it is written."""
+    return _READ_ONLY_SUFFIXES.get(suffix.lower(), suffix) or ".mkv"
+
 
 DEMUXERS = tuple(
     "mov matroska avi mpegts mpeg asf flv ogg mxf dv yuv4mpegpipe gif nut".split()  # noqa: SIM905

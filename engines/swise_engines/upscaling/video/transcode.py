@@ -1,18 +1,29 @@
 """Videos: decoded, upscaled and encoded at the same time; sound, subtitles and timing stay."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from swise_deploy.command.dependencies import require
 from swise_deploy.command.interrupts import HeldInterrupts
-from swise_deploy.storage.files import writing
+from swise_deploy.pictures.folders import printable
+from swise_deploy.storage.files import fitting_stem, writing
+from swise_engines.upscaling.pictures.codecs import Picture
+from swise_engines.upscaling.pictures.metadata import Metadata
 from swise_engines.upscaling.pipeline import consuming, prefetched
+from swise_engines.upscaling.stills import upscale_picture
 from swise_engines.upscaling.upscaler import Upscaler
+from swise_engines.upscaling.video.colour import Rgb
 from swise_engines.upscaling.video.options import VideoOptions
 from swise_engines.upscaling.video.reader import Shot, VideoReader
 from swise_engines.upscaling.video.writer import VideoWriter
+
+logger = logging.getLogger(__name__)
 
 _FRAMES_AHEAD = 4
 
@@ -24,13 +35,15 @@ class VideoResult:
     Attributes:
         path: Where the result is.
         num_frames: Frames written.
-        problems: What of the input could not be read.
+        problems: Parts of the input that could not be read.
+        notes: What the result does not hold, or holds in another form.
         interruption: What ended it early, Ctrl-C or SIGTERM; the result is whole up to there.
     """
 
     path: Path
     num_frames: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     interruption: KeyboardInterrupt | None = None
 
 
@@ -43,8 +56,8 @@ class Progress:
     seconds: float
 
 
-class _NamedPartialError(Exception):
-    """The file has its place already, under another name."""
+class _KeptElsewhereError(Exception):
+    """The file has another name already, or is not kept."""
 
 
 def upscale_video(
@@ -58,7 +71,8 @@ def upscale_video(
     """Upscale a video file.
 
     Sound and subtitles are copied as they are. Damaged parts are skipped and reported. Ctrl-C
-    finishes the file early and names it NAME.partial.SUFFIX; a second Ctrl-C removes it.
+    finishes the file early and names it NAME.partial.SUFFIX if it plays; a second Ctrl-C removes
+    it.
 
     Raises:
         InputError: No video in it, nothing readable, or something that the output format cannot
@@ -68,17 +82,46 @@ def upscale_video(
     """
     result = VideoResult(target)
     with VideoReader(source) as reader, HeldInterrupts() as interrupts:
-        with contextlib.suppress(_NamedPartialError), writing(target) as temporary:
+        with contextlib.suppress(_KeptElsewhereError), writing(target) as temporary:
             with VideoWriter(temporary, reader, upscaler.scale, options) as writer:
+                _log_notes(source, reader.notes + writer.notes)
+                num_early_notes = len(writer.notes)
                 result.num_frames, result.interruption = _write_events(
                     upscaler, reader, writer, report, interrupts
                 )
+                if result.num_frames or result.interruption is None:
+                    writer.finish()
+                _log_notes(source, writer.notes[num_early_notes:])
+            result.notes = reader.notes + writer.notes
             if result.interruption is not None:
-                result.path = target.with_name(f"{target.stem}.partial{target.suffix}")
-                temporary.replace(result.path)
-                raise _NamedPartialError
+                result.path = _partial_path(target)
+                if result.num_frames and _plays(temporary):
+                    temporary.replace(result.path)
+                else:
+                    result.num_frames = 0
+                raise _KeptElsewhereError
         result.problems = reader.problems
     return result
+
+
+def _log_notes(source: Path, notes: list[str]) -> None:
+    for note in notes:
+        logger.warning("%s: %s", printable(source), note)
+
+
+def _partial_path(target: Path) -> Path:
+    ending = f".partial{target.suffix}"
+    return target.with_name(f"{fitting_stem(target.stem, len(ending.encode()))}{ending}")
+
+
+def _plays(path: Path) -> bool:
+    """True if a first frame can be decoded."""
+    pyav = require("av", extra="video", purpose="upscaling a video")
+    try:
+        with pyav.open(f"file:{path.absolute()}") as container:
+            return next(container.decode(video=0), None) is not None
+    except (pyav.FFmpegError, OSError):
+        return False
 
 
 def _write_events(
@@ -99,7 +142,7 @@ def _write_events(
             for event in events:
                 if isinstance(event, Shot):
                     with interrupts.let_through():
-                        rgb = upscaler(event.rgb)
+                        rgb = _upscaled(upscaler, event.rgb)
                     put(Shot(rgb, event.pts, event.duration))
                     num_frames += 1
                     seconds = time.perf_counter() - started
@@ -109,3 +152,11 @@ def _write_events(
         except KeyboardInterrupt as interruption:
             return num_frames, interruption
     return num_frames, None
+
+
+def _upscaled(upscaler: Upscaler, rgb: Rgb) -> Rgb:
+    if rgb.shape[2] == 3:
+        return upscaler(rgb)
+    picture = upscale_picture(upscaler, Picture(rgb[:, :, :3], rgb[:, :, 3], Metadata()))
+    assert picture.alpha is not None, "a picture with alpha keeps it"
+    return np.dstack([picture.colour, picture.alpha]).astype(rgb.dtype, copy=False)

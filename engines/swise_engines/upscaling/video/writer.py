@@ -1,42 +1,68 @@
-"""A new video file: encoded frames, copied sound and subtitles."""
+"""A new video file: encoded frames; copied sound, subtitles, covers, chapters and fonts."""
 
 import contextlib
-from collections.abc import Iterator
+import logging
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from typing_extensions import Self
+import numpy as np
 
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError, OutputError
+from swise_deploy.storage.context import Closing
 from swise_engines.upscaling.video.colour import frame_from_rgb
+from swise_engines.upscaling.video.encoders import encoder_settings, encoders_for
+from swise_engines.upscaling.video.hdr import encoder_parameters
 from swise_engines.upscaling.video.options import VideoOptions
+from swise_engines.upscaling.video.pixel_formats import choose_pixel_format, losses, pixel_format
 from swise_engines.upscaling.video.reader import Event, Shot, VideoReader
+from swise_engines.upscaling.video.subtitles import CONVERSIONS, HEADER, converted
 
 if TYPE_CHECKING:
+    import av.codec
     import av.container
     import av.stream
     import av.video.stream
 
-_ENCODERS = {
-    "h264": "libx264",
-    "hevc": "libx265",
-    "vp8": "libvpx",
-    "vp9": "libvpx-vp9",
-    "av1": "libsvtav1",
-}
-_FALLBACK_ENCODER = "libx264"
+logger = logging.getLogger(__name__)
+
+_FASTSTART = (".mp4", ".mov", ".m4v", ".qt", ".f4v", ".3gp", ".3g2")
+_WITH_CHAPTERS = (
+    "matroska",
+    "webm",
+    "mp4",
+    "mov",
+    "ipod",
+    "3gp",
+    "3g2",
+    "asf",
+    "ogg",
+    "ogv",
+    "nut",
+)
+# What tools state about the old stream or file.
+_OLD_TAGS = ("encoder", "duration", "bps", "number_of_", "_statistics", "rotate", "vendor_id")
+_OLD_FILE_TAGS = ("major_brand", "minor_version", "compatible_brands")
+# They store one order of frames only, so B-frames would be shown in that of decoding.
+_WITHOUT_REORDERING = ("avi", "asf", "mxf")
+# Their video lasts as long as the frame that is decoded last, which need not be shown last.
+_ENDING_BY_DECODING_ORDER = ("mp4", "mov", "ipod", "3gp", "3g2", "f4v")
+_WITH_COVERS = ("mp4", "mov", "ipod")
+_COVER_TYPES = {"png": "image/png", "mjpeg": "image/jpeg"}
 
 
-class VideoWriter:
-    """Encodes shots and copies packets into a new file; a context manager that finishes the file.
+class VideoWriter(Closing):
+    """Encodes shots and copies packets into a new file; `finish` completes it.
+
+    A context manager. `notes` lists what the new file does not hold.
 
     Args:
         path: The new file; its suffix names the format.
-        reader: What the shots and packets come from.
+        reader: Source of the shots and packets.
         scale: Output size over input size.
-        options: How it is encoded.
+        options: Encoder and quality.
 
     Raises:
         InputError: The format cannot hold a stream, or there is no such encoder.
@@ -46,40 +72,76 @@ class VideoWriter:
     def __init__(self, path: Path, reader: VideoReader, scale: int, options: VideoOptions) -> None:
         self._pyav = require("av", extra="video", purpose="upscaling a video")
         self._coding = reader.coding
-        movflags = {"movflags": "+faststart"} if path.suffix in (".mp4", ".mov", ".m4v") else {}
+        self.notes: list[str] = []
+        self._durations: dict[int, int] = {}
+        self._saw_transparency = False
+        self._last_pts: int | None = None
+        self._end_pts = 0
+        movflags = {"movflags": "+faststart"} if path.suffix.lower() in _FASTSTART else {}
         with self._translated():
             try:
                 self._output: av.container.OutputContainer = self._pyav.open(
-                    str(path), "w", options=movflags
+                    f"file:{path.absolute()}", "w", options=movflags
                 )
             except ValueError as error:
                 raise InputError(
                     f"suffix {path.suffix!r} names no kind of video. Use .mkv or .mp4"
                 ) from error
             try:
-                self._output.metadata.update(reader.metadata)
+                self._output.metadata.update(_kept_tags(reader.metadata, _OLD_FILE_TAGS))
                 self._video = self._add_video_stream(reader, scale, options)
                 self._copies = {s.index: self._add_copy(s) for s in reader.copied_streams}
+                for cover in reader.covers:
+                    self._add_cover(cover, reader.cover_data.get(cover.index))
+                self._add_extras(reader)
+                self._write_header()
             except BaseException:
                 self._output.close()
                 raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _write_header(self) -> None:
+        context = self._video.codec_context
         try:
-            if exc_type is None:
-                with self._translated():
-                    self._output.mux(self._video.encode(None))
-        finally:
-            with self._translated():
-                self._output.close()
+            context.open(strict=False)
+        except self._pyav.FFmpegError as error:
+            settings = ", ".join(f"{k}={v}" for k, v in context.options.items())
+            raise InputError(
+                f"the encoder {context.name} refuses {context.width}x{context.height} pixels of "
+                f"{context.pix_fmt} with {settings}: {error.strerror}. Use another --preset, --crf "
+                "or --codec"
+            ) from error
+        try:
+            self._output.start_encoding()
+        except self._pyav.FFmpegError as error:
+            if not isinstance(error, ValueError):  # FFmpeg's "Invalid argument"
+                raise
+            held = ", ".join(
+                stream.codec_context.name for stream in self._output.streams if stream.codec_context
+            )
+            raise InputError(
+                f"{self._output.format.name} files cannot hold these streams together: {held}. "
+                "Use .mkv for the output, which holds most"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._translated():
+            self._output.close()
+
+    def finish(self) -> None:
+        """Encode what the encoder still holds.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        with self._translated():
+            packets = self._video.encode(None)
+            self._set_durations(packets)
+            if packets and self._output.format.name in _ENDING_BY_DECODING_ORDER:
+                packets[-1].duration = self._end_pts - (packets[-1].dts or 0)
+            self._output.mux(packets)
+        if self._saw_transparency and not pixel_format(str(self._video.pix_fmt)).has_alpha:
+            self.notes.append(f"transparency is lost: {self._video.pix_fmt} has none")
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -95,89 +157,207 @@ class VideoWriter:
             OutputError: It cannot be written.
         """
         with self._translated():
-            self._write(event)
+            if isinstance(event, Shot):
+                self._write_shot(event)
+            else:
+                self._write_packet(event)
 
-    def _write(self, event: Event) -> None:
-        if not isinstance(event, Shot):
-            event.stream = self._copies[event.stream.index]
-            self._output.mux(event)
+    def _write_shot(self, shot: Shot) -> None:
+        rgb = shot.rgb
+        if rgb.shape[2] == 4:
+            self._saw_transparency |= bool((rgb[:, :, 3] < np.iinfo(rgb.dtype).max).any())
+            if not self._keeps_alpha:
+                rgb = rgb[:, :, :3]
+        frame = frame_from_rgb(rgb, self._coding, str(self._video.pix_fmt))
+        time_base = self._video.codec_context.time_base
+        frame.pts, frame.duration = shot.pts, shot.duration
+        if time_base != self._time_base:  # a container of equally long frames
+            pts = round(shot.pts * self._time_base / time_base)
+            frame.pts = pts if self._last_pts is None else max(pts, self._last_pts + 1)
+            frame.duration = 1
+        frame.time_base = time_base
+        self._last_pts = frame.pts
+        self._durations[frame.pts] = frame.duration
+        self._end_pts = max(self._end_pts, frame.pts + frame.duration)
+        packets = self._video.encode(frame)
+        self._set_durations(packets)
+        self._output.mux(packets)
+
+    def _set_durations(self, packets: "list[Any]") -> None:
+        for packet in packets:
+            # Encoders forget how long a frame is shown, which counts for the last one.
+            duration = self._durations.pop(packet.pts, 0) if packet.pts is not None else 0
+            if duration and packet.time_base == self._video.codec_context.time_base:
+                packet.duration = duration
+
+    def _write_packet(self, packet: Any) -> None:
+        copy, codec = self._copies.get(packet.stream.index, (None, ""))
+        if copy is None:
             return
-        frame = frame_from_rgb(event.rgb, self._coding, str(self._video.pix_fmt))
-        frame.pts = event.pts
-        frame.time_base = self._video.codec_context.time_base
-        frame.duration = event.duration
-        self._output.mux(self._video.encode(frame))
+        if codec:
+            payload = converted(bytes(packet), codec)
+            new = self._pyav.Packet(payload)
+            new.pts, new.dts, new.duration = packet.pts, packet.dts, packet.duration
+            new.time_base = packet.time_base
+            packet = new
+        packet.stream = copy
+        self._output.mux(packet)
 
     def _add_video_stream(
         self, reader: VideoReader, scale: int, options: VideoOptions
     ) -> "av.video.stream.VideoStream":
-        name = options.codec or _ENCODERS.get(reader.codec_name, _FALLBACK_ENCODER)
-        formats = self._encoder_formats(name)
-        settings = {"crf": str(options.crf)}
-        if name == "libx265":
-            settings["x265-params"] = "log-level=error"  # it writes to stderr by itself
-        if name.startswith("libvpx"):
-            settings["b"] = "0"  # or the rate factor is only an upper bound
-        if options.preset is not None:
-            settings["preset"] = options.preset
-        stream = cast(
-            "av.video.stream.VideoStream",
-            self._output.add_stream(name, rate=reader.rate, options=settings),
-        )
+        encoder, stream = self._open_encoder(reader, options)
+        if encoder.canonical_name != reader.codec_name:
+            self.notes.append(f"{reader.codec_name} video becomes {encoder.canonical_name}")
         width, height = (side * scale for side in reader.size)
         stream.width, stream.height = width, height
-        odd = bool(width % 2 or height % 2)
-        stream.pix_fmt = _choose_pix_fmt(reader.pix_fmt, formats, deep=reader.is_deep, odd=odd)
+        formats = [form.name for form in encoder.video_formats or ()]
+        is_odd = bool(width % 2 or height % 2)
+        stream.pix_fmt = choose_pixel_format(reader.pix_fmt, formats, is_odd=is_odd)
+        form = pixel_format(stream.pix_fmt)
+        self.notes += losses(reader.pix_fmt, stream.pix_fmt)
+        self._keeps_alpha = form.has_alpha
         context = stream.codec_context
-        context.time_base = reader.time_base
+        self._time_base = reader.time_base
+        has_timestamps = bool(
+            self._output.format.flags & self._pyav.format.Flags.variable_fps.value
+        )
+        context.time_base = reader.time_base if has_timestamps else 1 / reader.rate
         coding = reader.coding
-        context.colorspace, context.color_range = coding.matrix, coding.range
+        context.colorspace = 0 if form.is_rgb else coding.matrix
+        context.color_range = 2 if form.is_rgb else coding.range
         context.color_primaries, context.color_trc = coding.primaries, coding.transfer
         if reader.sample_aspect_ratio:
             context.sample_aspect_ratio = reader.sample_aspect_ratio
+        stream.metadata.update(_kept_tags(reader.stream.metadata))
+        stream.disposition = reader.stream.disposition
         return stream
 
-    def _encoder_formats(self, name: str) -> list[str]:
-        """The pixel formats that an encoder takes."""
+    def _open_encoder(
+        self, reader: VideoReader, options: VideoOptions
+    ) -> "tuple[av.codec.Codec, av.video.stream.VideoStream]":
+        default = self._output.default_video_codec
+        refused = []
+        for name in encoders_for(reader.codec_name, options.codec, default):
+            try:
+                encoder = self._pyav.Codec(name, "w")
+            except (self._pyav.FFmpegError, ValueError) as error:
+                if options.codec is None:
+                    continue  # this FFmpeg was built without it
+                raise InputError(
+                    f"no encoder {name!r} in this FFmpeg. Use --codec with another, such as libx264"
+                ) from error
+            if encoder.type != "video":
+                raise InputError(f"--codec {name} encodes {encoder.type}; expected a video encoder")
+            if name == "libsvtav1":
+                os.environ.setdefault("SVT_LOG", "1")  # or it writes its settings to stderr
+            settings = encoder_settings(name, options)
+            if self._output.format.name in _WITHOUT_REORDERING:
+                settings["bf"] = "0"
+            for option, value in encoder_parameters(reader.hdr, name).items():
+                settings[option] = ":".join(filter(None, [settings.get(option), value]))
+            if not pixel_format(reader.pix_fmt).is_rgb:
+                settings["chroma_sample_location"] = reader.coding.chroma_position
+            try:
+                stream = self._output.add_stream(name, rate=reader.rate, options=settings)
+            except ValueError:
+                refused.append(encoder.canonical_name)
+                continue
+            if reader.hdr and not encoder_parameters(reader.hdr, name):
+                self.notes.append(f"HDR10 metadata is left out: {name} does not write it")
+            return encoder, cast("av.video.stream.VideoStream", stream)
+        raise InputError(
+            f"{self._output.format.name} files cannot hold {' or '.join(refused)} (video). "
+            "Use .mkv for the output, or another --codec"
+        )
+
+    def _add_copy(self, stream: "av.stream.Stream") -> "tuple[av.stream.Stream | None, str]":
+        """A new stream for copied packets, and the codec to convert from where they are not kept.
+
+        Subtitles that the format cannot hold are converted or left out.
+
+        Raises:
+            InputError: The format cannot hold a sound.
+        """
+        context = stream.codec_context
+        name = context.codec.canonical_name if context else stream.name or "unknown"
+        what = f"stream {stream.index} ({stream.type}, {name})"
+        copy: av.stream.Stream | None = None
         try:
-            codec = self._pyav.Codec(name, "w")
-        except (self._pyav.FFmpegError, ValueError) as error:
-            raise InputError(
-                f"no encoder {name!r} in this FFmpeg. Use --codec with another, such as libx264"
-            ) from error
-        if codec.type != "video":
-            raise InputError(f"--codec {name} encodes {codec.type}; expected a video encoder")
-        self._refuse_unsupported(codec.canonical_name, "video", "or another --codec")
-        return [pix_fmt.name for pix_fmt in codec.video_formats or ()]
-
-    def _add_copy(self, stream: "av.stream.Stream") -> "av.stream.Stream":
-        name = stream.codec_context.codec.canonical_name
-        self._refuse_unsupported(name, f"{stream.type} stream {stream.index}", "which holds most")
-        copy = self._output.add_stream_from_template(stream)
-        copy.metadata.update(stream.metadata)
-        return copy
-
-    def _refuse_unsupported(self, codec: str, what: str, hint: str) -> None:
-        supported = self._output.supported_codecs
-        if supported and codec not in supported:
-            raise InputError(
-                f"{self._output.format.name} files cannot hold {codec} ({what}). "
-                f"Use .mkv for the output, {hint}"
+            copy = self._output.add_stream_from_template(stream)
+            codec = ""
+        except ValueError as error:
+            if context is None:
+                self.notes.append(f"{what} is left out: this FFmpeg does not know its codec")
+                return None, ""
+            if stream.type != "subtitle":
+                raise InputError(
+                    f"{self._output.format.name} files cannot hold {name} ({what}). "
+                    "Use .mkv for the output, which holds most"
+                ) from error
+            codec = name
+            copy = self._add_converted_subtitles(name)
+        if copy is None:
+            self.notes.append(
+                f"{what} is left out: {self._output.format.name} files cannot hold it"
             )
+            return None, ""
+        copy.metadata.update(_kept_tags(stream.metadata))
+        copy.disposition = stream.disposition
+        return copy, codec
+
+    def _add_converted_subtitles(self, codec: str) -> "av.stream.Stream | None":
+        if codec not in CONVERSIONS:
+            return None
+        try:
+            stream: Any = self._output.add_stream(CONVERSIONS[codec])
+        except ValueError:
+            return None
+        stream.codec_context.subtitle_header = HEADER
+        return cast("av.stream.Stream", stream)
+
+    def _add_cover(self, stream: "av.stream.Stream", data: bytes | None) -> None:
+        """Keep a cover picture: as a stream of one packet, in Matroska as an attached file."""
+        container = self._output.format.name
+        name = stream.codec_context.name if stream.codec_context else "unknown"
+        try:
+            if container == "matroska" and data is not None:
+                kind = _COVER_TYPES.get(name, "image/jpeg")
+                self._output.add_attachment(f"cover.{kind.rpartition('/')[2]}", kind, data)
+                return
+            if container in _WITH_COVERS:
+                copy = self._output.add_stream_from_template(stream)
+                copy.metadata.update(_kept_tags(stream.metadata))
+                copy.disposition = stream.disposition
+                self._copies[stream.index] = copy, ""
+                return
+        except ValueError:
+            logger.debug("%s refuses a cover of %s", container, name)
+        self.notes.append(
+            f"stream {stream.index} (cover, {name}) is left out: {container} has none"
+        )
+
+    def _add_extras(self, reader: VideoReader) -> None:
+        name = self._output.format.name
+        if reader.chapters and name in _WITH_CHAPTERS:
+            self._output.set_chapters(reader.chapters)
+        elif reader.chapters:
+            self.notes.append(f"{len(reader.chapters)} chapters are left out: {name} has none")
+        if reader.attachments and name == "matroska":
+            for font in reader.attachments:
+                self._output.add_attachment(
+                    font.name or font.metadata.get("filename", "attachment"),
+                    font.mimetype or "application/octet-stream",
+                    bytes(font.data),
+                )
+        elif reader.attachments:
+            number = len(reader.attachments)
+            self.notes.append(f"{number} attached files (fonts) are left out: {name} has none")
 
 
-def _choose_pix_fmt(source: str, formats: list[str], *, deep: bool, odd: bool) -> str:
-    """The encoder's format nearest to the source's: as deep and as fine in colour.
-
-    Args:
-        source: Format of the source.
-        formats: What the encoder takes; empty where the encoder names none.
-        deep: Whether the source has more than 8 bits a sample.
-        odd: Whether a side of the result is odd: halved chroma needs even ones.
-    """
-    if odd:
-        wanted = ["yuv444p10le" if deep else "yuv444p", "yuv444p"]
-    else:
-        plain = source.replace("yuvj", "yuv")
-        wanted = [plain, "yuv420p10le" if deep else "yuv420p", "yuv420p"]
-    return next((name for name in wanted if name in formats), (formats or wanted)[0])
+def _kept_tags(tags: Mapping[str, str], dropped: tuple[str, ...] = ()) -> dict[str, str]:
+    return {
+        key: value
+        for key, value in tags.items()
+        if not key.lower().startswith((*_OLD_TAGS, *dropped))
+    }

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from swise_engines.upscaling.video.colour import (
     rgb_from_frame,
 )
 from swise_engines.upscaling.video.options import VideoOptions
+from swise_engines.upscaling.video.pixel_formats import choose_pixel_format
 from swise_engines.upscaling.video.transcode import upscale_video
-from swise_engines.upscaling.video.writer import _choose_pix_fmt
 
 av = pytest.importorskip("av", reason="videos need PyAV")
 
@@ -70,7 +71,7 @@ def test_colour_bars_come_out_as_their_standard_says(matrix, full):
     frame = bars_frame(matrix, full=full)
     coding = coding_of_frame(frame)
     assert (coding.matrix, coding.range) == (matrix, 2 if full else 1)
-    rgb = rgb_from_frame(frame, coding, deep=False, size=(frame.width, frame.height))
+    rgb = rgb_from_frame(frame, coding, is_deep=False, size=(frame.width, frame.height))
     # Rounding to 8-bit Y'CbCr and back costs up to 2 levels.
     np.testing.assert_allclose(rgb[16, 8::BAR_WIDTH].astype(int), BARS, atol=2)
     back = frame_from_rgb(rgb, coding, "yuv444p").to_ndarray()
@@ -91,22 +92,22 @@ EIGHT, BOTH = ["yuv420p", "yuv444p"], ["yuv420p", "yuv420p10le", "yuv444p", "yuv
 
 
 @pytest.mark.parametrize(
-    ("source", "formats", "deep", "odd", "chosen"),
+    ("source", "formats", "odd", "chosen"),
     [
-        ("yuv422p", ["yuv420p", "yuv422p"], False, False, "yuv422p"),
-        ("yuvj420p", EIGHT, False, False, "yuv420p"),
-        ("nv12", BOTH, False, False, "yuv420p"),  # 12 bits a pixel, 8 a sample
-        ("yuv410p", BOTH, False, False, "yuv420p"),
-        ("p010le", BOTH, True, False, "yuv420p10le"),
-        ("yuv420p10le", EIGHT, True, False, "yuv420p"),
-        ("yuv420p", BOTH, False, True, "yuv444p"),
-        ("yuv420p10le", BOTH, True, True, "yuv444p10le"),
-        ("yuv422p", [], False, False, "yuv422p"),  # an encoder that names none
-        ("yuv420p", ["gray"], False, False, "gray"),
+        ("yuv422p", ["yuv420p", "yuv422p"], False, "yuv422p"),
+        ("yuvj420p", EIGHT, False, "yuv420p"),
+        ("nv12", BOTH, False, "yuv420p"),  # 12 bits a pixel, 8 a sample
+        ("yuv410p", BOTH, False, "yuv420p"),
+        ("p010le", BOTH, False, "yuv420p10le"),
+        ("yuv420p10le", EIGHT, False, "yuv420p"),
+        ("yuv420p", BOTH, True, "yuv444p"),
+        ("yuv420p10le", BOTH, True, "yuv444p10le"),
+        ("yuv422p", [], False, "yuv422p"),  # an encoder that names none
+        ("yuv420p", ["gray"], False, "gray"),
     ],
 )
-def test_the_nearest_pixel_format_of_the_encoder_is_taken(source, formats, deep, odd, chosen):
-    assert _choose_pix_fmt(source, formats, deep=deep, odd=odd) == chosen
+def test_the_nearest_pixel_format_of_the_encoder_is_taken(source, formats, odd, chosen):
+    assert choose_pixel_format(source, formats, is_odd=odd) == chosen
 
 
 def write_video(
@@ -171,7 +172,7 @@ def test_a_video_keeps_its_colours_and_says_how_they_are_coded(
         same = {5: (5, 6)}.get(matrix, (matrix,))  # 5 and 6 are the same matrix
         assert coding.matrix in same
         assert coding.range == (2 if full else 1)
-        rgb = rgb_from_frame(frame, coding, deep=False, size=(frame.width, frame.height))
+        rgb = rgb_from_frame(frame, coding, is_deep=False, size=(frame.width, frame.height))
         bars = rgb[32, BAR_WIDTH :: 2 * BAR_WIDTH].astype(int)
         # Two lossy encodings; a wrong matrix or range is off by 15 and more.
         np.testing.assert_allclose(bars, np.roll(BARS, number, axis=0), atol=7)
@@ -216,7 +217,7 @@ def test_ten_bits_stay_ten_bits(tmp_path, small_network):
     frames, _ = read_video(tmp_path / "out.mkv")
     assert frames[0].format.name == "yuv420p10le"
     coding = coding_of_frame(frames[0])
-    rgb = rgb_from_frame(frames[0], coding, deep=True, size=(frames[0].width, frames[0].height))
+    rgb = rgb_from_frame(frames[0], coding, is_deep=True, size=(frames[0].width, frames[0].height))
     np.testing.assert_allclose(rgb[32, BAR_WIDTH :: 2 * BAR_WIDTH] / 257, BARS, atol=7)
 
 
@@ -298,3 +299,27 @@ def test_an_interruption_leaves_a_playable_file_under_another_name(
     assert 0 < len(frames) < 1000
     assert not (tmp_path / "out.mkv").exists()
     assert list(tmp_path.glob(".out*")) == []
+
+
+def test_an_interruption_before_the_first_frame_leaves_no_file(tmp_path, small_network):
+    """A network that takes seconds for a frame is stopped as soon as the output has begun."""
+    source = write_video(tmp_path / "in.mkv", pts=range(0, 4_000, 40))
+    (tmp_path / "out").mkdir()
+    rooms = [str(ROOT / room) for room in (".", "export", "engines", "bench")]
+    arguments = [source, "-o", tmp_path / "out/sr.mp4", "--model", small_network(radius=8)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "swise_engines.upscaling.cli", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(rooms)},
+    ) as process:
+        while not list((tmp_path / "out").glob(".*")):
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    for path in (tmp_path / "out").iterdir():  # a frame may have been finished by then
+        assert path.name == "sr.partial.mp4"
+        assert len(read_video(path)[0]) > 0
