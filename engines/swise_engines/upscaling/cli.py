@@ -133,8 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     video.add_argument(
         "--codec",
         metavar="NAME",
-        help="an FFmpeg encoder, such as libx265, libsvtav1, or of hardware: h264_nvenc, hevc_nvenc, "
-        "av1_nvenc, h264_qsv, hevc_vaapi; default: by the input's codec",
+        help="an FFmpeg encoder, such as libx265 or libsvtav1; of hardware: h264_nvenc, "
+        "hevc_nvenc, av1_nvenc, h264_qsv, hevc_vaapi; default: by the input's codec",
     )
     video.add_argument(
         "--crf",

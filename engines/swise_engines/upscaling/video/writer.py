@@ -77,6 +77,7 @@ class VideoWriter(Closing):
         self._saw_transparency = False
         self._last_pts: int | None = None
         self._end_pts = 0
+        self._is_finished = False
         movflags = {"movflags": "+faststart"} if path.suffix.lower() in _FASTSTART else {}
         with self._translated():
             try:
@@ -124,9 +125,13 @@ class VideoWriter(Closing):
             ) from error
 
     def close(self) -> None:
-        """Close the file."""
-        with self._translated():
-            self._output.close()
+        """Close the file; errors count only where it was to be complete."""
+        try:
+            with self._translated():
+                self._output.close()
+        except OutputError:
+            if self._is_finished:
+                raise
 
     def finish(self) -> None:
         """Encode what the encoder still holds.
@@ -138,8 +143,9 @@ class VideoWriter(Closing):
             packets = self._video.encode(None)
             self._set_durations(packets)
             if packets and self._output.format.name in _ENDING_BY_DECODING_ORDER:
-                packets[-1].duration = self._end_pts - (packets[-1].dts or 0)
+                packets[-1].duration = self._end_pts - (packets[-1].pts or 0)
             self._output.mux(packets)
+        self._is_finished = True
         if self._saw_transparency and not pixel_format(str(self._video.pix_fmt)).has_alpha:
             self.notes.append(f"transparency is lost: {self._video.pix_fmt} has none")
 

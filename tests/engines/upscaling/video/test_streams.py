@@ -72,9 +72,10 @@ def test_a_last_frame_that_stays_stays(tmp_path, small_network):
         output.mux(packets)
     result = upscaled(tmp_path / "in.mp4", tmp_path / "out.mp4", small_network(radius=0))
     assert result.problems == []
-    with av.open(str(tmp_path / "out.mp4")) as container:
-        stream = container.streams.video[0]
-        assert float(stream.duration * stream.time_base) == pytest.approx(5.2, abs=0.01)
+    for name in ("in.mp4", "out.mp4"):
+        with av.open(str(tmp_path / name)) as container:
+            stream = container.streams.video[0]
+            assert float(stream.duration * stream.time_base) == pytest.approx(5.2, abs=0.01)
 
 
 def test_a_recording_that_begins_at_any_time_begins_at_0(
