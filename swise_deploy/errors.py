@@ -4,6 +4,7 @@
     |-- InputError              2  what was given cannot be used: option, file, picture, checkpoint
     |-- BackendMissingError     3  a package or device that this step needs is not here
     |-- QualityGateError        4  the artefact lost more quality than was allowed
+    |-- UndecidedError          5  a gate cannot decide: the measurement is not reliable enough
     |-- OutputError             1  a result could not be written
     |-- ExportError             1  a network could not be turned into ONNX
     `-- BuildError              1  an ONNX file could not be turned into an engine
@@ -36,6 +37,12 @@ class QualityGateError(SwiseError):
     """The artefact lost more quality than was allowed; it was not kept."""
 
     exit_code = 4
+
+
+class UndecidedError(SwiseError):
+    """A gate cannot decide, since the measurement is not reliable enough."""
+
+    exit_code = 5
 
 
 class OutputError(SwiseError):

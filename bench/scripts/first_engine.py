@@ -31,7 +31,7 @@ from swise_deploy.storage.files import write_json  # noqa: E402
 PROBE = "fsrcnn_x2_fp32"  # seconds to build: whether anything works at all
 SCALES = (2, 4, 3)  # in the order of importance
 PRECISIONS = ("fp16", "fp32", "int8")
-SIZES = ("--lr", "640x360", "--lr", "320x180")
+SIZES = ("--size", "640x360", "--size", "320x180")
 TORCH = ("torch-cuda", "torch-cuda-fp16", "compile-cuda", "compile-cuda-fp16")
 ROUNDS = 2  # engines and torch take turns, each in its Python
 
@@ -216,7 +216,7 @@ def _tests(config: RunConfig, folder: Path) -> Step:
 
 
 def _energy(config: RunConfig, folder: Path, engines: Sequence[str]) -> Step:
-    brief = ("--lr", "640x360", "--runs", "1", "--seconds", "0.1", "--energy")
+    brief = ("--size", "640x360", "--runs", "1", "--seconds", "0.1", "--energy")
     output = ("--energy-seconds", "3", "--output", str(folder / "energy_x2.json"))
     command = (config.engine_python, "-m", "swise_bench.cli", *brief, *output)
     return Step("energy x2", command, tuple(engines), limit_s=40)

@@ -361,7 +361,7 @@ def _measuring_steps(
 
     def bench(name: str, subjects: Sequence[str], turn: int, *options: str) -> Step:
         output = ("--output", str(folder / f"{name.replace(' ', '_')}.json"))
-        command = _command("swise_bench.cli", "--lr", SIZES[scale], *options, *output)
+        command = _command("swise_bench.cli", "--size", SIZES[scale], *options, *output)
         return Step(f"{name}", command, tuple(subjects), turn, name)
 
     compiled = [subject for subject in in_torch if "@compile" in subject]

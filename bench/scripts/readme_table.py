@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from swise_deploy.command.console import run_command
-from swise_deploy.storage.files import read_json
+from swise_deploy.evaluation.metrics import METRICS
+from swise_deploy.storage.documents import read_document
 
 
 def main() -> int:
@@ -23,7 +24,8 @@ def main() -> int:
 
 def _run(paths: list[Path]) -> int:
     for path in paths:
-        document = read_json(path, what="the results", advice="Make them with swise-bench")
+        advice = "Make them with swise-bench"
+        document = read_document(path, dict[str, Any], what="the results", advice=advice)
         lines = _table1_lines(document) if "rows" in document else _speed_lines(document)
         sys.stdout.write("\n".join([*lines, ""]) + "\n")
     return 0
@@ -64,8 +66,9 @@ def _peak_lines(document: dict[str, Any]) -> list[str]:
 
 
 def _table1_lines(document: dict[str, Any]) -> list[str]:
+    titles = " / ".join(metric.title for metric in METRICS.values())
     lines = [
-        "| network | set | params counted (published) K | PSNR-Y / SSIM-Y measured | published |",
+        f"| network | set | params counted (published) K | {titles} measured | published |",
         "|---|---|---:|---:|---:|",
     ]
     for row in document["rows"]:
@@ -86,7 +89,7 @@ def _table1_lines(document: dict[str, Any]) -> list[str]:
 
 
 def _score_text(score: dict[str, float]) -> str:
-    return f"{score['psnr_y_db']:.2f} / {score['ssim_y']:.4f}"
+    return " / ".join(f"{score[name]:.{metric.digits}f}" for name, metric in METRICS.items())
 
 
 if __name__ == "__main__":

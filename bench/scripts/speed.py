@@ -60,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="swisenet")
     parser.add_argument("--scale", type=int, action="append", help="default: 2, 3 and 4")
-    parser.add_argument("--lr", type=parse_size, default=(160, 90), metavar="WxH")
+    parser.add_argument("--size", type=parse_size, default=(160, 90), metavar="WxH")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=8.0, help="per runner")
     parser.add_argument("--runs", type=int, default=15, help="at least")
@@ -70,7 +70,7 @@ def main() -> int:
     config = SpeedConfig(
         model=options.model,
         scales=tuple(options.scale or (2, 3, 4)),
-        lr_size=options.lr,
+        lr_size=options.size,
         threads=options.threads,
         max_seconds=options.seconds,
         min_runs=options.runs,

@@ -1,20 +1,29 @@
-"""A whole benchmark run: subjects in, a `Benchmark` out."""
+"""A whole benchmark run: subjects in, a `Benchmark` out.
+
+A subject, size or picture that fails costs only itself: the rest is measured, and the result states
+what failed and why.
+"""
 
 import datetime
 import shlex
 import sys
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from swise_bench.measuring.costs import count_subject
 from swise_bench.measuring.energy import measure_energy
-from swise_bench.measuring.latency import compare_latencies, measure_latency, open_all
+from swise_bench.measuring.latency import CallError, compare_latencies, measure_latency
 from swise_bench.measuring.layers import profile_layers
 from swise_bench.measuring.memory import measure_memory
-from swise_bench.measuring.quality import result_from_scores, score_pictures
-from swise_bench.results.document import (
+from swise_bench.measuring.quality import Scored, result_from_scores, score_pictures
+from swise_bench.measuring.reference import score_reference
+from swise_bench.results.host import QuietnessWatch, describe_host
+from swise_bench.results.values import (
     Benchmark,
     Cost,
     Energy,
@@ -23,9 +32,12 @@ from swise_bench.results.document import (
     Memory,
     NotMeasured,
     QualityResult,
+    Ratio,
     SubjectResult,
 )
-from swise_bench.results.host import QuietnessWatch, describe_host
+from swise_bench.subjects.files import content_hash, facts_of, fixed_batch
+from swise_bench.subjects.fixed_batch import upscale_single
+from swise_bench.subjects.resolve_auto import resolve_auto
 from swise_bench.subjects.spec import (
     DEFAULT_RUNTIME,
     Subject,
@@ -35,43 +47,40 @@ from swise_bench.subjects.spec import (
     open_subject,
 )
 from swise_deploy.command.console import progress, size_text
-from swise_deploy.errors import BackendMissingError, InputError
+from swise_deploy.errors import SwiseError, first_line
 from swise_deploy.pictures.folders import find_images
-from swise_deploy.runner import Runner, upscale
+from swise_deploy.runner import Runner
 from swise_deploy.storage.caches import cache_folder
-from swise_deploy.storage.files import sha256_of
-from swise_engines.tensorrt.manifest import read_manifest
-from swise_export.graph.counting import (
-    NTIRE_LR_SIZE,
-    Counts,
-    count_onnx,
-    lr_size_for_hr,
-)
-from swise_export.graph.model import read_onnx_file
 from swise_export.runtimes.table import RUNTIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from swise_deploy.evaluation.metrics import Quality
+
+Result = TypeVar("Result")
+Keep = Callable[[Benchmark], None]
+
+_PENDING = NotMeasured("the run ended before")
+_HR_FOLDERS = ("HR", "GT", "GTmod12", "original")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to measure.
+    """One benchmark run.
 
     Attributes:
-        subjects: What to measure, the first one being the reference of the ratios.
+        subjects: Files and networks; the first one that runs is the reference of the ratios.
         lr_sizes: Input sizes of the latency, (W, H).
         batches: Pictures per call.
         threads: Threads of every runtime on the CPU.
         min_runs: Rounds to make if time allows.
         max_seconds: Time of the counted rounds for each subject, size and batch.
         images: Folders of ground truth; none leaves quality out.
-        with_memory: Whether memory is measured, in a process of its own.
-        with_energy: Whether energy is measured.
-        energy_seconds: How long each rests, and then works, for it.
-        with_layers: Whether layers are timed.
+        with_memory: True measures memory, in a process of its own.
+        with_energy: True measures energy.
+        energy_seconds: Seconds of rest, and then of work, for it.
+        with_layers: True times every layer.
         cache: Folder for scores and exported files.
     """
 
@@ -89,127 +98,146 @@ class Settings:
     cache: Path = field(default_factory=partial(cache_folder, "bench"))
 
 
-def run_benchmark(settings: Settings) -> Benchmark:
+@dataclass(slots=True)
+class _Measured:
+    """The results of one subject so far.
+
+    Attributes:
+        subject: With "auto" resolved.
+        path: The file that runs; None for a torch network.
+        runner: Activated; None where it could not be opened.
+        error: Why it could not be opened.
+    """
+
+    subject: Subject
+    path: Path | None = None
+    runner: Runner | None = None
+    error: SwiseError | None = None
+    load_ms: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+    latencies: list[Latency] = field(default_factory=list)
+    costs: tuple[Cost, ...] | NotMeasured = _PENDING
+    layer_times: tuple[LayerTime, ...] | NotMeasured = _PENDING
+    memory: Memory | NotMeasured = _PENDING
+    energy: Energy | NotMeasured = _PENDING
+    quality: NotMeasured = _PENDING
+    scored: "dict[Path, tuple[Scored, Mapping[str, Quality] | None]]" = field(default_factory=dict)
+
+    @property
+    def scale(self) -> int:
+        """Output size over input size; 0 where it is unknown."""
+        return 0 if self.runner is None else self.runner.scale
+
+
+def run_benchmark(settings: Settings, *, keep: Keep | None = None) -> Benchmark:
     """Measure everything that the settings ask for.
 
+    Args:
+        settings: What to measure.
+        keep: Called with the results so far whenever a part is finished.
+
     Raises:
-        InputError: A subject or picture folder cannot be used.
-        BackendMissingError: A runtime is not installed.
+        SwiseError: Not one subject can be opened; the error is that of the first.
     """
     watch = QuietnessWatch()
-    folder = settings.cache / "exported"
-    for subject in settings.subjects:
-        onnx_path(subject, folder)  # exports what has to be, so that load times do without it
-    openers = {
-        s.name: partial(open_subject, s, threads=settings.threads, folder=folder)
-        for s in settings.subjects
-    }
-    ratios = []
+    ratios: list[Ratio] = []
+    measured = [_Measured(subject) for subject in settings.subjects]
+
+    def finish(*, is_complete: bool) -> Benchmark:
+        return _benchmark(settings, measured, ratios, watch, is_complete=is_complete)
+
+    def keep_part() -> None:
+        if keep is not None:
+            keep(finish(is_complete=False))
+
     with ExitStack() as stack:
-        runners, load_ms = open_all(openers, stack)
-        latencies: dict[str, list[Latency]] = {name: [] for name in runners}
+        for one in measured:
+            _open(one, settings, stack)
+        if all(one.runner is None for one in measured):
+            first = measured[0].error
+            assert first is not None, "a subject without a runner has an error"
+            raise first
         for lr_size in settings.lr_sizes:
             for batch in settings.batches:
-                progress(
-                    f"latency of {', '.join(runners)} in turn: LR {size_text(lr_size)}, "
-                    f"batch {batch}, {settings.threads} threads"
-                )
-                found = measure_latency(
-                    runners,
-                    lr_size=lr_size,
-                    batch=batch,
-                    min_runs=settings.min_runs,
-                    max_seconds=settings.max_seconds,
-                )
-                for name, latency in found.items():
-                    latencies[name].append(latency)
-                ratios.extend(compare_latencies(found, settings.subjects[0].name))
-        quietness = watch.finish()
-        subjects = tuple(
-            _examine(subject, runners[subject.name], settings, load_ms[subject.name], latencies)
-            for subject in settings.subjects
+                ratios += _time(measured, settings, lr_size, batch)
+                keep_part()
+        for one in measured:
+            _examine(one, settings)
+            keep_part()
+        return finish(is_complete=True)
+
+
+def _open(one: _Measured, settings: Settings, stack: ExitStack) -> None:
+    """Export where that is needed, open and activate."""
+    folder = settings.cache / "exported"
+    try:
+        one.subject = resolve_auto(one.subject, threads=settings.threads, cache=settings.cache)
+        # Exports what has to be, so that load times do without it.
+        one.path = onnx_path(one.subject, folder) or one.subject.path
+        start = time.perf_counter()
+        opened = open_subject(one.subject, threads=settings.threads, folder=folder)
+        one.runner = stack.enter_context(opened)
+        one.load_ms = (time.perf_counter() - start) * 1000
+    except SwiseError as error:
+        one.error = error
+    except Exception as error:  # noqa: BLE001  # a runtime's errors have no base class
+        one.error = SwiseError(f"{one.subject.name} cannot be opened: {first_line(error)}")
+    if one.error is not None:
+        one.failures["opening"] = str(one.error)
+        progress(f"not measured: {one.subject.name}: {one.error}")
+
+
+def _time(
+    measured: Sequence[_Measured], settings: Settings, lr_size: tuple[int, int], batch: int
+) -> list[Ratio]:
+    """Latency of all subjects in turn; one that fails is left out and the rest is timed."""
+    what = f"latency at LR {size_text(lr_size)}, batch {batch}"
+    running = {one.subject.name: one for one in measured if one.runner is not None}
+    while running:
+        runners = {name: one.runner for name, one in running.items() if one.runner is not None}
+        progress(
+            f"latency of {', '.join(runners)} in turn: LR {size_text(lr_size)}, batch {batch}, "
+            f"{settings.threads} threads"
         )
-    return Benchmark(
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["swise-bench", *sys.argv[1:]]),
-        threads=settings.threads,
-        host=describe_host(),
-        quietness=quietness,
-        subjects=subjects,
-        ratios=tuple(ratios),
-    )
+        try:
+            found = measure_latency(
+                runners,
+                lr_size=lr_size,
+                batch=batch,
+                min_runs=settings.min_runs,
+                max_seconds=settings.max_seconds,
+            )
+        except CallError as error:
+            running.pop(error.subject).failures[what] = str(error)
+            progress(f"not measured: {error.subject}: {what}: {error}")
+            continue
+        for name, latency in found.items():
+            running[name].latencies.append(latency)
+        return compare_latencies(found, next(iter(found)))
+    return []
 
 
-def _examine(
-    subject: Subject,
-    runner: Runner,
-    settings: Settings,
-    load_ms: float,
-    latencies: "Mapping[str, Sequence[Latency]]",
-) -> SubjectResult:
-    path = onnx_path(subject, settings.cache / "exported") or subject.path
-    facts = _facts_of(path)
-    return SubjectResult(
-        name=subject.name,
-        runner=runner.name,
-        model=subject.network or facts.get("model", ""),
-        scale=runner.scale,
-        precision=runner.precision or "unknown",
-        io=runner.io,
-        path=path.name if path else "",
-        sha256=_content_hash(path) if path else "",
-        size_bytes=path.stat().st_size if path else 0,
-        load_ms=load_ms,
-        costs=_count(subject, path, runner.scale),
-        latencies=tuple(latencies[subject.name]),
-        layer_times=_time_layers(runner, path, settings),
-        memory=_measure_memory(subject, settings),
-        energy=_measure_energy(runner, settings),
-        quality=_score(subject, runner, path, settings),
-    )
+def _examine(one: _Measured, settings: Settings) -> None:
+    """Everything but the latency."""
+    one.costs = count_subject(one.subject, one.path, one.scale)
+    runner = one.runner
+    if runner is None:
+        reason = NotMeasured(one.failures["opening"])
+        one.layer_times = one.memory = one.energy = one.quality = reason
+        return
+    one.layer_times = _attempt(partial(_time_layers, runner, one.path, settings))
+    one.memory = _attempt(partial(_measure_memory, one.subject, settings))
+    one.energy = _attempt(partial(_measure_energy, runner, settings))
+    one.quality = NotMeasured("not asked for: --images DIR")
+    if settings.images:
+        _score(one, runner, settings)
 
 
-def _facts_of(path: Path | None) -> "Mapping[str, str]":
-    """What a file states of its origin: swise-export's metadata, also through an engine."""
-    if path is None:
-        return {}
-    if path.suffix != ".onnx":
-        manifest = read_manifest(path)
-        return {} if manifest is None else {**manifest.source, "model": manifest.model}
-    return read_onnx_file(path).facts
-
-
-def _content_hash(path: Path) -> str:
-    return read_onnx_file(path).sha256 if path.suffix == ".onnx" else sha256_of(path)
-
-
-def _count(subject: Subject, path: Path | None, scale: int) -> "tuple[Cost, ...] | NotMeasured":
-    sizes = (lr_size_for_hr(scale), NTIRE_LR_SIZE)
-    if path is None:
-        from swise_bench.measuring.torch_counts import count_torch
-
-        module = load_network(subject).module
-        return tuple(_cost(count_torch(module, lr_size=size), "torch network") for size in sizes)
-    if path.suffix != ".onnx":
-        return NotMeasured(f"{path.suffix} files hold no graph to count; count the ONNX file")
-    counts = [count_onnx(path, lr_size=size) for size in sizes]
-    unique = {c.lr_size: c for c in counts}
-    return tuple(_cost(c, "ONNX graph") for c in unique.values())
-
-
-def _cost(counts: Counts, counted_from: str) -> Cost:
-    return Cost(
-        counts.lr_size,
-        counts.sr_size,
-        counts.params,
-        counts.mult_adds,
-        counts.activations,
-        counts.num_convolutions,
-        counts.traffic_bytes,
-        counts.uncounted,
-        counts.unknown,
-        counted_from,
-    )
+def _attempt(measure: Callable[[], Result | NotMeasured]) -> Result | NotMeasured:
+    try:
+        return measure()
+    except Exception as error:  # noqa: BLE001  # a runtime's errors have no base class
+        return NotMeasured(first_line(error))
 
 
 def _time_layers(
@@ -234,6 +262,7 @@ def _measure_memory(subject: Subject, settings: Settings) -> Memory | NotMeasure
     return measure_memory(
         file_subject(subject, folder),
         lr_size=settings.lr_sizes[0],
+        batch=settings.batches[0],
         threads=settings.threads,
         folder=folder,
     )
@@ -243,35 +272,48 @@ def _measure_energy(runner: Runner, settings: Settings) -> Energy | NotMeasured:
     if not settings.with_energy:
         return NotMeasured("not asked for: --energy")
     progress(f"energy of {runner.name}")
-    return measure_energy(runner, lr_size=settings.lr_sizes[0], seconds=settings.energy_seconds)
+    return measure_energy(
+        runner,
+        lr_size=settings.lr_sizes[0],
+        batch=settings.batches[0],
+        seconds=settings.energy_seconds,
+    )
 
 
-def _score(
-    subject: Subject, runner: Runner, path: Path | None, settings: Settings
-) -> tuple[QualityResult, ...] | NotMeasured:
-    if not settings.images:
-        return NotMeasured("not asked for: --images DIR")
-    identity = _content_hash(path) if path else load_network(subject).weights_sha256
-    results = []
-    with _rounding(runner, path, settings) as judged:
-        for folder in settings.images:
-            progress(f"quality of {subject.name} on {folder}")
+def _score(one: _Measured, runner: Runner, settings: Settings) -> None:
+    identity = content_hash(one.path) if one.path else load_network(one.subject).weights_sha256
+    for folder in settings.images:
+        progress(f"quality of {one.subject.name} on {folder}")
+        try:
             paths = find_images(folder)
-            scored = score_pictures(
-                partial(upscale, judged),
-                paths,
-                judged.scale,
-                identity=f"{identity} {judged.name}",
-                cache=settings.cache,
-            )
-            reference = _reference_scores(subject, path, runner, paths, settings)
-            results.append(result_from_scores(str(folder), scored.scores, reference))
-    return tuple(results)
+            with _rounding(runner, one.path, settings) as scored_runner:
+                one.scored[folder] = (
+                    score_pictures(
+                        partial(upscale_single, scored_runner, batch=fixed_batch(one.path)),
+                        paths,
+                        runner.scale,
+                        identity=f"{identity} {scored_runner.name}",
+                        cache=settings.cache,
+                    ),
+                    score_reference(
+                        one.subject,
+                        facts_of(one.path),
+                        runner.scale,
+                        paths,
+                        is_file=one.path is not None,
+                        threads=settings.threads,
+                        cache=settings.cache,
+                    ),
+                )
+        except Exception as error:  # noqa: BLE001  # a runtime's errors have no base class
+            one.failures[f"quality on {folder.name}"] = first_line(error)
+            one.quality = NotMeasured(first_line(error))
+            progress(f"not measured: {one.subject.name}: quality: {first_line(error)}")
 
 
 def _rounding(
     runner: Runner, path: Path | None, settings: Settings
-) -> AbstractContextManager[Runner]:
+) -> "AbstractContextManager[Runner]":
     """What to score: a file that ONNX Runtime's CPU would compute in fp32 is rounded as it says."""
     if path is None or runner.runtime != DEFAULT_RUNTIME:
         return nullcontext(runner)
@@ -280,30 +322,86 @@ def _rounding(
     return OnnxRunner(path, threads=settings.threads, as_device=True)
 
 
-def _reference_scores(
-    subject: Subject, path: Path | None, runner: Runner, paths: list[Path], settings: Settings
-) -> "Mapping[str, Quality] | None":
-    """Scores of the fp32 torch network that the subject was made from; None if unknown."""
-    facts = _facts_of(path)
-    name = subject.network or facts.get("model", "")
-    if not name:
-        return None
-    source = Subject(
-        f"{name}:{runner.scale}@torch", "torch", None, name, subject.weights, runner.scale
+def _benchmark(
+    settings: Settings,
+    measured: Sequence[_Measured],
+    ratios: Sequence[Ratio],
+    watch: QuietnessWatch,
+    *,
+    is_complete: bool,
+) -> Benchmark:
+    timed = [latency.quietness for one in measured for latency in one.latencies]
+    noisiest = max(
+        (quietness for quietness in timed if quietness is not None),
+        key=lambda quietness: quietness.other_share or 0.0,
+        default=watch.finish(),
     )
+    return Benchmark(
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        command=shlex.join(["swise-bench", *sys.argv[1:]]),
+        threads=settings.threads,
+        host=describe_host(),
+        quietness=noisiest,
+        subjects=tuple(_result(one, measured, settings) for one in measured),
+        ratios=tuple(ratios),
+        is_complete=is_complete,
+    )
+
+
+def _result(one: _Measured, measured: Sequence[_Measured], settings: Settings) -> SubjectResult:
+    path, runner, facts = one.path, one.runner, _facts_where_readable(one.path)
+    return SubjectResult(
+        name=one.subject.name,
+        runner="" if runner is None else runner.name,
+        model=one.subject.network or facts.get("model", ""),
+        scale=one.scale,
+        precision=(None if runner is None else runner.precision) or "unknown",
+        io="" if runner is None else runner.io,
+        path=path.name if path else "",
+        sha256=content_hash(path) if path and runner is not None else "",
+        size_bytes=path.stat().st_size if path else 0,
+        load_ms=one.load_ms,
+        costs=one.costs,
+        latencies=tuple(one.latencies),
+        layer_times=one.layer_times,
+        memory=one.memory,
+        energy=one.energy,
+        quality=_quality(one, measured, settings) or one.quality,
+        failures=dict(one.failures),
+    )
+
+
+def _facts_where_readable(path: Path | None) -> Mapping[str, str]:
     try:
-        network = load_network(source)
-    except (BackendMissingError, InputError):
-        return None
-    # A file of other weights, or one that does not say of which, was not made from this network.
-    if path is not None and facts.get("weights_sha256") != network.weights_sha256:
-        return None
-    with open_subject(source, threads=settings.threads, folder=settings.cache) as torch_runner:
-        scored = score_pictures(
-            partial(upscale, torch_runner),
-            paths,
-            runner.scale,
-            identity=f"{network.weights_sha256} {torch_runner.name}",
-            cache=settings.cache,
+        return facts_of(path)
+    except SwiseError:
+        return {}
+
+
+def _quality(
+    one: _Measured, measured: Sequence[_Measured], settings: Settings
+) -> tuple[QualityResult, ...]:
+    """Means over the pictures that all subjects of the scale have scores of."""
+    results = []
+    for folder in settings.images:
+        if folder not in one.scored:
+            continue
+        scored, reference = one.scored[folder]
+        others = [
+            other.scored[folder][0].scores
+            for other in measured
+            if folder in other.scored and other.scale == one.scale
+        ]
+        common = frozenset.intersection(*(frozenset(scores) for scores in others))
+        exact = {n for scores in others for n, score in scores.items() if score.is_exact}
+        label = folder_label(folder)
+        results.append(
+            result_from_scores(label, scored, reference, exact=exact, common=common or None)
         )
-    return scored.scores
+    return tuple(results)
+
+
+def folder_label(folder: Path) -> str:
+    """Name of a folder of pictures without the path to it: "Set5" for Set5/HR."""
+    resolved = folder.resolve()
+    return (resolved.parent if resolved.name in _HR_FOLDERS else resolved).name or str(folder)

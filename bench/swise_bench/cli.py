@@ -14,11 +14,13 @@ from swise_deploy.command.console import (
     run_command,
 )
 from swise_deploy.command.cpus import num_usable_cpus
+from swise_deploy.command.options import add_old_spelling
+from swise_deploy.errors import InputError
 
 EPILOG = """\
 examples:
   swise-bench swisenet_x2_fp16.onnx
-  swise-bench swisenet:2@deploy swisenet:2@plain swisenet:2@torch --lr 160x90
+  swise-bench swisenet:2@deploy swisenet:2@plain swisenet:2@torch --size 160x90
   swise-bench swisenet_x2.onnx swisenet_x2.onnx@openvino --images Set5/HR --html report.html
   swise-bench --suite table1 --data benchmark --weights weights
   swise-bench new.onnx --baseline old.json --max-regress 5%
@@ -26,35 +28,42 @@ examples:
 A subject is ARTEFACT[@RUNNER]: FILE.onnx[@cuda, @openvino, @ncnn, @auto], FILE.engine[@no-graphs,
 @pycuda, @trtexec], or NETWORK:SCALE or WEIGHTS with @torch, @compile (-cuda, -cuda-fp16), @plain,
 @deploy (-openvino, -cuda, -ncnn), @ncnn, or @auto, the fastest of what is installed.
-exit codes: 0 done, 1 failed, 2 usage, 3 a runtime is missing, 4 slower than the baseline allows
+exit codes: 0 done, 1 failed, 2 usage, 3 a runtime is missing, 4 slower than the baseline allows,
+5 the load beside the measurement leaves open whether it is slower
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure artefacts and print or write what was found."""
+    """Measure artefacts; print and write the results."""
     return run_command(lambda: _run(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="swise-bench",
-        description="What artefacts cost and what they are worth: counted and measured, "
-        "with how each number was obtained.",
+        description="Count and measure the cost and the quality of artefacts; each number states "
+        "how it was obtained.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help="see below")
     measure = parser.add_argument_group("what to measure")
-    measure.add_argument(
-        "--lr",
+    size = measure.add_argument(
+        "--size",
         type=parse_size,
         action="append",
         metavar="WxH",
         help="input size of the latency; may be repeated (default: the only one that the file "
         "takes, or 160x90)",
     )
+    add_old_spelling(measure, "--lr", size)
     measure.add_argument(
-        "--batch", type=at_least(1), action="append", metavar="N", help="pictures per call (1)"
+        "--batch",
+        type=at_least(1),
+        action="append",
+        metavar="N",
+        help="pictures per call; may be repeated (default: the only number that the file takes, "
+        "or 1)",
     )
     measure.add_argument(
         "--images",
@@ -72,8 +81,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.add_argument("--full", action="store_true", help="all of the above, every device")
     how = parser.add_argument_group("how")
-    how.add_argument("--threads", type=parse_threads, default=num_usable_cpus(), metavar="N")
-    how.add_argument("--runs", type=at_least(1), default=20, metavar="N", help="at least (20)")
+    how.add_argument(
+        "--threads",
+        type=parse_threads,
+        default=num_usable_cpus(),
+        metavar="N",
+        help="of every runtime on the CPU (all)",
+    )
+    how.add_argument(
+        "--runs", type=at_least(1), default=20, metavar="N", help="rounds at least (20)"
+    )
     how.add_argument(
         "--seconds", type=_seconds, default=10.0, metavar="S", help="per subject and size (10)"
     )
@@ -84,14 +101,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="of rest, and then of work, per subject (5)",
     )
-    how.add_argument(
-        "--cache-dir",
-        "--cache",
-        dest="cache",
-        type=Path,
-        metavar="DIR",
-        help="scores and exports, kept",
+    cache = how.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder for scores and exports (the user's cache)"
     )
+    add_old_spelling(how, "--cache-dir", cache)
     suite = parser.add_argument_group("the paper's table")
     suite.add_argument("--suite", choices=["table1"])
     suite.add_argument("--data", type=Path, metavar="DIR", help="with Set5/, Set14/, B100/, ...")
@@ -121,11 +134,57 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from swise_bench import command
+    from swise_bench import command  # numpy, onnx and rich take a while
+    from swise_bench.config import BenchConfig, Outputs, TableConfig
 
+    outputs = Outputs(
+        as_json=options.json,
+        document=options.output,
+        csv=options.csv,
+        markdown=options.markdown,
+        html=options.html,
+        figure=options.figure,
+    )
     if options.suite:
-        return command.run_table1(options)
-    return command.run_subjects(options)
+        if options.data is None:
+            raise InputError(
+                "--suite table1 needs --data DIR, a folder with Set5/HR, Set14/HR, B100/HR, "
+                "Urban100/HR"
+            )
+        return command.run_table1(
+            TableConfig(
+                data=options.data,
+                weights=options.weights,
+                networks=tuple(options.network),
+                sets=tuple(options.set),
+                scales=tuple(options.scale or (2, 3, 4)),
+                runner=options.runner,
+                threads=options.threads,
+                cache=options.cache,
+                outputs=outputs,
+            )
+        )
+    return command.run_subjects(
+        BenchConfig(
+            subjects=tuple(options.subjects),
+            lr_sizes=tuple(options.size or ()),
+            batches=tuple(options.batch or ()),
+            threads=options.threads,
+            min_runs=options.runs,
+            max_seconds=options.seconds,
+            images=tuple(options.images),
+            with_memory=options.memory,
+            with_energy=options.energy,
+            energy_seconds=options.energy_seconds,
+            with_layers=options.layers,
+            targets=tuple(options.target),
+            is_full=options.full,
+            cache=options.cache,
+            outputs=outputs,
+            baseline=options.baseline,
+            max_regress=options.max_regress,
+        )
+    )
 
 
 def _seconds(text: str) -> float:

@@ -1,6 +1,5 @@
-"""What `swise-bench` does once its options are parsed."""
+"""The runs of `swise-bench`: measure, report, compare with a baseline."""
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from swise_bench.benchmark import Settings, run_benchmark
+from swise_bench.config import MAX_REGRESS, BenchConfig, Outputs, TableConfig
 from swise_bench.measuring.peaks import measure_peaks
 from swise_bench.measuring.roofline import (
     PREDICTED_PRECISIONS,
@@ -24,15 +24,14 @@ from swise_bench.reports.roofline_tables import document_from_prediction, tables
 from swise_bench.reports.showcase import Showcase, make_showcase, write_figure
 from swise_bench.reports.tables import csv_from_benchmark, tables_from_benchmark
 from swise_bench.reports.text_tables import TextTable, markdown_from_tables, print_tables
-from swise_bench.results.document import (
-    Benchmark,
-    NotMeasured,
-    TrtexecResult,
-    document_from_benchmark,
-    read_document,
+from swise_bench.results.document import document_from_benchmark, read_benchmark
+from swise_bench.results.regression import (
+    compare_benchmarks,
+    describe_changes,
+    differing_conditions,
 )
-from swise_bench.results.regression import compare_documents, describe_changes, differing_conditions
-from swise_bench.subjects.input_sizes import choose_lr_sizes
+from swise_bench.results.values import Benchmark, NotMeasured, TrtexecResult
+from swise_bench.subjects.input_sizes import choose_batches, choose_lr_sizes
 from swise_bench.subjects.resolve_auto import resolve_auto
 from swise_bench.subjects.spec import (
     NETWORK_RUNNERS,
@@ -41,9 +40,9 @@ from swise_bench.subjects.spec import (
     open_subject,
     parse_subject,
 )
-from swise_bench.table1 import find_sets, measure_table, text_from_rows
+from swise_bench.table1 import document_from_rows, find_sets, measure_table, text_from_rows
 from swise_deploy.command.console import choose, progress
-from swise_deploy.errors import InputError, QualityGateError
+from swise_deploy.errors import InputError, QualityGateError, SwiseError, UndecidedError
 from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.pictures.folders import find_images, picture_names
 from swise_deploy.runner import upscale
@@ -52,96 +51,127 @@ from swise_deploy.storage.files import json_text, write_json, writing
 from swise_engines.targets.catalogue import find_target, load_targets
 from swise_export.graph.counting import count_onnx
 
-_MAX_REGRESS = 0.05
 
-
-def run_subjects(options: argparse.Namespace) -> int:
+def run_subjects(config: BenchConfig) -> int:
     """Measure the subjects, print and write the results, compare with a baseline.
 
+    Results are written as they come: what is finished stays where a later part fails, or where the
+    run is interrupted.
+
     Raises:
-        InputError: No subjects, or one that cannot be used.
+        InputError: A subject, folder or option cannot be used.
         QualityGateError: Slower than the baseline allows.
+        UndecidedError: The load beside the measurement leaves open whether it is slower.
+        SwiseError: A part could not be measured; the rest is printed and written.
     """
-    if not options.subjects:
-        raise InputError(
-            "nothing to measure. Give a file or a network, such as: swise-bench swisenet:2@torch"
-        )
-    _check(options)
-    baseline = read_document(options.baseline) if options.baseline else None
-    cache = options.cache or cache_folder("bench")
-    parsed = [parse_subject(text) for text in dict.fromkeys(options.subjects)]
+    for folder in config.images:
+        find_images(folder)
+    for target in config.targets:
+        find_target(target)
+    baseline = read_benchmark(config.baseline) if config.baseline else None
+    parsed, settings = _settings(config)
+    kept: list[Benchmark] = []
+
+    def keep(benchmark: Benchmark) -> None:
+        kept[:] = [benchmark]
+        if config.outputs.document:
+            write_json(config.outputs.document, document_from_benchmark(benchmark))
+
+    try:
+        benchmark = run_benchmark(settings, keep=keep)
+    except KeyboardInterrupt:
+        if kept:
+            progress("interrupted: what follows is incomplete")
+            _report(config.outputs, kept[0], [], None, with_layers=False)
+        raise
+    benchmark = dataclasses.replace(benchmark, trtexec=_trtexec(parsed, settings))
+    keep(benchmark)  # what was measured is not lost where a report cannot be made
+    predictions = _predict(config, settings, benchmark)
+    wanted = config.outputs.html or config.outputs.figure
+    showcase = _showcase(settings, benchmark) if wanted else None
+    # Every device's layers would be megabytes.
+    _report(config.outputs, benchmark, predictions, showcase, with_layers=bool(config.targets))
+    if baseline is not None:
+        _compare(config, baseline, benchmark)
+    if benchmark.failures:
+        raise SwiseError(f"not everything could be measured: {'; '.join(benchmark.failures)}")
+    return 0
+
+
+def _settings(config: BenchConfig) -> tuple[list[Subject], Settings]:
+    """All subjects, and the settings of those that run in turn."""
+    parsed = [parse_subject(text) for text in dict.fromkeys(config.subjects)]
     subjects = [subject for subject in parsed if subject.runner != "trtexec"]
     if not subjects:
         raise InputError(
             "trtexec is measured beside other subjects, to compare with. Give the engine too: "
             f"swise-bench {parsed[0].path} {parsed[0].name}"
         )
-    settings = Settings(
-        subjects=tuple(resolve_auto(s, threads=options.threads, cache=cache) for s in subjects),
-        lr_sizes=choose_lr_sizes(options.lr or [], subjects),
-        batches=tuple(options.batch or [1]),
-        threads=options.threads,
-        min_runs=options.runs,
-        max_seconds=options.seconds,
-        images=tuple(options.images),
-        with_memory=options.memory or options.full,
-        with_energy=options.energy or options.full,
-        energy_seconds=options.energy_seconds,
-        with_layers=options.layers or options.full,
-        cache=cache,
+    return parsed, Settings(
+        subjects=tuple(subjects),
+        lr_sizes=choose_lr_sizes(config.lr_sizes, subjects),
+        batches=choose_batches(config.batches, subjects),
+        threads=config.threads,
+        min_runs=config.min_runs,
+        max_seconds=config.max_seconds,
+        images=config.images,
+        with_memory=config.with_memory or config.is_full,
+        with_energy=config.with_energy or config.is_full,
+        energy_seconds=config.energy_seconds,
+        with_layers=config.with_layers or config.is_full,
+        cache=config.cache or cache_folder("bench"),
     )
-    benchmark = dataclasses.replace(run_benchmark(settings), trtexec=_trtexec(parsed, settings))
-    predictions = _predict(options, settings, benchmark)
+
+
+def _report(
+    outputs: Outputs,
+    benchmark: Benchmark,
+    predictions: Sequence[Prediction],
+    showcase: Showcase | None,
+    *,
+    with_layers: bool,
+) -> None:
+    """Write and print everything that is asked for."""
     document = document_from_benchmark(benchmark)
-    with_layers = bool(options.target)  # every device's layers would be megabytes
     document["predictions"] = [
         document_from_prediction(p, with_layers=with_layers or p.measured_ms is not None)
         for p in predictions
     ]
     tables = [*tables_from_benchmark(benchmark), *tables_from_predictions(predictions)]
-    if options.output:  # first: what was measured is not lost where a report cannot be made
-        write_json(options.output, document)
-    _write(options.markdown, markdown_from_tables(tables))
-    _write(options.csv, csv_from_benchmark(benchmark))
-    if options.html or options.figure:
-        showcase = _showcase(settings, benchmark)
-        if options.figure and showcase is not None:
-            write_figure(options.figure, showcase)
-            progress(f"wrote {options.figure}")
+    if outputs.document:
+        write_json(outputs.document, document)
+    _write(outputs.markdown, markdown_from_tables(tables))
+    _write(outputs.csv, csv_from_benchmark(benchmark))
+    if outputs.figure and showcase is not None:
+        write_figure(outputs.figure, showcase)
+        progress(f"wrote {outputs.figure}")
+    if outputs.html:
         page = page_from_benchmark(benchmark, showcase=showcase, predictions=predictions)
-        _write(options.html, page)
-    _print(document, tables, as_json=options.json)
-    if baseline is not None:
-        max_regress = _MAX_REGRESS if options.max_regress is None else options.max_regress
-        for name, (before, now) in differing_conditions(baseline, document).items():
-            progress(
-                f"warning: {options.baseline} was measured with {name} {before!r}, this run with "
-                f"{now!r}: a change may come from that"
-            )
-        changes = compare_documents(baseline, document, max_regress=max_regress)
-        progress(describe_changes(changes, max_regress=max_regress))
-        slower = [change.what for change in changes if change.is_regression]
-        if slower:
-            raise QualityGateError(
-                f"slower than {options.baseline} by more than {max_regress:.1%}: "
-                f"{'; '.join(slower)}. Find what changed, or measure a new baseline"
-            )
-    return 0
+        _write(outputs.html, page)
+    _print(document, tables, as_json=outputs.as_json)
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Say what cannot be done before minutes are measured."""
-    for folder in options.images:
-        find_images(folder)
-    for target in options.target:
-        find_target(target)
-    if options.figure and not options.images:
-        raise InputError("--figure needs pictures. Give --images DIR")
-    if options.max_regress is not None and options.baseline is None:
-        raise InputError(f"--max-regress {options.max_regress:.1%} needs --baseline JSON")
-    for path in (options.output, options.csv, options.markdown, options.html, options.figure):
-        if path is not None and path.is_dir():
-            raise InputError(f"cannot write {path}: {path} is a folder. Give the name of a file")
+def _compare(config: BenchConfig, baseline: Benchmark, benchmark: Benchmark) -> None:
+    max_regress = MAX_REGRESS if config.max_regress is None else config.max_regress
+    for name, (before, now) in differing_conditions(baseline, benchmark).items():
+        progress(
+            f"warning: {config.baseline} was measured with {name} {before!r}, this run with "
+            f"{now!r}: a change may come from that"
+        )
+    changes = compare_benchmarks(baseline, benchmark, max_regress=max_regress)
+    progress(describe_changes(changes, max_regress=max_regress))
+    slower = [change.what for change in changes if change.is_regression]
+    if slower:
+        raise QualityGateError(
+            f"slower than {config.baseline} by more than {max_regress:.1%}: "
+            f"{'; '.join(slower)}. Find what changed, or measure a new baseline"
+        )
+    undecided = {change.undecided_reason for change in changes if change.undecided_reason}
+    if undecided:
+        raise UndecidedError(
+            f"cannot decide whether this is slower than {config.baseline}: "
+            f"{'; '.join(sorted(undecided))}. Measure again on a quiet machine"
+        )
 
 
 def _trtexec(subjects: Sequence[Subject], settings: Settings) -> tuple[TrtexecResult, ...]:
@@ -155,20 +185,18 @@ def _trtexec(subjects: Sequence[Subject], settings: Settings) -> tuple[TrtexecRe
     )
 
 
-def _predict(
-    options: argparse.Namespace, settings: Settings, benchmark: Benchmark
-) -> list[Prediction]:
+def _predict(config: BenchConfig, settings: Settings, benchmark: Benchmark) -> list[Prediction]:
     """Every target that was asked for, in fp16 and int8; with --full this machine too."""
-    names = list(load_targets()) if options.full else options.target
+    names = list(load_targets()) if config.is_full else config.targets
     devices = [device_from_target(find_target(name)) for name in names]
     predictions: list[Prediction | None] = []
     seen: set[Path] = set()
-    own_device = measure_peaks(settings.threads) if options.full else None
+    own_device = measure_peaks(settings.threads) if config.is_full else None
     for subject, result in zip(settings.subjects, benchmark.subjects, strict=True):
-        path = onnx_path(subject, settings.cache / "exported")
-        if path is None:
+        path = None if "opening" in result.failures else _file_of(subject, settings)
+        if path is None or isinstance(result.costs, NotMeasured):
             continue
-        if own_device is not None:
+        if own_device is not None and result.latencies:
             latency = result.latencies[0]
             own = predict(
                 subject.name,
@@ -190,6 +218,11 @@ def _predict(
     return [prediction for prediction in predictions if prediction is not None]
 
 
+def _file_of(subject: Subject, settings: Settings) -> Path | None:
+    resolved = resolve_auto(subject, threads=settings.threads, cache=settings.cache)
+    return onnx_path(resolved, settings.cache / "exported")
+
+
 def _showcase(settings: Settings, benchmark: Benchmark) -> Showcase | None:
     """The picture that lost most, through every subject of the first one's scale."""
     first = benchmark.subjects[0]
@@ -201,49 +234,46 @@ def _showcase(settings: Settings, benchmark: Benchmark) -> Showcase | None:
     with ExitStack() as stack:
         upscalers = {}
         for subject, result in zip(settings.subjects, benchmark.subjects, strict=True):
-            if result.scale == first.scale:
+            if result.scale == first.scale and "opening" not in result.failures:
+                resolved = resolve_auto(subject, threads=settings.threads, cache=settings.cache)
                 runner = open_subject(
-                    subject, threads=settings.threads, folder=settings.cache / "exported"
+                    resolved, threads=settings.threads, folder=settings.cache / "exported"
                 )
                 upscalers[subject.name] = partial(upscale, stack.enter_context(runner))
         return make_showcase(path, first.scale, upscalers)
 
 
-def run_table1(options: argparse.Namespace) -> int:
+def run_table1(config: TableConfig) -> int:
     """Reproduce the paper's table.
 
     Raises:
-        InputError: No data given, a set or network that is not there, or no weights.
+        InputError: A set or network that is not there, or no weights.
     """
-    for name in options.network:
+    for name in config.networks:
         choose(name, NETWORKS, what="network")
-    choose(options.runner, [name for name in NETWORK_RUNNERS if name != "auto"], what="runner")
-    if options.data is None:
-        raise InputError(
-            "--suite table1 needs --data DIR, a folder with Set5/HR, Set14/HR, B100/HR, Urban100/HR"
-        )
+    choose(config.runner, [name for name in NETWORK_RUNNERS if name != "auto"], what="runner")
     rows = list(
         measure_table(
-            find_sets(options.data, options.set),
-            weights=options.weights,
-            networks=options.network,
-            scales=options.scale or (2, 3, 4),
-            runner=options.runner,
-            threads=options.threads,
-            cache=options.cache or cache_folder("bench"),
+            find_sets(config.data, config.sets),
+            weights=config.weights,
+            networks=config.networks,
+            scales=config.scales,
+            runner=config.runner,
+            threads=config.threads,
+            cache=config.cache or cache_folder("bench"),
         )
     )
     if all(isinstance(row.measured, NotMeasured) for row in rows):
         raise InputError(
-            f"no weights of {', '.join(options.network)} ship with this version. Give a folder of "
+            f"no weights of {', '.join(config.networks)} ship with this version. Give a folder of "
             "them with --weights DIR"
         )
     table = text_from_rows(rows)
-    document = {"schema_version": 1, "rows": [dataclasses.asdict(row) for row in rows]}
-    _write(options.markdown, markdown_from_tables([table]))
-    if options.output:
-        write_json(options.output, document)
-    _print(document, [table], as_json=options.json)
+    document = document_from_rows(rows)
+    _write(config.outputs.markdown, markdown_from_tables([table]))
+    if config.outputs.document:
+        write_json(config.outputs.document, document)
+    _print(document, [table], as_json=config.outputs.as_json)
     return 0
 
 

@@ -1,7 +1,7 @@
 """The table of the SwiseNet paper: published, measured here, and the difference."""
 
+import dataclasses
 import functools
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,18 +10,18 @@ from fractions import Fraction
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from swise_bench.measuring.quality import Upscale, score_pictures
 from swise_bench.reports.text_tables import MISSING, TextTable
-from swise_bench.results.document import NotMeasured
+from swise_bench.results.values import NotMeasured
 from swise_bench.subjects.spec import Subject, open_subject
 from swise_deploy.checkpoints.shipped import WEIGHTS_SUFFIXES, shipped_weights
 from swise_deploy.command.console import progress
 from swise_deploy.errors import InputError
-from swise_deploy.evaluation.metrics import METRICS, Quality
+from swise_deploy.evaluation.metrics import METRICS, MetricName, Quality
 from swise_deploy.evaluation.pairs import mean_quality
 from swise_deploy.networks.published import COUNTS
 from swise_deploy.networks.registry import NETWORKS, build_network
@@ -29,6 +29,7 @@ from swise_deploy.pictures.files import RgbImage
 from swise_deploy.pictures.folders import find_images
 from swise_deploy.pictures.imresize import imresize
 from swise_deploy.runner import upscale
+from swise_deploy.storage.documents import document_from_json, read_document
 from swise_deploy.storage.files import sha256_of
 from swise_export.graph.counting import lr_size_for_hr
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SCHEMA_VERSION = 1
 SETS = ("Set5", "Set14", "B100", "Urban100")
 BICUBIC = "bicubic"
 
@@ -81,20 +83,63 @@ class TableRow:
     num_pictures: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _PublishedRow:
+    network: str
+    scale: int
+    scores: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _PublishedTable:
+    """The file table1.json: rows of the paper's table, and of others for its figure."""
+
+    source: str
+    conventions: str
+    metrics: tuple[MetricName, ...]
+    rows: tuple[_PublishedRow, ...]
+    others: tuple[_PublishedRow, ...]
+    others_source: str = ""
+
+
 @functools.cache
 def published_table() -> dict[tuple[str, int], Published]:
-    """What is published by network and scale: the paper's table, and others' for its figure."""
-    text = resources.files("swise_bench").joinpath("table1.json").read_text(encoding="utf-8")
-    document = json.loads(text)
+    """Published rows by network and scale: the paper's table, and others' for its figure."""
+    content = resources.files("swise_bench").joinpath("table1.json").read_bytes()
+    document = document_from_json(content, _PublishedTable)
     table = {}
-    for row in document["rows"] + document["others"]:
-        counts = COUNTS.get(row["network"], {}).get(row["scale"])
-        table[row["network"], row["scale"]] = Published(
+    for row in document.rows + document.others:
+        counts = COUNTS.get(row.network, {}).get(row.scale)
+        table[row.network, row.scale] = Published(
             None if counts is None else counts.params_k,
             None if counts is None else counts.mult_adds_g,
-            {name: Quality(dict(zip(METRICS, row[name], strict=True))) for name in SETS},
+            {
+                name: Quality(dict(zip(document.metrics, values, strict=True)))
+                for name, values in row.scores.items()
+            },
         )
     return table
+
+
+def document_from_rows(rows: Sequence[TableRow]) -> dict[str, object]:
+    """The rows as JSON types."""
+    return {"schema_version": SCHEMA_VERSION, "rows": [_document_from_row(row) for row in rows]}
+
+
+def _document_from_row(row: TableRow) -> dict[str, object]:
+    document = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
+    document["measured"] = (
+        {"not_measured": row.measured.not_measured}
+        if isinstance(row.measured, NotMeasured)
+        else dict(row.measured.values)
+    )
+    if row.published is not None:
+        document["published"] = {
+            "params_k": row.published.params_k,
+            "mult_adds_g": row.published.mult_adds_g,
+            "scores": {name: dict(score.values) for name, score in row.published.scores.items()},
+        }
+    return document
 
 
 def find_sets(data: Path, wanted: Sequence[str]) -> dict[str, list[Path]]:
@@ -208,10 +253,12 @@ def stated_scales(weights: Path) -> frozenset[int]:
     """
     every = frozenset({2, 3, 4})
     try:
-        document = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
-        stated = str(document["scale"])
-    except (OSError, ValueError, KeyError, TypeError):
+        document = read_document(
+            weights.with_suffix(".json"), dict[str, Any], what="the facts", advice=""
+        )
+    except InputError:
         return every
+    stated = str(document.get("scale", ""))
     return frozenset(int(digit) for digit in re.findall(r"(?:^|x)([234])\b", stated)) or every
 
 
@@ -307,12 +354,7 @@ def text_from_rows(rows: Sequence[TableRow]) -> TextTable:
             "set",
             "params counted (published)",
             "Mult-Adds counted (published)",
-            "PSNR-Y",
-            "published",
-            "diff",
-            "SSIM-Y",
-            "published",
-            "diff",
+            *(text for metric in METRICS.values() for text in (metric.title, "published", "diff")),
             "weights",
         ),
         tuple(cells),
@@ -329,16 +371,14 @@ def text_from_rows(rows: Sequence[TableRow]) -> TextTable:
 
 
 def _score_cells(measured: Quality | NotMeasured, printed: Quality | None) -> Iterator[str]:
-    """Measured, printed and their difference: first PSNR-Y, then SSIM-Y."""
-    for name, digits in (("psnr_y_db", 2), ("ssim_y", 4)):
-        here, there = (
-            None if score is None or isinstance(score, NotMeasured) else float(getattr(score, name))
-            for score in (measured, printed)
-        )
+    """Measured, printed and their difference, for each metric."""
+    for name, metric in METRICS.items():
+        here = None if isinstance(measured, NotMeasured) else measured.values.get(name)
+        there = None if printed is None else printed.values.get(name)
         difference = None if here is None or there is None else here - there
-        yield MISSING if here is None else f"{here:.{digits}f}"
-        yield MISSING if there is None else f"{there:.{digits}f}"
-        yield MISSING if difference is None else f"{difference:+.{digits}f}"
+        yield MISSING if here is None else f"{here:.{metric.digits}f}"
+        yield MISSING if there is None else f"{there:.{metric.digits}f}"
+        yield MISSING if difference is None else f"{difference:+.{metric.digits}f}"
 
 
 def _measured_printed(counted: int | None, printed: float | None, unit: float, suffix: str) -> str:

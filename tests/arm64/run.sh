@@ -85,5 +85,5 @@ for artefact in "$@"; do
         /work/picture.png --model "/work/$name.onnx" -o "/work/$name.arm64.png" $how
     "$python" "$here/compare.py" compare "$root/work/$name.here.png" "$root/work/$name.arm64.png"
     echo "== $name: swise-bench (emulated)"
-    in_arm64 swise_bench.cli "/work/$name.onnx" --lr 16x12 --threads 1 --runs 1 --seconds 0.1
+    in_arm64 swise_bench.cli "/work/$name.onnx" --size 16x12 --threads 1 --runs 1 --seconds 0.1
 done

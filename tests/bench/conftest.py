@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from swise_bench.benchmark import Settings, run_benchmark
-from swise_bench.results.document import Benchmark
+from swise_bench.results.values import Benchmark
 from swise_bench.subjects.spec import parse_subject
 
 

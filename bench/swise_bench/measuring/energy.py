@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from swise_bench.measuring.nvml import Nvml, NvmlError, open_nvml
-from swise_bench.results.document import Energy, NotMeasured
+from swise_bench.results.values import Energy, NotMeasured
 from swise_deploy.runner import Runner
 from swise_deploy.timing import picture_call
 
@@ -72,15 +72,21 @@ def find_rails(root: Path = Path("/")) -> PowerSensor | None:
 
 
 def measure_energy(
-    runner: Runner, *, lr_size: tuple[int, int], seconds: float = 5.0, root: Path = Path("/")
+    runner: Runner,
+    *,
+    lr_size: tuple[int, int],
+    batch: int = 1,
+    seconds: float = 5.0,
+    root: Path = Path("/"),
 ) -> Energy | NotMeasured:
     """Joules per frame above idle, of an activated runner.
 
     Args:
         runner: An activated runner.
         lr_size: Input size, (W, H).
-        seconds: How long to rest, and then how long to work.
-        root: Where /sys is found.
+        batch: Pictures in one call, each of which is a frame.
+        seconds: Seconds of rest, and then of work.
+        root: Folder that holds /sys.
     """
     with ExitStack() as stack:
         sensor = find_rails(root)
@@ -90,7 +96,7 @@ def measure_energy(
                 sensor = _sensor_of_card(nvml)
             except NvmlError as error:
                 return NotMeasured(f"no sensor: no INA3221 rails in /sys/class/hwmon, and {error}")
-        call = picture_call(runner, lr_size)
+        call = picture_call(runner, lr_size, batch=batch)
         call()
         idle = _mean_watts(sensor, lambda: time.sleep(seconds))
         num_frames = 0
@@ -100,7 +106,7 @@ def measure_energy(
             nonlocal num_frames
             while time.perf_counter() - start < seconds:
                 call()
-                num_frames += 1
+                num_frames += batch
 
         active = _mean_watts(sensor, work)
         elapsed = time.perf_counter() - start

@@ -1,11 +1,13 @@
 """Latency of several subjects in one interleaved run."""
 
-import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import dataclasses
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
-from swise_bench.results.document import Latency, NotMeasured, Ratio
+from swise_bench.results.host import QuietnessWatch
+from swise_bench.results.values import Latency, NotMeasured, Ratio
+from swise_deploy.command.console import progress
+from swise_deploy.errors import SwiseError, first_line
 from swise_deploy.runner import Runner
 from swise_deploy.timing import Call, cpu_ratio, picture_call, ratio, time_calls
 
@@ -17,17 +19,20 @@ WALL_CLOCK = (
 # Threads of ONNX Runtime and OpenMP keep spinning after a run; the next subject waits that out.
 PAUSE_S = 0.02
 
+MAX_ATTEMPTS = 3
+"""How often a measurement is made where other programs disturb it too much."""
 
-def open_all(
-    openers: Mapping[str, Callable[[], Runner]], stack: ExitStack
-) -> tuple[dict[str, Runner], dict[str, float]]:
-    """Open and activate runners until the stack is closed; their load times in milliseconds too."""
-    runners, load_ms = {}, {}
-    for name, opener in openers.items():
-        start = time.perf_counter_ns()
-        runners[name] = stack.enter_context(opener())
-        load_ms[name] = (time.perf_counter_ns() - start) / 1e6
-    return runners, load_ms
+
+class CallError(SwiseError):
+    """A call of one of several subjects failed.
+
+    Attributes:
+        subject: Whose call.
+    """
+
+    def __init__(self, subject: str, reason: str) -> None:
+        super().__init__(reason)
+        self.subject = subject
 
 
 def measure_latency(
@@ -40,16 +45,48 @@ def measure_latency(
 ) -> dict[str, Latency]:
     """Time activated runners in turn.
 
+    Where other programs take so much of the machine that ratios are unreliable, it is measured
+    again, and the quietest attempt counts.
+
     Args:
         runners: Activated runners by name.
         lr_size: Input size, (W, H).
         batch: Pictures in one call.
         min_runs: Rounds to make if time allows.
-        max_seconds: Time for the counted rounds, for each runner.
+        max_seconds: Time for the counted rounds of an attempt, for each runner.
+
+    Raises:
+        CallError: A runner fails; it names which one.
     """
+    attempts = []
+    for number in range(MAX_ATTEMPTS):
+        watch = QuietnessWatch()
+        found = _time_in_turn(
+            runners, lr_size=lr_size, batch=batch, min_runs=min_runs, max_seconds=max_seconds
+        )
+        quietness = watch.finish()
+        attempts.append((quietness, found))
+        if quietness.reliability != "unreliable":
+            break
+        if number + 1 < MAX_ATTEMPTS:
+            progress(f"{quietness.warning}; measuring again")
+    quietness, found = min(attempts, key=lambda attempt: attempt[0].other_share or 0.0)
+    return {name: dataclasses.replace(x, quietness=quietness) for name, x in found.items()}
+
+
+def _time_in_turn(
+    runners: Mapping[str, Runner],
+    *,
+    lr_size: tuple[int, int],
+    batch: int,
+    min_runs: int,
+    max_seconds: float,
+) -> dict[str, Latency]:
     device_ms: dict[str, list[float]] = {name: [] for name in runners}
     calls = {
-        name: _noting_device_time(picture_call(r, lr_size, batch=batch), r, device_ms[name])
+        name: _named(
+            name, _noting_device_time(picture_call(r, lr_size, batch=batch), r, device_ms[name])
+        )
         for name, r in runners.items()
     }
     timings = time_calls(
@@ -68,9 +105,21 @@ def measure_latency(
     }
 
 
+def _named(name: str, call: Call) -> Call:
+    """A call whose errors name the subject."""
+
+    def named() -> object:
+        try:
+            return call()
+        except Exception as error:  # a runtime's errors have no base class
+            raise CallError(name, first_line(error)) from error
+
+    return named
+
+
 @runtime_checkable
 class DeviceClock(Protocol):
-    """A runner that knows how long its device worked."""
+    """A runner that reports the time of its device."""
 
     @property
     def gpu_ms(self) -> float:
@@ -100,6 +149,7 @@ def compare_latencies(latencies: Mapping[str, Latency], reference: str) -> list[
             base.batch,
             ratio(latency.timing, base.timing),
             cpu_ratio(latency.timing, base.timing),
+            base.quietness,
         )
         for name, latency in latencies.items()
         if name != reference

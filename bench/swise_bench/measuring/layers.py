@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swise_bench.results.document import LayerTime
+from swise_bench.results.values import LayerTime
 from swise_export.graph.model import read_onnx_file
 from swise_export.runtimes.table import load_runtime
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from swise_bench.results.document import NotMeasured, TrtexecResult, TrtexecSummary
+from swise_bench.results.values import NotMeasured, TrtexecResult, TrtexecSummary
 from swise_deploy.errors import InputError, SwiseError
 from swise_engines.tensorrt.manifest import read_manifest
 from swise_engines.tensorrt.profiles import Extent

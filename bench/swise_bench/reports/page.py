@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -23,14 +22,17 @@ from swise_bench.reports.roofline_tables import roofline_plot, tables_from_predi
 from swise_bench.reports.showcase import Showcase, describe_score
 from swise_bench.reports.tables import tables_from_benchmark
 from swise_bench.reports.text_tables import TextTable
-from swise_bench.results.document import (
+from swise_bench.results.values import (
     Benchmark,
     Latency,
     NotMeasured,
     QualityResult,
     SubjectResult,
 )
+from swise_deploy.evaluation.metrics import METRICS
 from swise_deploy.pictures.files import RgbImage
+
+_MAIN = next(iter(METRICS))
 
 # Below this, drift is nothing, and is not painted as if it were something.
 LEAST_DRIFT_SCALE_DB = 0.01
@@ -125,7 +127,7 @@ def _tradeoffs(benchmark: Benchmark) -> str:
     ]
     if not scored:
         return _absent("give --images DIR")
-    scored = [row for row in scored if math.isfinite(row[2].psnr_y_db)]
+    scored = [row for row in scored if row[2].values.get(_MAIN) is not None]
     if not scored:
         return _absent("every picture came out equal to the ground truth")
     by_latency = [
@@ -149,8 +151,9 @@ def _tradeoffs(benchmark: Benchmark) -> str:
 def _point(
     index: int, subject: SubjectResult, quality: QualityResult, x: float, unit: str
 ) -> Point:
-    label = f"{subject.name}: {quality.psnr_y_db:.3f} dB, {x:.2f} {unit}"
-    return Point(label, x, quality.psnr_y_db, index, subject.name.rpartition("/")[2])
+    value = quality.values[_MAIN] or 0.0
+    label = f"{subject.name}: {METRICS[_MAIN].text(value)}, {x:.2f} {unit}"
+    return Point(label, x, value, index, subject.name.rpartition("/")[2])
 
 
 def _scatter(points: Sequence[Point], x_label: str) -> str:
@@ -213,7 +216,7 @@ def _heat_maps(benchmark: Benchmark) -> str:
     if not subjects:
         return _absent("give --images DIR")
     drifts = {
-        s.name: {p.picture: p.drift_psnr_y_db for q in _qualities(s) for p in q.pictures}
+        s.name: {p.picture: p.drift.get(_MAIN) for q in _qualities(s) for p in q.pictures}
         for s in subjects
     }
     known = [abs(d) for column in drifts.values() for d in column.values() if d is not None]

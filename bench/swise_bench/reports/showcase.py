@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from swise_bench.measuring.quality import Upscale
-from swise_deploy.evaluation.metrics import Quality, quality
+from swise_deploy.evaluation.metrics import METRICS, Quality, quality
 from swise_deploy.evaluation.pairs import pair_from_hr
 from swise_deploy.pictures.files import RgbImage, read_rgb
 from swise_deploy.pictures.imresize import imresize
@@ -103,7 +103,9 @@ def write_figure(path: Path, showcase: Showcase, *, columns: int = 4) -> None:
 
 def describe_score(score: Quality | None) -> str:
     """PSNR/SSIM as papers print them under a crop."""
-    return "PSNR / SSIM" if score is None else f"{score.psnr_y_db:.2f} dB / {score.ssim_y:.4f}"
+    if score is None:
+        return " / ".join(metric.title.partition("-")[0] for metric in METRICS.values())
+    return " / ".join(metric.text(score[name]) for name, metric in METRICS.items())
 
 
 def _busiest_box(hr: RgbImage, side: int) -> tuple[int, int, int, int]:

@@ -6,21 +6,21 @@ import statistics
 from collections.abc import Callable, Iterator
 
 from swise_bench.reports.text_tables import MISSING, TextTable
-from swise_bench.results.document import (
+from swise_bench.results.values import (
     Benchmark,
     Cost,
     Energy,
     Latency,
     Memory,
     NotMeasured,
-    QualityResult,
     SubjectResult,
 )
 from swise_deploy.command.console import size_text
+from swise_deploy.evaluation.metrics import METRICS, MetricName
 
 
 def tables_from_benchmark(benchmark: Benchmark) -> list[TextTable]:
-    """Every table that has something to say."""
+    """Every table that has rows."""
     tables = [
         _latency_table(benchmark),
         _ratio_table(benchmark),
@@ -60,9 +60,8 @@ def csv_from_benchmark(benchmark: Benchmark) -> str:
         "mult_adds": lambda s, _: _first_cost(s, lambda c: c.mult_adds),
         "mult_adds_lr_width": lambda s, _: _first_cost(s, lambda c: c.lr_size[0]),
         "mult_adds_lr_height": lambda s, _: _first_cost(s, lambda c: c.lr_size[1]),
-        "psnr_y_db": lambda s, _: _first_quality(s, lambda q: q.psnr_y_db),
-        "ssim_y": lambda s, _: _first_quality(s, lambda q: q.ssim_y),
-        "drift_psnr_y_db": lambda s, _: _first_quality(s, lambda q: q.drift_psnr_y_db),
+        **{name: _first_value(name) for name in METRICS},
+        **{f"drift_{name}": _first_drift(name) for name in METRICS},
         "peak_rss_bytes": lambda s, _: (
             s.memory.peak_rss_bytes if isinstance(s.memory, Memory) else None
         ),
@@ -83,10 +82,20 @@ def _first_cost(subject: SubjectResult, pick: Callable[[Cost], int]) -> int | No
     return None if isinstance(subject.costs, NotMeasured) else pick(subject.costs[0])
 
 
-def _first_quality(
-    subject: SubjectResult, pick: Callable[[QualityResult], float | None]
-) -> float | None:
-    return None if isinstance(subject.quality, NotMeasured) else pick(subject.quality[0])
+def _first_value(name: MetricName) -> Callable[[SubjectResult, Latency], float | None]:
+    def value(subject: SubjectResult, _: Latency) -> float | None:
+        quality = subject.quality
+        return None if isinstance(quality, NotMeasured) else quality[0].values.get(name)
+
+    return value
+
+
+def _first_drift(name: MetricName) -> Callable[[SubjectResult, Latency], float | None]:
+    def drift(subject: SubjectResult, _: Latency) -> float | None:
+        quality = subject.quality
+        return None if isinstance(quality, NotMeasured) else quality[0].drift.get(name)
+
+    return drift
 
 
 def _latency_table(benchmark: Benchmark) -> TextTable:
@@ -116,9 +125,9 @@ def _latency_table(benchmark: Benchmark) -> TextTable:
         if not isinstance(x.device_ms, NotMeasured)
     ]
     notes += [f"{s.name}: {s.runner}, {s.precision}, {s.io} pictures" for s in benchmark.subjects]
-    notes.append(
-        f"{benchmark.threads} threads, subjects in turn; {benchmark.subjects[0].latencies[0].clock}"
-    )
+    clocks = dict.fromkeys(x.clock for _, x in _latencies(benchmark))
+    notes.append(f"{benchmark.threads} threads, subjects in turn; {', '.join(clocks)}")
+    notes += [f"not measured: {failure}" for failure in benchmark.failures]
     if any(not x.timing.is_steady for _, x in _latencies(benchmark)):
         notes.append("* times had not settled when warm-up ended")
     if benchmark.quietness.warning:
@@ -177,10 +186,17 @@ def _ratio_table(benchmark: Benchmark) -> TextTable:
         ),
         rows,
         (
-            "median of the ratios within each round: they hold on a noisy machine",
-            "CPU time: all threads of the process, spinning ones too; little disturbed by others",
+            _ratio_note(benchmark),
+            "CPU time: all threads of the process, those that spin while they wait too",
         ),
     )
+
+
+def _ratio_note(benchmark: Benchmark) -> str:
+    words = "median of the ratios within each round"
+    if benchmark.quietness.reliability == "unreliable":
+        return f"{words}: unreliable, see the warning"
+    return f"{words}: other programs disturb it less than the times"
 
 
 def _trtexec_table(benchmark: Benchmark) -> TextTable:
@@ -252,36 +268,61 @@ def _cost_row(name: str, cost: Cost) -> tuple[str, ...]:
     )
 
 
+_PROTOCOL = (
+    "Y of BT.601, border of `scale` pixels left out, LR by MATLAB's bicubic; drift: against fp32 "
+    "torch, minus is a loss"
+)
+
+
 def _quality_table(benchmark: Benchmark) -> TextTable:
     rows = []
+    notes = []
+    main, main_metric = next(iter(METRICS.items()))
     for subject in benchmark.subjects:
         if isinstance(subject.quality, NotMeasured):
             continue
         for quality in subject.quality:
             worst = quality.worst
+            lost = _signed(worst.drift.get(main), main_metric.drift_digits - 1)
             rows.append(
                 (
                     subject.name,
                     quality.images,
                     str(len(quality.pictures)),
-                    f"{quality.psnr_y_db:.3f}",
-                    f"{quality.ssim_y:.4f}",
-                    _signed(quality.drift_psnr_y_db, 4),
-                    _signed(quality.drift_ssim_y, 5),
-                    f"{worst.picture} {_signed(worst.drift_psnr_y_db, 3)}",
+                    *(_text(quality.values.get(n), m.digits) for n, m in METRICS.items()),
+                    *(_signed(quality.drift.get(n), m.drift_digits) for n, m in METRICS.items()),
+                    f"{worst.picture} {lost}",
                 )
             )
+            notes += [
+                f"{subject.name}: {name} of {quality.images} skipped: {why}"
+                for name, why in quality.skipped.items()
+            ]
+            if quality.exact:
+                notes.append(
+                    f"{len(quality.exact)} of {len(quality.pictures)} pictures of {quality.images} "
+                    f"come back exactly in a subject: {main_metric.title} leaves them out"
+                )
     return TextTable(
         "Quality",
-        ("subject", "images", "n", "PSNR-Y dB", "SSIM-Y", "drift dB", "drift SSIM", "worst"),
+        (
+            "subject",
+            "images",
+            "n",
+            *(metric.header for metric in METRICS.values()),
+            *(f"drift {metric.header}" for metric in METRICS.values()),
+            "worst",
+        ),
         tuple(rows),
         (
-            (
-                "Y of BT.601, border of `scale` pixels left out, LR by MATLAB's bicubic; "
-                "drift: against fp32 torch, minus is a loss"
-            ),
+            _PROTOCOL,
+            *dict.fromkeys(notes),
         ),
     )
+
+
+def _text(value: float | None, digits: int) -> str:
+    return MISSING if value is None else f"{value:.{digits}f}"
 
 
 def _signed(value: float | None, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""The machine that a measurement was made on: what it is, how it is set, if it was quiet."""
+"""The machine that a measurement was made on: its parts, its settings, the load beside it."""
 
 import os
 import platform
@@ -8,14 +8,26 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.command.dependencies import installed_version
 
-# Other programs may take this share of the machine before a measurement is called disturbed.
 QUIET_SHARE = 0.05
+"""Share of the processors that other programs may take before a measurement is disturbed."""
 
-# What decides about speed and numbers; absent ones are left out.
+UNRELIABLE_SHARE = 0.4
+"""Share of the processors from which on even ratios are unreliable.
+
+Measured with SwiseNet x2 on two processors, eager torch against the deploy form: 1.36 times the
+time with others at 25%, 1.50 on a quiet machine, but 6.4 to 7.5 with others at 80 to 87%. The ratio
+of processor times does not help then (6.9 to 7.4): threads that wait for each other spin.
+"""
+
+Reliability = Literal["quiet", "disturbed", "unreliable", "unknown"]
+"""Trust in times: all of them, ratios of one interleaved run only, none."""
+
+# Packages that decide about speed and numbers; absent ones are left out.
 PACKAGES = (
     "swise-deploy",
     "numpy",
@@ -41,7 +53,7 @@ class Temperature:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Facts about a machine; an empty string or tuple where the machine does not tell.
+    """Facts about a machine; an empty string or tuple where the machine does not report them.
 
     Attributes:
         device: Board or product name, e.g. that of a Jetson.
@@ -106,13 +118,14 @@ def describe_host(root: Path = Path("/")) -> Host:
 
 @dataclass(frozen=True, slots=True)
 class Quietness:
-    """How much of the machine other programs used while something was measured.
+    """Load beside a measurement.
 
     Attributes:
-        other_share: Share of all processors that was spent outside this process and its children,
-            or was stolen by the hypervisor; None where /proc/stat is absent.
+        other_share: Share of the usable processors that was spent outside this process and its
+            children, or was stolen by the hypervisor; None where /proc/stat is absent.
         load_before: One-minute load average at the start.
-        throttled: Whether a processor's clock was cut for heat or power meanwhile; None if unknown.
+        throttled: True where a processor's clock was cut for heat or power meanwhile; None if
+            unknown.
     """
 
     other_share: float | None
@@ -120,15 +133,30 @@ class Quietness:
     throttled: bool | None
 
     @property
+    def reliability(self) -> Reliability:
+        """Trust in the times measured meanwhile."""
+        if self.other_share is None:
+            return "unknown"
+        if self.other_share >= UNRELIABLE_SHARE:
+            return "unreliable"
+        return "disturbed" if self.other_share > QUIET_SHARE or self.throttled else "quiet"
+
+    @property
     def warning(self) -> str:
         """What a reader has to know; empty if the machine was quiet."""
         if self.other_share is None:
-            return "whether the machine was quiet is not known: no /proc/stat here"
+            return "the load beside the measurement is unknown: no /proc/stat here"
         notes = []
-        if self.other_share > QUIET_SHARE:
+        if self.reliability == "unreliable":
             notes.append(
-                f"the machine was not quiet: other programs took {self.other_share:.0%} of it; "
-                "trust ratios within this run, not absolute times"
+                f"unreliable: other programs took {self.other_share:.0%} of the processors; times "
+                f"and ratios are unreliable from {UNRELIABLE_SHARE:.0%} on. Measure again on a "
+                "quieter machine"
+            )
+        elif self.other_share > QUIET_SHARE:
+            notes.append(
+                f"the machine was not quiet: other programs took {self.other_share:.0%} of the "
+                "processors; compare ratios within this run, not absolute times"
             )
         if self.throttled:
             notes.append("the processor was throttled for heat or power meanwhile")
@@ -239,12 +267,23 @@ def _packages() -> dict[str, str]:
 
 
 def _cpu_times(root: Path) -> tuple[float, float]:
-    """Busy and total ticks of all processors: user nice system idle iowait irq softirq steal."""
-    first = _text(root / "proc/stat").partition("\n")[0].split()
-    if not first:
-        return 0.0, 0.0
-    ticks = [float(value) for value in first[1:9]]
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+    """Busy and total ticks of the usable processors, or of all where they have no lines."""
+    rows = {
+        name: [float(value) for value in values[:8]]
+        for name, *values in map(str.split, _text(root / "proc/stat").splitlines())
+        if name.startswith("cpu")
+    }
+    usable = [rows[name] for name in _usable_cpu_names() if name in rows]
+    counted = usable or [row for name, row in rows.items() if name == "cpu"]
+    # user nice system idle iowait irq softirq steal
+    total = sum(map(sum, counted))
+    return total - sum(row[3] + row[4] for row in counted), total
+
+
+def _usable_cpu_names() -> list[str]:
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    return [f"cpu{number}" for number in os.sched_getaffinity(0)]
 
 
 def _own_seconds() -> float:

@@ -1,18 +1,20 @@
-"""The regression gate: is it slower than before, beyond what noise explains?
+"""The regression gate: slower than before, beyond what noise explains.
 
-Absolute times move with the machine's mood, ratios between subjects of one interleaved run hardly
-do. So, wherever two runs share a reference subject, their ratios are compared; times are compared
-only where one subject is all there is. A regression counts when even the favourable ends of both
-confidence intervals exceed the allowance.
+Ratios between subjects of one interleaved run depend less on the machine than times. So, wherever
+two runs share a reference subject, their ratios are compared; times are compared only where one
+subject is all there is. A regression counts when even the favourable ends of both confidence
+intervals exceed the allowance. Where other programs took so much of the machine in either run that
+even ratios are unreliable, nothing is decided.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from swise_bench.results.host import UNRELIABLE_SHARE, Quietness
+from swise_bench.results.values import Benchmark
+from swise_deploy.command.console import size_text
 from swise_deploy.errors import InputError
-
-_CONDITIONS = ("device", "cpu", "num_cpus", "power_mode", "threads")
+from swise_deploy.timing import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Change:
         now: Value of this run.
         change: now / before - 1.
         least_change: The same with both intervals taken in favour of this run.
-        is_regression: Whether least_change exceeds the allowance.
+        is_regression: True where least_change exceeds the allowance in reliable measurements.
+        undecided_reason: Why it cannot be decided; "" where it can.
     """
 
     what: str
@@ -34,12 +37,19 @@ class Change:
     change: float
     least_change: float
     is_regression: bool
+    undecided_reason: str = ""
 
 
-def compare_documents(
-    baseline: Mapping[str, Any], current: Mapping[str, Any], *, max_regress: float
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    value: Interval
+    quietness: Quietness
+
+
+def compare_benchmarks(
+    baseline: Benchmark, current: Benchmark, *, max_regress: float
 ) -> list[Change]:
-    """Compare two documents of `document_from_benchmark`.
+    """Compare two runs.
 
     Args:
         baseline: The older one.
@@ -49,7 +59,7 @@ def compare_documents(
     Raises:
         InputError: They have nothing in common.
     """
-    before, now = _figures(baseline), _figures(current)
+    before, now = dict(_figures(baseline)), dict(_figures(current))
     common = [key for key in now if key in before]
     if not common:
         raise InputError(
@@ -59,61 +69,74 @@ def compare_documents(
     return [_change(key, before[key], now[key], max_regress) for key in common]
 
 
-def _figures(document: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
-    if document["ratios"]:
-        return {
-            f"{r['subject']} / {r['reference']} at {_size(r)}": r["times_slower"]
-            for r in document["ratios"]
-        }
-    return {
-        f"{subject['name']} at {_size(latency)}, ms": latency["timing"]["median_ms"]
-        for subject in document["subjects"]
-        for latency in subject["latencies"]
-    }
-
-
-def _size(entry: Mapping[str, Any]) -> str:
-    width, height = entry["lr_size"]
-    return f"LR {width}x{height}, batch {entry['batch']}"
+def _figures(benchmark: Benchmark) -> Iterator[tuple[str, _Figure]]:
+    for r in benchmark.ratios:
+        where = f"LR {size_text(r.lr_size)}, batch {r.batch}"
+        quietness = r.quietness or benchmark.quietness
+        yield f"{r.subject} / {r.reference} at {where}", _Figure(r.times_slower, quietness)
+    if benchmark.ratios:
+        return
+    for subject in benchmark.subjects:
+        for latency in subject.latencies:
+            where = f"LR {size_text(latency.lr_size)}, batch {latency.batch}"
+            quietness = latency.quietness or benchmark.quietness
+            yield f"{subject.name} at {where}, ms", _Figure(latency.timing.median_ms, quietness)
 
 
 def _names(figures: Mapping[str, object]) -> str:
     return "; ".join(list(figures)[:4]) or "nothing"
 
 
-def _change(
-    what: str, before: Mapping[str, float], now: Mapping[str, float], max_regress: float
-) -> Change:
-    least = now["low"] / before["high"] - 1
+def _change(what: str, before: _Figure, now: _Figure, max_regress: float) -> Change:
+    least = now.value.low / before.value.high - 1
+    reasons = [
+        f"other programs took {figure.quietness.other_share:.0%} of the processors in {run}, "
+        f"unreliable from {UNRELIABLE_SHARE:.0%} on"
+        for run, figure in (("the baseline", before), ("this run", now))
+        if figure.quietness.reliability == "unreliable"
+    ]
     return Change(
         what,
-        before["value"],
-        now["value"],
-        now["value"] / before["value"] - 1,
+        before.value.value,
+        now.value.value,
+        now.value.value / before.value.value - 1,
         least,
-        least > max_regress,
+        least > max_regress and not reasons,
+        "; ".join(reasons),
     )
 
 
 def differing_conditions(
-    baseline: Mapping[str, Any], current: Mapping[str, Any]
+    baseline: Benchmark, current: Benchmark
 ) -> dict[str, tuple[object, object]]:
-    """What differs in the machine or its setting, then and now, by name.
+    """Properties of the machine and its settings that differ, then and now, by name.
 
     Between such runs even ratios change without a change of the code.
     """
-    before, now = ({**document["host"], **document} for document in (baseline, current))
-    return {name: (before[name], now[name]) for name in _CONDITIONS if before[name] != now[name]}
+    before, now = (
+        {
+            "device": run.host.device,
+            "cpu": run.host.cpu,
+            "num_cpus": run.host.num_cpus,
+            "power_mode": run.host.power_mode,
+            "threads": run.threads,
+        }
+        for run in (baseline, current)
+    )
+    return {name: (before[name], now[name]) for name in before if before[name] != now[name]}
 
 
 def describe_changes(changes: Sequence[Change], *, max_regress: float) -> str:
     """One line for every figure."""
-    lines = []
-    for change in changes:
-        verdict = "REGRESSION" if change.is_regression else "ok"
-        lines.append(
-            f"{verdict:<10} {change.what}: {change.before:.3f} -> {change.now:.3f} "
-            f"({change.change:+.1%}; beyond both confidence intervals {change.least_change:+.1%}, "
-            f"allowed {max_regress:+.1%})"
-        )
-    return "\n".join(lines)
+    return "\n".join(
+        f"{_verdict(change):<10} {change.what}: {change.before:.3f} -> {change.now:.3f} "
+        f"({change.change:+.1%}; beyond both confidence intervals {change.least_change:+.1%}, "
+        f"allowed {max_regress:+.1%})"
+        for change in changes
+    )
+
+
+def _verdict(change: Change) -> str:
+    if change.undecided_reason:
+        return "UNDECIDED"
+    return "REGRESSION" if change.is_regression else "ok"

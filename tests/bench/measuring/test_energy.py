@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from swise_bench.measuring.energy import PowerSensor, _mean_watts, find_rails, measure_energy
 from swise_bench.measuring.nvml import NvmlError, open_nvml
-from swise_bench.results.document import Energy, NotMeasured
+from swise_bench.results.values import Energy, NotMeasured
 from swise_engines.cuda.boundary import find_gpu
 
 

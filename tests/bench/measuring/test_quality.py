@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swise_bench.measuring.quality import result_from_scores, score_pictures
+from swise_bench.measuring.quality import Scored, result_from_scores, score_pictures
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import Quality
 from swise_deploy.pictures.files import RgbImage
@@ -39,9 +39,9 @@ def test_bicubic_on_set5_scores_what_every_paper_prints(shared: Path) -> None:
     """33.66 dB and 0.9299: papers resize the luma; RGB, as networks get it, is 0.012 dB above."""
     paths = sorted((shared / "data/benchmark/Set5/HR").glob("*.png"))
     scored = score_pictures(_Bicubic(), paths, 2, identity="bicubic", cache=None)
-    result = result_from_scores("Set5", scored.scores, None)
-    assert result.psnr_y_db == pytest.approx(33.66, abs=0.02)
-    assert result.ssim_y == pytest.approx(0.9299, abs=5e-4)
+    result = result_from_scores("Set5", scored, None)
+    assert result.values["psnr_y_db"] == pytest.approx(33.66, abs=0.02)
+    assert result.values["ssim_y"] == pytest.approx(0.9299, abs=5e-4)
 
 
 def test_a_second_run_computes_nothing(tmp_path: Path) -> None:
@@ -119,24 +119,74 @@ def test_no_usable_picture_is_an_error(tmp_path: Path) -> None:
         score_pictures(_Bicubic(), [path], 2, identity="a", cache=None)
 
 
+def _scored(**pictures: tuple[float, float]) -> Scored:
+    scores = {n: Quality({"psnr_y_db": p, "ssim_y": s}) for n, (p, s) in pictures.items()}
+    return Scored(scores, 0, {})
+
+
 def test_drift_is_the_difference_of_means_and_the_worst_picture_lost_most() -> None:
-    reference = {
-        "a": Quality({"psnr_y_db": 30.0, "ssim_y": 0.90}),
-        "b": Quality({"psnr_y_db": 40.0, "ssim_y": 0.95}),
-        "c": Quality({"psnr_y_db": math.inf, "ssim_y": 1.0}),
-    }
-    scores = {
-        "a": Quality({"psnr_y_db": 29.9, "ssim_y": 0.89}),
-        "b": Quality({"psnr_y_db": 40.0, "ssim_y": 0.95}),
-        "c": Quality({"psnr_y_db": math.inf, "ssim_y": 1.0}),
-    }
-    del reference["c"], scores["c"]
-    result = result_from_scores("set", scores, reference)
-    assert result.drift_psnr_y_db == pytest.approx(-0.05)
-    assert result.drift_ssim_y == pytest.approx(-0.005)
+    reference = _scored(a=(30.0, 0.90), b=(40.0, 0.95)).scores
+    result = result_from_scores("set", _scored(a=(29.9, 0.89), b=(40.0, 0.95)), reference)
+    assert result.drift["psnr_y_db"] == pytest.approx(-0.05)
+    assert result.drift["ssim_y"] == pytest.approx(-0.005)
     assert result.worst.picture == "a"
 
 
-def test_two_perfect_scores_have_no_drift() -> None:
-    perfect = {"a": Quality({"psnr_y_db": math.inf, "ssim_y": 1.0})}
-    assert result_from_scores("set", perfect, perfect).pictures[0].drift_psnr_y_db == 0
+def test_two_perfect_scores_have_no_drift_and_a_finite_mean() -> None:
+    perfect = _scored(a=(math.inf, 1.0))
+    result = result_from_scores("set", perfect, perfect.scores)
+    assert result.pictures[0].drift["psnr_y_db"] == 0
+    assert math.isfinite(result.values["psnr_y_db"] or math.nan)
+
+
+def test_an_exact_picture_has_no_part_in_a_mean_of_psnr_and_is_named() -> None:
+    result = result_from_scores("set", _scored(a=(30.0, 0.9), flat=(math.inf, 1.0)), None)
+    assert result.values == {"psnr_y_db": 30.0, "ssim_y": pytest.approx(0.95)}
+    assert result.exact == ("flat",)
+
+
+def test_a_picture_that_another_subject_reproduces_exactly_counts_for_neither() -> None:
+    """Else the worse one gains: 60 dB on the easy picture raise its mean above the better one's."""
+    better = _scored(a=(31.0, 0.9), easy=(math.inf, 1.0))
+    worse = _scored(a=(30.0, 0.9), easy=(60.0, 1.0))
+    means = [
+        result_from_scores("set", scored, None, exact={"easy"}).values["psnr_y_db"]
+        for scored in (better, worse)
+    ]
+    assert means == [31.0, 30.0]
+
+
+def test_means_are_over_the_pictures_that_all_subjects_have() -> None:
+    result = result_from_scores("set", _scored(a=(30.0, 0.9), b=(50.0, 0.9)), None, common={"a"})
+    assert result.values["psnr_y_db"] == 30.0
+    assert set(result.skipped) == {"b"}
+
+
+def test_a_picture_on_which_the_network_fails_is_skipped_and_named(tmp_path: Path) -> None:
+    paths = _pictures(tmp_path, 2)
+
+    class Fails(_Bicubic):
+        def __call__(self, lr: RgbImage) -> RgbImage:
+            if self.calls == 0:
+                self.calls += 1
+                raise RuntimeError("bad allocation")
+            return super().__call__(lr)
+
+    scored = score_pictures(Fails(), paths, 2, identity="a", cache=tmp_path / "cache")
+    assert scored.skipped == {"0.png": "bad allocation"}
+    assert list(scored.scores) == ["1.png"]
+
+
+def test_scores_of_exact_pictures_and_of_tiny_ones_survive_the_cache(tmp_path: Path) -> None:
+    flat, tiny = tmp_path / "flat.png", tmp_path / "tiny.png"
+    Image.new("RGB", (40, 40), (90, 90, 90)).save(flat)
+    noise = np.random.default_rng(0).integers(0, 256, (10, 10, 3), np.uint8)
+    Image.fromarray(noise).save(tiny)
+    runs = [
+        score_pictures(_Bicubic(), [flat, tiny], 2, identity="a", cache=tmp_path / "cache")
+        for _ in range(2)
+    ]
+    assert runs[1].num_known == 2
+    for scored in runs:
+        assert scored.scores["flat.png"].is_exact
+        assert math.isnan(scored.scores["tiny.png"].ssim_y)

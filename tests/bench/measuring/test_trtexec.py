@@ -5,7 +5,7 @@ import pytest
 
 from swise_bench.cli import main
 from swise_bench.measuring.trtexec import measure_trtexec, parse_trtexec
-from swise_bench.results.document import NotMeasured
+from swise_bench.results.values import NotMeasured
 from swise_bench.subjects.spec import parse_subject
 from swise_deploy.errors import SwiseError
 
@@ -152,7 +152,7 @@ def test_trtexec_gets_the_engine_and_the_shape_of_its_input(
     program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n/bin/cat {tmp_path}/said.txt\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    arguments = ["--lr", "16x12", "--batch", "2", "--runs", "5", "--seconds", "0.2", "--json"]
+    arguments = ["--size", "16x12", "--batch", "2", "--runs", "5", "--seconds", "0.2", "--json"]
     subjects = [str(nearest), f"{named_engine}@trtexec"]
     assert main([*subjects, *arguments, "--cache", str(tmp_path / "cache")]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -17,7 +17,7 @@ import pytest
 from swise_bench.measuring.roofline import device_from_target, predict
 from swise_bench.reports.page import page_from_benchmark
 from swise_bench.reports.showcase import Showcase, make_showcase
-from swise_bench.results.document import Benchmark
+from swise_bench.results.values import Benchmark
 from swise_deploy.runner import upscale
 from swise_engines.targets.catalogue import find_target
 from swise_export.graph.counting import count_onnx

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from swise_bench.results.host import Quietness, QuietnessWatch, describe_host
+from swise_bench.results.host import UNRELIABLE_SHARE, Quietness, QuietnessWatch, describe_host
 
 
 def _write(root: Path, files: dict[str, str]) -> None:
@@ -54,7 +54,7 @@ def test_a_machine_that_tells_nothing_gives_empty_facts_not_zeros(tmp_path: Path
     assert host.jetson_clocks is None
 
 
-def test_time_of_other_programs_is_told_from_our_own(tmp_path: Path) -> None:
+def test_the_share_of_other_programs_leaves_our_own_out(tmp_path: Path) -> None:
     """100 ticks pass on each of 2 processors; 60 of the 200 are busy, none of them ours."""
     stat = "cpu  {user} 0 0 {idle} 0 0 0 0 0 0\n"
     _write(tmp_path, {"proc/stat": stat.format(user=1000, idle=9000)})
@@ -63,7 +63,22 @@ def test_time_of_other_programs_is_told_from_our_own(tmp_path: Path) -> None:
     quiet = watch.finish()
     # The few ticks that this test itself burns are taken off the 60.
     assert quiet.other_share == pytest.approx(0.30, abs=0.03)
-    assert f"not quiet: other programs took {quiet.other_share:.0%} of it" in quiet.warning
+    assert f"other programs took {quiet.other_share:.0%} of the processors" in quiet.warning
+
+
+def test_above_the_stated_load_even_ratios_are_unreliable() -> None:
+    assert Quietness(UNRELIABLE_SHARE, 1.0, None).reliability == "unreliable"
+    assert Quietness(UNRELIABLE_SHARE - 0.01, 1.0, None).reliability == "disturbed"
+    assert "unreliable" in Quietness(0.93, 1.0, None).warning
+
+
+def test_load_on_processors_that_we_may_not_use_does_not_count(tmp_path: Path) -> None:
+    ours = min(os.sched_getaffinity(0))
+    lines = "cpu 0 0 0 0 0 0 0 0\ncpu{ours} 0 0 0 {idle} 0 0 0 0\ncpu9999 {busy} 0 0 0 0 0 0 0\n"
+    _write(tmp_path, {"proc/stat": lines.format(ours=ours, idle=0, busy=0)})
+    watch = QuietnessWatch(tmp_path)
+    _write(tmp_path, {"proc/stat": lines.format(ours=ours, idle=100, busy=100)})
+    assert watch.finish().other_share == 0
 
 
 def test_our_own_work_does_not_disturb_us(tmp_path: Path) -> None:
@@ -89,4 +104,6 @@ def test_a_throttled_processor_is_reported(tmp_path: Path) -> None:
 
 
 def test_an_unknown_share_is_said_to_be_unknown() -> None:
-    assert "not known" in Quietness(None, 0.0, None).warning
+    quiet = Quietness(None, 0.0, None)
+    assert quiet.reliability == "unknown"
+    assert "unknown" in quiet.warning

@@ -36,7 +36,7 @@ def test_what_is_named_is_left_as_it_is(nearest: Path, tmp_path: Path) -> None:
 def test_auto_is_measured_under_its_own_name(
     nearest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--lr", "8x6", "--runs", "5", "--seconds", "0.2", "--threads", "1", "--json"]
+    arguments = ["--size", "8x6", "--runs", "5", "--seconds", "0.2", "--threads", "1", "--json"]
     subjects = [f"{nearest}@auto", str(nearest)]
     assert main([*subjects, *arguments, "--cache", str(tmp_path)]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from swise_bench.measuring.latency import DeviceClock, compare_latencies, measure_latency
-from swise_bench.results.document import NotMeasured
+from swise_bench.results.values import NotMeasured
 from swise_bench.subjects.spec import file_subject, open_subject, parse_subject
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.runner import Runner
