@@ -2,22 +2,18 @@
 
 from pathlib import Path
 
-from swise_deploy.checkpoints.load import open_network
-from swise_engines.building.build import build_engine
-from swise_engines.building.options import BuildOptions
+from swise_deploy.checkpoints.shipped import resolve_onnx
+from swise_engines import BuildOptions, build_engine, find_target
 from swise_engines.cuda.boundary import find_gpu
-from swise_engines.targets.catalogue import find_target
-from swise_export.tracing.trace import export_onnx
 
-onnx = Path("swisenet_x2.onnx")
-export_onnx(open_network("swisenet", scale=2), onnx)
+onnx = resolve_onnx("swisenet:2")  # fp16, ships with the package; or Path("my.onnx")
 built = build_engine(
     onnx,
     Path("swisenet_x2.sm86.engine"),
-    BuildOptions(target=find_target("sm86"), precision="fp32"),
+    BuildOptions(target=find_target("sm86"), precision="fp16"),
     gpu=find_gpu(),
     cache=None,
     report=lambda _step, _share: None,
-    say=print,
+    notify=print,
 )
 print(f"{built.path}: {built.manifest.engine_bytes:,} bytes for SM {', '.join(built.manifest.sms)}")

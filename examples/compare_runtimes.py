@@ -1,6 +1,6 @@
 """Measure this project's export against eager torch, interleaved."""
 
-from swise_bench.benchmark import Settings, run_benchmark
+from swise_bench import Settings, run_benchmark
 from swise_bench.subjects.spec import parse_subject
 
 benchmark = run_benchmark(

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from swise_deploy.checkpoints.load import open_network
-from swise_export.config import ExportConfig
-from swise_export.job import export_verified
+from swise_deploy import open_network
+from swise_export import ExportConfig, export_verified
 
 network = open_network("swisenet", scale=2)  # weights=Path("my.pth") for your own
 report = export_verified(

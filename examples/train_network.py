@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from swise_deploy.pictures.folders import sample_paths
-from swise_deploy.training.config import TrainConfig
-from swise_deploy.training.loop import train
+from swise_deploy import TrainConfig, sample_paths, train
 
 train(
     TrainConfig(

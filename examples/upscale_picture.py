@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from swise_deploy.pictures.files import read_rgb, write_image
-from swise_deploy.pictures.folders import sample_paths
-from swise_engines.upscaling.upscaler import Upscaler
+from swise_deploy import read_rgb, sample_paths, write_image
+from swise_engines import Upscaler
 
 lr = read_rgb(sample_paths()[0])  # (H, W, 3) uint8; uint16 and float32 in [0, 1] work as well
 with Upscaler.open("swisenet", scale=2, runner="onnxruntime") as upscale:
