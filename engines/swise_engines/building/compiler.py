@@ -2,11 +2,13 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from swise_deploy.errors import BuildError, OutputError
+from swise_deploy.precision import Precision
 from swise_deploy.storage.files import writing
 from swise_engines.building.builder_config import CompileOptions, create_config
 from swise_engines.building.layer_pins import apply_pins, pins_from_layers
@@ -25,6 +27,7 @@ from swise_engines.tensorrt.api import (
     plan_typing,
     version_of,
 )
+from swise_engines.tensorrt.kernel_text import check_stores, count_stores
 from swise_engines.tensorrt.layer_types import layers_from_network
 from swise_engines.tensorrt.onnx_source import EngineSource
 from swise_engines.tensorrt.precision_table import (
@@ -38,10 +41,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The bytes of an engine, and the facts of its build."""
+    """The bytes of an engine, and the facts of its build.
+
+    Attributes:
+        plan: The engine.
+        table: Precisions of the parsed network.
+        stores: Stores by precision in the text of its kernels; empty where it carries none.
+        dla_fallback: Layers that the accelerator leaves to the GPU.
+        seconds: Wall time of the build.
+    """
 
     plan: bytes
     table: PrecisionTable
+    stores: Mapping[Precision, int]
     dla_fallback: tuple[str, ...]
     seconds: float
 
@@ -93,7 +105,10 @@ def compile_engine(
         seconds = time.perf_counter() - started
         if options.timing_cache is not None:
             _save_timings(config, options.timing_cache)
-        return Compiled(bytes(plan), table, fallback, seconds)
+        content = bytes(plan)
+        stores = count_stores(content)
+        check_stores(options.precision, table, stores)
+        return Compiled(content, table, stores, fallback, seconds)
 
 
 def _precisions_of(source: EngineSource) -> set[str]:

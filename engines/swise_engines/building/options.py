@@ -5,10 +5,10 @@ from typing import Literal
 
 from swise_deploy.command.dependencies import install_command
 from swise_deploy.errors import BackendMissingError, InputError
-from swise_deploy.precision import FilePrecision
+from swise_deploy.precision import PRECISIONS, FilePrecision
 from swise_engines.building.builder_config import CompileOptions
 from swise_engines.cuda.boundary import Device
-from swise_engines.targets.catalogue import Backend, Target
+from swise_engines.targets.catalogue import Backend, Target, precisions_of_sm
 from swise_engines.tensorrt.api import is_installed, load_tensorrt, wheel_for
 from swise_engines.tensorrt.manifest import Compatibility
 from swise_engines.tensorrt.onnx_source import EngineSource, check_profile, fit_profile
@@ -122,6 +122,8 @@ def plan_build(
                 f"profile is {profile}. Give one with --size WxH"
             )
     sm = target.sm if target is not None else (device.sm if device is not None else None)
+    compatibility = _compatibility(options, backend, sm)
+    _check_precisions(source, options, backend, "8.0" if compatibility == "ampere_plus" else sm)
     return CompileOptions(
         backend=backend,
         sm=sm,
@@ -130,9 +132,24 @@ def plan_build(
         workspace_mib=options.workspace_mib,
         optimization_level=options.optimization_level,
         dla_core=options.dla_core,
-        compatibility=_compatibility(options, backend, sm),
+        compatibility=compatibility,
         version_compatible=options.version_compatible,
     )
+
+
+def _check_precisions(
+    source: EngineSource, options: BuildOptions, backend: Backend, sm: str | None
+) -> None:
+    """Refuse a file whose layers compute in what the target has no hardware or kernels for."""
+    supported = () if sm is None else precisions_of_sm(backend, sm)
+    needed = {layer.precision for layer in source.counts.layers if layer.mult_adds}
+    lacking = sorted(needed & set(PRECISIONS) - set(supported)) if supported else []
+    if lacking:
+        raise InputError(
+            f"{source.path} computes in {', '.join(lacking)}, which {backend} does not have on SM "
+            f"{sm} ({title_of(options)}); it has {', '.join(supported)}. Export with --fp16 for "
+            "this device, or build for another one"
+        )
 
 
 def _compatibility(options: BuildOptions, backend: Backend, sm: str | None) -> Compatibility:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from swise_engines.building.build import Built
+from swise_engines.tensorrt.kernel_text import describe_stores
 from swise_engines.tensorrt.manifest import EngineManifest
 from swise_engines.tensorrt.precision_table import PrecisionTable
 
@@ -40,6 +41,8 @@ def describe(manifest: EngineManifest) -> Sequence[str]:
     if manifest.dla_core is not None:
         fallback = ", ".join(manifest.dla_fallback) or "none"
         lines.append(f"on DLA core {manifest.dla_core}; layers left to the GPU: {fallback}")
+    if manifest.stores:
+        lines.append(f"compiled: kernels that store {describe_stores(manifest.stores)}")
     if manifest.read_back_note:
         lines.append(f"precision {manifest.read_back_note}")
     lines.append(_describe_drift(manifest))

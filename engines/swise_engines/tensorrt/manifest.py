@@ -1,12 +1,12 @@
 """The manifest of an engine: its source, its target, and the precision found in it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from swise_deploy.errors import InputError
-from swise_deploy.precision import FilePrecision
+from swise_deploy.precision import FilePrecision, Precision
 from swise_deploy.runner import PictureIO
 from swise_deploy.storage.documents import (
     Count,
@@ -45,6 +45,8 @@ class EngineManifest:
         interface: What it takes and gives.
         precision_asked: Precision that was requested; "" if none was.
         precision_found: Layers by precision in the parsed network.
+        stores: Stores by precision in the text of the compiled kernels; empty where the engine
+            carries none.
         precision_read_back: Layers by precision in the built engine, where it could be loaded.
         read_back_note: Why it could not be loaded.
         backend: Which TensorRT built it.
@@ -91,6 +93,7 @@ class EngineManifest:
     drift_note: str
     source: Mapping[str, str]
     versions: Mapping[str, str]
+    stores: Mapping[Precision, Count] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     kind: Literal["engine"] = KIND
 
