@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from swise_deploy.command.dependencies import installed_version, require
-from swise_deploy.errors import ExportError, InputError
+from swise_deploy.errors import BackendMissingError, ExportError, InputError
 from swise_export.graph.loading import load_onnx
 from swise_export.runtimes.onnx_file import OnnxFileRunner
 
@@ -41,7 +42,7 @@ class NcnnRunner(OnnxFileRunner):
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         purpose = "running ONNX in ncnn"
         self._ncnn = require("ncnn", extra="ncnn", purpose=purpose)
-        self._pnnx = require("pnnx", extra="ncnn", purpose=purpose)
+        self._pnnx = find_pnnx()
         super().__init__(path)
         port = self.file.interface.input
         if (port.dtype, port.layout) != ("float32", "NCHW"):
@@ -108,7 +109,7 @@ class NcnnRunner(OnnxFileRunner):
             )
             if not is_loaded:
                 raise ExportError(
-                    f"pnnx {self._pnnx.__version__} cannot convert {self.path.name} to ncnn: "
+                    f"pnnx {installed_version('pnnx')} cannot convert {self.path.name} to ncnn: "
                     f"{_complaint(printed)}. Measure it in another runtime"
                 )
             return net
@@ -116,7 +117,7 @@ class NcnnRunner(OnnxFileRunner):
     def _run_pnnx(self, *arguments: str) -> str:
         try:
             done = subprocess.run(  # noqa: S603  # the package's own program
-                [self._pnnx.EXEC_PATH, *arguments],
+                [self._pnnx, *arguments],
                 cwd=Path(arguments[0]).parent,
                 capture_output=True,
                 text=True,
@@ -130,6 +131,26 @@ class NcnnRunner(OnnxFileRunner):
                 "Measure it in another runtime"
             ) from error
         return done.stdout + done.stderr
+
+
+def find_pnnx() -> Path:
+    """The converter's program.
+
+    Its Python package requires torch, gigabytes of it, which the program does not use: it is found
+    without an import, so that it can be installed alone.
+
+    Raises:
+        BackendMissingError: It is not installed.
+    """
+    spec = find_spec("pnnx")
+    program = Path(spec.origin).with_name("pnnx") if spec and spec.origin else None
+    if program is None or not program.is_file():
+        raise BackendMissingError(
+            "running ONNX in ncnn needs the converter pnnx, which is not installed. Install it "
+            "alone, since its program does not use the torch that it requires: "
+            "pip install --no-deps 'pnnx>=20261020'"
+        )
+    return program
 
 
 def _complaint(printed: str) -> str:
@@ -155,4 +176,8 @@ def describe() -> str:
 
 def unusable_reason() -> str:
     """The reason why it cannot run here; "" where it can."""
+    try:
+        find_pnnx()
+    except BackendMissingError as error:
+        return str(error)
     return ""

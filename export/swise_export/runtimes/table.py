@@ -118,7 +118,7 @@ RUNTIMES: dict[str, Runtime] = {
         takes="onnx",
         device="cpu",
         module=f"{_ONNX}.ncnn",
-        packages=("ncnn", "pnnx"),
+        packages=("ncnn",),
         extra="ncnn",
         forms=("deploy",),
     ),

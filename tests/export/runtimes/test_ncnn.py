@@ -5,12 +5,13 @@ import pytest
 
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import ExportError, InputError
-from swise_export.runtimes.ncnn import NcnnRunner
+from swise_export.runtimes.ncnn import NcnnRunner, unusable_reason
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.tracing.trace import export_onnx
 
 pytest.importorskip("ncnn", reason="the ncnn extra is not installed")
-pytest.importorskip("pnnx", reason="the ncnn extra is not installed")
+if unusable_reason():
+    pytest.skip(unusable_reason(), allow_module_level=True)
 
 
 def test_swisenet_gives_the_same_pictures_at_even_and_odd_sizes(
