@@ -2,13 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 """The number format of a layer, of a whole file, or of a runner's arithmetic."""
 
 FilePrecision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "mixed"]
 """The precision of a file or engine: "mixed" where several layers that multiply differ."""
+
+ExportPrecision = Literal["fp32", "fp16", "int8"]
+"""Precisions that swise-export writes into a graph."""
+
+RestPrecision = Literal["fp16", "fp32"]
+"""Precisions of the layers that are not INT8 in a graph with INT8 layers."""
+
+TrainingPrecision = Literal["fp32", "bf16", "fp16"]
+"""Precisions of the forward pass in training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +26,12 @@ class NumberFormat:
 
     Attributes:
         bits: Bits of a number.
-        onnx_type: Name in onnx.TensorProto.DataType.
-        is_float: False for integers, which need a scale for each tensor.
+        names: Names of the type, in lower case: in ONNX, numpy and TensorRT.
         max_finite: Largest magnitude.
     """
 
     bits: int
-    onnx_type: str
-    is_float: bool
+    names: tuple[str, ...]
     max_finite: float
 
     @property
@@ -34,27 +41,24 @@ class NumberFormat:
 
 
 PRECISIONS: Mapping[Precision, NumberFormat] = {
-    "fp32": NumberFormat(32, "FLOAT", is_float=True, max_finite=3.4028234663852886e38),
+    "fp32": NumberFormat(32, ("fp32", "float", "float32"), max_finite=3.4028234663852886e38),
     # IEEE 754 binary16: 2^15 (2 - 2^-10).
-    "fp16": NumberFormat(16, "FLOAT16", is_float=True, max_finite=65504.0),
+    "fp16": NumberFormat(16, ("fp16", "half", "float16"), max_finite=65504.0),
     # 2^127 (2 - 2^-7).
-    "bf16": NumberFormat(16, "BFLOAT16", is_float=True, max_finite=3.3895313892515355e38),
+    "bf16": NumberFormat(16, ("bf16", "bfloat16"), max_finite=3.3895313892515355e38),
     # E4M3, finite numbers only; Micikevicius et al., "FP8 formats for deep learning", 2022.
-    "fp8": NumberFormat(8, "FLOAT8E4M3FN", is_float=True, max_finite=448.0),
-    "int8": NumberFormat(8, "INT8", is_float=False, max_finite=127.0),
+    "fp8": NumberFormat(8, ("fp8", "float8e4m3fn"), max_finite=448.0),
+    "int8": NumberFormat(8, ("int8",), max_finite=127.0),
 }
 
-ORDER: tuple[Precision, ...] = get_args(Precision)
-"""From the widest to the narrowest, the order of tables."""
+
+def precision_of_type(name: str) -> Precision | None:
+    """The precision with a type name of ONNX, numpy or TensorRT; None for other types."""
+    return _BY_NAME.get(name.lower())
 
 
-def precision_of_onnx_type(name: str) -> Precision | None:
-    """The precision of a floating-point or INT8 tensor by its ONNX type; None for other types."""
-    return _BY_ONNX_TYPE.get(name)
-
-
-_BY_ONNX_TYPE: Mapping[str, Precision] = {
-    number_format.onnx_type: name for name, number_format in PRECISIONS.items()
+_BY_NAME: Mapping[str, Precision] = {
+    name: precision for precision, form in PRECISIONS.items() for name in form.names
 }
 
 

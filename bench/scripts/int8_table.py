@@ -200,7 +200,7 @@ def _artefacts(
         ),
         scale=scale,
         config=Int8Config(method=config.method, threads=config.threads, cache=cache),
-        say=progress,
+        report=progress,
     )
     for budget in sorted({*(config.max_drifts_db), EVERYTHING_DB}):
         plan = search.plan(

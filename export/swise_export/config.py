@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.pairs import LEAST_LR_SIDE
+from swise_deploy.precision import ExportPrecision, RestPrecision
 from swise_deploy.runner import PictureIO
 from swise_export.manifest import Form
 from swise_export.precision.calibration import RangeMethod
-from swise_export.precision.plan import Rest
 from swise_export.verification.budget import DriftBudget
 
 
@@ -28,14 +27,14 @@ class ExportConfig:
         cache: With INT8, a folder for what was measured before; None measures again.
     """
 
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: ExportPrecision = "fp32"
     io: PictureIO = "float"
     size: tuple[int, int] | None = None
     form: Form = "deploy"
     max_drift_db: float = 0.05
     max_worst_db: float | None = None
     threads: int = 1
-    rest: Rest | None = None
+    rest: RestPrecision | None = None
     range_method: RangeMethod | None = None
     plan: Path | None = None
     cache: Path | None = None

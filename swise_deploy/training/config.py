@@ -15,13 +15,14 @@ from swise_deploy.checkpoints.shipped import resolve_weights
 from swise_deploy.command.console import choose
 from swise_deploy.errors import InputError
 from swise_deploy.networks.registry import NETWORKS, Upsampler
+from swise_deploy.precision import TrainingPrecision
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", TrainingPrecision]
 Schedule = Literal["constant", "step", "cosine"]
 OptimizerName = Literal["adamp", "adam", "adamw"]
 Loss = Literal["l1", "mse", "psnr"]

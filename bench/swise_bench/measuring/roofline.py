@@ -10,16 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from swise_deploy.precision import PRECISIONS, ExportPrecision
 from swise_engines.targets.catalogue import Target
 from swise_export.graph.counting import Counts, LayerCounts
 from swise_export.graph.operators import MULT_ADDS
 
-Precision = Literal["fp32", "fp16", "int8"]
 Bound = Literal["compute", "bandwidth"]
 
-PREDICTED_PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
-
-BYTES: Mapping[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+PREDICTED_PRECISIONS: tuple[ExportPrecision, ...] = ("fp16", "int8")
 
 # Below this many MACs for an output element (depthwise ones have 9) tensor cores have nothing to
 # multiply.
@@ -55,7 +53,7 @@ class Device:
     """
 
     name: str
-    tera_ops: Mapping[Precision, float | None]
+    tera_ops: Mapping[ExportPrecision, float | None]
     vector_tera_ops: float | None
     bandwidth_gb_s: float | None
     origin: str
@@ -97,7 +95,7 @@ class Prediction:
 
     subject: str
     device: Device
-    precision: Precision
+    precision: ExportPrecision
     lr_size: tuple[int, int]
     layers: tuple[PredictedLayer, ...]
     measured_ms: float | None = None
@@ -130,7 +128,7 @@ def predict(
     counts: Counts,
     device: Device,
     *,
-    precision: Precision,
+    precision: ExportPrecision,
     measured_ms: float | None = None,
 ) -> Prediction | None:
     """Lower bound of the latency; None where the device's peaks are not known."""
@@ -146,11 +144,15 @@ def predict(
 
 
 def _predict_layer(
-    layer: LayerCounts, matrix: float, vector: float, bandwidth_gb_s: float, precision: Precision
+    layer: LayerCounts,
+    matrix: float,
+    vector: float,
+    bandwidth_gb_s: float,
+    precision: ExportPrecision,
 ) -> PredictedLayer:
     multiplies = layer.op_type in MULT_ADDS
-    used: Precision = "fp16" if precision == "int8" and not multiplies else precision
-    traffic_bytes = layer.num_moved * BYTES[used]
+    used: ExportPrecision = "fp16" if precision == "int8" and not multiplies else precision
+    traffic_bytes = layer.num_moved * PRECISIONS[used].num_bytes
     is_matrix = multiplies and layer.mult_adds >= MATRIX_MACS * layer.activations
     compute_ms = 2 * layer.mult_adds / ((matrix if is_matrix else vector) * 1e9)
     transfer_ms = traffic_bytes / (bandwidth_gb_s * 1e6)

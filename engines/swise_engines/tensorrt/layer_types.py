@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import cast
 
 from swise_deploy.errors import BuildError
+from swise_deploy.precision import precision_of_type
 from swise_engines.tensorrt.api import Api
 
 FLOATING = ("fp32", "fp16", "bf16", "fp8", "fp4")
@@ -22,29 +23,9 @@ MULTIPLIERS = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EIN
 _CLASSES = {"CONVOLUTION": "IConvolutionLayer", "DECONVOLUTION": "IDeconvolutionLayer"}
 _ONNX_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?:\x1e|\s|\[|$)")
 
-_DATA_TYPES = {
-    "FLOAT": "fp32",
-    "HALF": "fp16",
-    "BF16": "bf16",
-    "INT8": "int8",
-    "FP8": "fp8",
-    "INT4": "int4",
-    "FP4": "fp4",
-}
-_NUMPY_TYPES = {"float32": "fp32", "float16": "fp16", "int8": "int8"}
 # TensorRT 8 and 10 report format and type in one field; 11 splits it. (NVIDIA, TensorRT migration
 # guide 10.x to 11.x, "IEngineInspector JSON output")
 _TYPE_FIELDS = ("DataType", "Datatype", "Format/Datatype", "Format")
-_FORMAT_WORDS = {
-    "bf16": "bf16",
-    "bfloat16": "bf16",
-    "fp16": "fp16",
-    "half": "fp16",
-    "fp32": "fp32",
-    "float": "fp32",
-    "int8": "int8",
-    "fp8": "fp8",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +105,7 @@ def _weights_inside(trt: ModuleType, layer: Api) -> str:
     # The bindings return the base class; the weights are attributes of the derived one.
     layer.__class__ = getattr(trt, _CLASSES[layer.type.name])
     stored = str(layer.kernel.dtype)
-    return _NUMPY_TYPES.get(stored, stored)
+    return precision_of_type(stored) or stored
 
 
 def _dequantised_from(producer: Api | None) -> str:
@@ -136,7 +117,7 @@ def _dequantised_from(producer: Api | None) -> str:
 
 def _type_name(data_type: Api) -> str:
     name = str(data_type.name)
-    return _DATA_TYPES.get(name, name.lower())
+    return precision_of_type(name) or name.lower()
 
 
 def _nodes_of(name: str, metadata: str) -> tuple[str, ...]:
@@ -214,6 +195,6 @@ def _formats(tensors: object) -> tuple[str, ...]:
 def type_from_format(text: str) -> str:
     """The type in a text of the inspector, such as "Row major linear FP16 format" or "Half"."""
     for word in re.split(r"[^a-z0-9]+", text.lower()):
-        if word in _FORMAT_WORDS:
-            return _FORMAT_WORDS[word]
+        if precision := precision_of_type(word):
+            return precision
     return text.lower()

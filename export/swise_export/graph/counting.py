@@ -22,7 +22,7 @@ from swise_deploy.precision import (
     FilePrecision,
     Precision,
     combined_precision,
-    precision_of_onnx_type,
+    precision_of_type,
 )
 from swise_export.graph.interface import CHANNELS
 from swise_export.graph.loading import load_onnx
@@ -282,4 +282,4 @@ def _precision(op_type: str, inputs: list[ValueType | None]) -> str:
     if not inputs or inputs[0] is None:
         return "unknown"
     name: str = onnx.TensorProto.DataType.Name(inputs[0].dtype)
-    return precision_of_onnx_type(name) or name.lower()
+    return precision_of_type(name) or name.lower()

@@ -1,6 +1,7 @@
-"""What real pictures put through a network: ranges of the activations, and rounded weights.
+"""Calibration on pictures: ranges of the activations, and rounded weights.
 
-Only pictures that someone gave, or the shipped photographs: noise has ranges that no picture has.
+Calibration uses the user's pictures or the shipped photographs. Noise would give ranges that no
+picture has.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from swise_deploy.runner import float_from_image
 from swise_deploy.storage.files import writing
 from swise_export.graph.activations import session_watching
 from swise_export.precision.qdq import (
-    LEVELS,
+    INT8_MAX,
     Int8Weights,
     Layer,
     rounded_to_nearest,
@@ -36,25 +37,25 @@ Rounding = Literal["moments", "nearest"]
 RANGE_METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
 
 _PERCENTILE = 99.99
-# Enough values of a tensor for the tail of its distribution, few enough to keep.
-_KEPT_VALUES = 1 << 16
-# Positions of a layer's input that its moments are taken over, for each picture.
+# Sampled values of a tensor: enough for the tail of its distribution, few enough for memory.
+_SAMPLED_VALUES = 1 << 16
+# Sampled positions of a layer's input in each picture, from which its moments are computed.
 _MOMENT_POSITIONS = 4096
 _HISTOGRAM_BINS = 256
 _CANDIDATES = 40
-# What kept results depend on besides the content; the last number is raised with the code.
-_CHOICES = (_PERCENTILE, _KEPT_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 2)
+# Part of the cache key. Raise the last number when the code computes something else.
+_CHOICES = (_PERCENTILE, _SAMPLED_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What quantisation needs to know of a network's layers, by layer name.
+    """Input ranges and INT8 weights of a network's layers, by layer name.
 
     Attributes:
-        ranges: For each method, the largest magnitude that each layer's input should take.
-        weights: Every layer's weights in INT8.
-        pictures_sha256: Hash of the pictures.
-        num_pictures: How many crops.
+        ranges: For each method, the largest magnitude of each layer's input that INT8 represents.
+        weights: INT8 weights of every layer.
+        pictures_sha256: Hash of the crops.
+        num_pictures: Number of crops.
     """
 
     ranges: Mapping[RangeMethod, Mapping[str, float]]
@@ -64,12 +65,12 @@ class Calibration:
 
 
 def textured_crops(pairs: Sequence[Pair], *, size: int, per_picture: int, scale: int) -> list[Pair]:
-    """Cut the crops with the most texture out of every picture; they do not overlap.
+    """Cut the crops with the most texture out of every picture, without overlap.
 
     Args:
         pairs: Pictures.
-        size: Side in LR pixels; a picture that is smaller is taken whole.
-        per_picture: Crops of each picture, at most.
+        size: Side in LR pixels; a smaller picture is used whole.
+        per_picture: Largest number of crops from each picture.
         scale: Output size over input size.
     """
     crops = []
@@ -97,7 +98,7 @@ def _texture(lr: NDArray[np.uint8]) -> float:
 
 
 def crop_pair(pair: Pair, top: int, left: int, size: int, scale: int) -> Pair:
-    """Cut (top, left) and `size` LR pixels from there out of a pair, and say so in its name."""
+    """Cut `size` x `size` LR pixels at (top, left) out of a pair; its name states the crop."""
     lr = pair.lr[top : top + size, left : left + size]
     height, width = lr.shape[:2]
     rows = slice(top * scale, (top + height) * scale)
@@ -113,17 +114,17 @@ def calibrate(
     *,
     rounding: Rounding = "moments",
     cache: Path | None = None,
-    say: Callable[[str], None] = logger.info,
+    report: Callable[[str], None] = logger.info,
 ) -> Calibration:
-    """Run an fp32 model on pictures; measure its layers' inputs and round their weights.
+    """Run an fp32 model on pictures, measure the inputs of its layers and round their weights.
 
     Args:
-        model: fp32, float io.
-        layers: From `find_layers`.
-        pairs: Pictures or crops; the LR side of each is run.
-        rounding: "nearest" rounds the weights as they are, for weights that were trained in INT8.
-        cache: Folder where results are kept by the content of model and pictures; None keeps none.
-        say: Takes lines of progress.
+        model: An fp32 model with float io.
+        layers: The result of `find_layers`.
+        pairs: Pictures or crops; the model runs on their LR sides.
+        rounding: "nearest" rounds each weight by itself, for weights that were trained in INT8.
+        cache: Folder for results, by the content of model and pictures; None stores none.
+        report: Receives lines of progress.
     """
     sha256 = hash_of_pictures(pairs)
     names = [layer.name for layer in layers]
@@ -131,10 +132,10 @@ def calibrate(
     digest.update(model.SerializeToString(deterministic=True))
     kept = cache / f"{digest.hexdigest()}.npz" if cache is not None else None
     if kept is not None and kept.exists():
-        say(f"calibration on {len(pairs)} crops: known from before")
+        report(f"calibration on {len(pairs)} crops: read from the cache")
         return _load(kept, layers, sha256, len(pairs))
-    statistics = _collect(model, layers, pairs, rounding, say)
-    say("choosing ranges")
+    statistics = _collect(model, layers, pairs, rounding, report)
+    report("choosing ranges")
     of_input = {
         layer.input: _ranges(statistics.values[layer.input], statistics.largest[layer.input])
         for layer in layers
@@ -143,7 +144,7 @@ def calibrate(
         method: {layer.name: of_input[layer.input][method] for layer in layers}
         for method in RANGE_METHODS
     }
-    say(f"rounding the weights of {len(layers)} layers")
+    report(f"rounding the weights of {len(layers)} layers")
     initializers = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     weights = {}
     for layer in layers:
@@ -161,7 +162,7 @@ def calibrate(
 
 
 def hash_of_pictures(pairs: Sequence[Pair]) -> str:
-    """A name for the LR sides of pictures, in order."""
+    """Hash of the LR sides of pictures, in order."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(str(pair.lr.shape).encode())
@@ -183,7 +184,7 @@ def _collect(
     layers: Sequence[Layer],
     pairs: Sequence[Pair],
     rounding: Rounding,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> _Statistics:
     nodes = {node.name: node for node in model.graph.node}
     tensors = list(dict.fromkeys(layer.input for layer in layers))
@@ -194,18 +195,20 @@ def _collect(
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
     moments: dict[str, list[NDArray[np.float64]]] = {}
     for i, pair in enumerate(pairs):
-        say(f"calibrating on {pair.name} ({i + 1} of {len(pairs)})")
+        report(f"calibrating on {pair.name} ({i + 1} of {len(pairs)})")
         lr = float_from_image(pair.lr)
-        # Asked for no output, a session gives all.
+        # With an empty list of outputs a session computes all of them.
         outputs = session.run(fetched, {feed: lr}) if fetched else []
         found = dict(zip(fetched, outputs, strict=True)) | {feed: lr}
         for name in tensors:
             magnitudes = np.abs(found[name]).ravel()
             largest[name] = max(largest[name], float(magnitudes.max(initial=0.0)))
-            values[name].append(_thinned(magnitudes, _KEPT_VALUES // len(pairs)))
+            values[name].append(_thinned(magnitudes, _SAMPLED_VALUES // len(pairs)))
         for layer in layers:
             if rounding == "moments" and layer.op_type != "ConvTranspose":
-                rows = input_rows(nodes[layer.name], found[layer.input], most=_MOMENT_POSITIONS)
+                rows = input_rows(
+                    nodes[layer.name], found[layer.input], max_positions=_MOMENT_POSITIONS
+                )
                 new = [second_moment(group) / len(pairs) for group in rows]
                 old = moments.get(layer.name, [np.zeros_like(m) for m in new])
                 moments[layer.name] = [a + b for a, b in zip(old, new, strict=True)]
@@ -213,12 +216,12 @@ def _collect(
 
 
 def _thinned(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    # An odd stride does not keep hitting the same channel or column.
+    # An odd stride does not sample the same channel or column again and again.
     return np.ascontiguousarray(values[:: max(1, values.size // max(1, count)) | 1])
 
 
 def _ranges(values: NDArray[np.float32], largest: float) -> dict[RangeMethod, float]:
-    """The largest magnitude to keep, by method, from a sample of magnitudes."""
+    """The largest magnitude that INT8 represents, by method, from a sample of magnitudes."""
     if not largest:
         return dict.fromkeys(RANGE_METHODS, 0.0)
     return {
@@ -230,29 +233,31 @@ def _ranges(values: NDArray[np.float32], largest: float) -> dict[RangeMethod, fl
 
 
 def _mse_range(values: NDArray[np.float32], largest: float) -> float:
-    """The range whose levels are nearest to the values on average, clipped ones included."""
+    """The range with the least mean squared rounding error, clipped values included."""
     candidates = largest * np.linspace(0.2, 1.0, _CANDIDATES)
     errors = []
     for candidate in candidates:
-        step = candidate / LEVELS
-        restored = np.minimum(np.rint(values / step), LEVELS) * step
+        step = candidate / INT8_MAX
+        restored = np.minimum(np.rint(values / step), INT8_MAX) * step
         errors.append(float(np.mean((restored - values) ** 2)))
     return float(candidates[int(np.argmin(errors))])
 
 
 def _entropy_range(values: NDArray[np.float32], largest: float) -> float:
-    """The range that loses least information; the search is ONNX Runtime's."""
+    """The range that loses the least information, by ONNX Runtime's search."""
     from onnxruntime.quantization.calibrate import HistogramCollector
 
     half, edges = np.histogram(values, bins=_HISTOGRAM_BINS // 2, range=(0, largest))
-    # It searches around a bin in the middle, which holds the zero.
+    # The search starts at the middle bin, which holds zero.
     histogram = np.concatenate([half[::-1], half[:1], half])
     width = edges[1]
     mirrored = (np.arange(histogram.size + 1) - histogram.size / 2) * width
-    collector = HistogramCollector("entropy", True, _HISTOGRAM_BINS, LEVELS + 1, _PERCENTILE, None)
+    collector = HistogramCollector(
+        "entropy", True, _HISTOGRAM_BINS, INT8_MAX + 1, _PERCENTILE, None
+    )
     found = collector.get_entropy_threshold(
         (histogram, mirrored.astype(np.float32), np.float32(-largest), np.float32(largest)),
-        LEVELS + 1,
+        INT8_MAX + 1,
     )
     return min(largest, float(found[1]))
 
@@ -260,7 +265,7 @@ def _entropy_range(values: NDArray[np.float32], largest: float) -> float:
 def _save(path: Path, calibration: Calibration, layers: Sequence[Layer]) -> None:
     arrays: dict[str, NDArray[np.generic]] = {}
     for i, layer in enumerate(layers):
-        arrays[f"levels{i}"] = calibration.weights[layer.name].levels
+        arrays[f"values{i}"] = calibration.weights[layer.name].values
         arrays[f"scales{i}"] = calibration.weights[layer.name].scales
     for method, by_layer in calibration.ranges.items():
         arrays[method] = np.array([by_layer[layer.name] for layer in layers])
@@ -278,7 +283,7 @@ def _load(path: Path, layers: Sequence[Layer], sha256: str, num_pictures: int) -
             for method in RANGE_METHODS
         }
         weights = {
-            layer.name: Int8Weights(arrays[f"levels{i}"], arrays[f"scales{i}"])
+            layer.name: Int8Weights(arrays[f"values{i}"], arrays[f"scales{i}"])
             for i, layer in enumerate(layers)
         }
     return Calibration(ranges, weights, sha256, num_pictures)

@@ -1,10 +1,10 @@
-"""Half precision, written into the graph: which operations compute in fp16 and which stay in fp32.
+"""Conversion of a graph to fp16, with the nodes that need fp32 left in fp32.
 
-TensorRT 11 takes precision from the graph alone, so the decision is made here and every runtime
-sees the same one. Kept in fp32: what sums over many values (norms, averages), what a picture's
-last bits depend on (the final sum), and every operation that touches a tensor too large for fp16,
-found by running the network on pictures. docs/adr/0001-deploy-form.md and docs/precision.md say
-what each of them buys.
+TensorRT 11 takes precision from the graph alone, so the graph states it for every runtime. These
+nodes stay in fp32: sums over many values (norms, averages), the final sum, on which the last bits
+of a picture depend, and every node that reads or writes a tensor too large for fp16, found by
+running the network on pictures. docs/adr/0001-deploy-form.md and docs/precision.md have the
+measured effect of each.
 """
 
 import logging
@@ -15,14 +15,15 @@ import onnx
 from onnx import numpy_helper
 
 from swise_deploy.pictures.files import RgbImage
-from swise_export.graph.activations import FP16_MAX, ActivationRange, measure_ranges
+from swise_deploy.precision import PRECISIONS
+from swise_export.graph.activations import ActivationRange, measure_ranges
 
 logger = logging.getLogger(__name__)
 
-# Pictures that nobody measured reach larger activations than the sampled ones did.
+# Other pictures give larger activations than the sampled ones.
 HEADROOM = 4.0
 
-# Sums over many values, and functions whose error fp16 would multiply.
+# Sums over many values, and functions that amplify rounding errors.
 _FP32_OPS = frozenset(
     {
         "GlobalAveragePool",
@@ -34,22 +35,22 @@ _FP32_OPS = frozenset(
         "Sqrt",
     }
 )
-# What may stand between the last layer and the picture.
+# Operators that may follow the last layer.
 _ARITHMETIC = frozenset(
     {"Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Round", "Sub", "Transpose"}
 )
-# Modules that run in fp32 as a whole, so that nothing is cast to and fro inside them.
+# Modules that run in fp32 as a whole, without casts inside them.
 _FP32_SCOPES = ("norm", "picture")
 
 
 @dataclass(frozen=True, slots=True)
 class HalfModel:
-    """A model that computes in fp16 where it can.
+    """A model that computes in fp16, except for the nodes that need fp32.
 
     Attributes:
         model: The ONNX model.
         fp32_nodes: Nodes that stay in fp32.
-        ranges: Largest activation of every layer; empty where no pictures were given.
+        ranges: Largest activation of every layer; empty without pictures.
     """
 
     model: onnx.ModelProto
@@ -63,17 +64,17 @@ def fp16_from_fp32(
     *,
     keep_fp32: Collection[str] = (),
 ) -> HalfModel:
-    """Turn an fp32 model into one that computes in fp16 where it can; inputs and outputs stay.
+    """Convert an fp32 model to fp16; the types of its inputs and outputs do not change.
 
     Args:
-        model: fp32, every node named; quantised layers in it stay INT8.
+        model: An fp32 model with a name for every node; its quantised layers stay in INT8.
         images: LR pictures on which the activations are measured.
-        keep_fp32: More nodes that stay in fp32.
+        keep_fp32: Further nodes that stay in fp32.
 
     Raises:
-        ExportError: A layer gives values that are not finite in fp32 already.
+        ExportError: The output of a layer contains NaN or infinity in fp32.
     """
-    # Only here: the converter takes a moment to import.
+    # The converter is slow to import.
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -104,7 +105,7 @@ def fp16_from_fp32(
 
 
 def _without_dequantising(model: onnx.ModelProto, kept: Sequence[str]) -> list[str]:
-    """A DequantizeLinear gives what its layer computes in, or TensorRT fuses it with nothing."""
+    """Remove DequantizeLinear nodes: TensorRT fuses one only if its type is its layer's type."""
     in_fp32 = set(kept)
     wide = {name for node in model.graph.node if node.name in in_fp32 for name in node.input}
     narrow = {
@@ -116,10 +117,10 @@ def _without_dequantising(model: onnx.ModelProto, kept: Sequence[str]) -> list[s
 
 
 def _merge_casts(model: onnx.ModelProto) -> None:
-    """Drop casts that the converter need not have made.
+    """Remove the converter's redundant casts.
 
-    It casts around every fp32 node on its own: between two of them a value would be rounded to fp16
-    and back, and a tensor with several readers is cast once for each.
+    The converter casts around every fp32 node separately. Between two fp32 nodes a value would be
+    rounded to fp16 and back, and a tensor with several readers would be cast once for each.
     """
     casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
     first: dict[tuple[str, int], str] = {}
@@ -131,14 +132,14 @@ def _merge_casts(model: onnx.ModelProto) -> None:
             merged[output] = source.input[0]
         elif first.setdefault((node.input[0], target), output) != output:
             merged[output] = first[node.input[0], target]
-    # A graph output keeps its name: whoever makes the value that it stood for takes it over.
+    # A graph output keeps its name: the node that computes its value takes the name over.
     outputs = [value.name for value in model.graph.output]
-    taken_over = {merged[name]: name for name in outputs if name in merged}
+    output_names = {merged[name]: name for name in outputs if name in merged}
     nodes = [n for n in model.graph.node if n.op_type != "Cast" or n.output[0] not in merged]
     for node in nodes:
         inputs = [merged.get(name, name) for name in node.input]
-        node.input[:] = [taken_over.get(name, name) for name in inputs]
-        node.output[:] = [taken_over.get(name, name) for name in node.output]
+        node.input[:] = [output_names.get(name, name) for name in inputs]
+        node.output[:] = [output_names.get(name, name) for name in node.output]
     used = {*outputs, *(name for node in nodes for name in node.input)}
     nodes = [node for node in nodes if node.op_type != "Cast" or node.output[0] in used]
     del model.graph.node[:]
@@ -150,7 +151,7 @@ def _is_rounding(cast: onnx.NodeProto) -> bool:
 
 
 def _tensors_too_large(model: onnx.ModelProto, ranges: Sequence[ActivationRange]) -> set[str]:
-    limit = FP16_MAX / HEADROOM
+    limit = PRECISIONS["fp16"].max_finite / HEADROOM
     too_large = {
         tensor.name
         for tensor in model.graph.initializer
@@ -161,8 +162,8 @@ def _tensors_too_large(model: onnx.ModelProto, ranges: Sequence[ActivationRange]
     if overflowing:
         worst = max(overflowing, key=lambda found: found.max_abs)
         logger.warning(
-            "%d layers reach values too large for fp16 and stay in fp32; the first is %s, the "
-            "largest %.3g at %s (%s)",
+            "%d layers give values too large for fp16 and stay in fp32; the first is %s, the "
+            "largest value is %.3g at %s (%s)",
             len(overflowing),
             overflowing[0].node,
             worst.max_abs,

@@ -1,4 +1,4 @@
-"""From a network and pictures to a placement of INT8, and from that to a graph."""
+"""INT8 for a network: a search for its placement, and the graph that results."""
 
 import dataclasses
 import hashlib
@@ -14,6 +14,7 @@ import onnx
 from swise_deploy.errors import ExportError, InputError
 from swise_deploy.evaluation.pairs import Pair
 from swise_deploy.pictures.files import RgbImage
+from swise_deploy.precision import RestPrecision
 from swise_export.manifest import Form
 from swise_export.precision.calibration import (
     RANGE_METHODS,
@@ -33,7 +34,7 @@ from swise_export.precision.placement import (
     place,
     units_from_layers,
 )
-from swise_export.precision.plan import PlannedLayer, PrecisionPlan, Rest
+from swise_export.precision.plan import PlannedLayer, PrecisionPlan
 from swise_export.precision.qdq import (
     Int8Weights,
     Layer,
@@ -41,37 +42,37 @@ from swise_export.precision.qdq import (
     int8_from_fp32,
     rounded_to_nearest,
 )
-from swise_export.precision.switchable_graph import GatedNetwork, gated_int8
+from swise_export.precision.switchable_graph import SwitchableNetwork, switchable_int8
 from swise_export.verification.budget import DriftBudget
 
 logger = logging.getLogger(__name__)
 
-# Crops to calibrate on: this many LR pixels a side, of at most so many pictures.
+# Calibration crops: their side in LR pixels, and the largest number of pictures.
 _CROP = 48
-_MOST_CROPS = 12
-# What a layer loses alone is measured on smaller and fewer ones: it is measured for every layer.
+_MAX_CROPS = 12
+# The sensitivity is measured for every layer, so on fewer and smaller crops.
 _SENSITIVITY_CROP = 32
 _SENSITIVITY_CROPS = 4
-# Held-out pictures are cut to this side, from their middle.
+# Held-out pictures are cropped to this side around their centre.
 _HELD_OUT_CROP = 96
-# Enters the names of kept results: raise it when the search measures something else.
+# Part of the cache key. Raise it when the search measures something else.
 _JOURNAL_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Config:
-    """How INT8 is placed.
+    """Settings of the placement of INT8.
 
     Attributes:
-        rest: Precision of what is not INT8. "fp16" is for TensorRT 10 and later; "fp32" for CPUs
-            and for TensorRT 8.6, whose builder makes fp16 of it by itself.
-        method: How ranges are chosen; None takes the one with the least drift.
+        rest: Precision of the other layers: "fp16" for TensorRT 10 and later; "fp32" for CPUs and
+            for TensorRT 8.6, whose builder converts it to fp16 itself.
+        method: Method that chooses the ranges; None uses the one with the least drift.
         rounding: "nearest" for weights that were trained in INT8.
         threads: Threads of ONNX Runtime.
-        cache: Folder for what was measured before; None measures again.
+        cache: Folder with earlier measurements; None measures again.
     """
 
-    rest: Rest = "fp16"
+    rest: RestPrecision = "fp16"
     method: RangeMethod | None = None
     rounding: Rounding = "moments"
     threads: int = 1
@@ -79,14 +80,14 @@ class Int8Config:
 
 
 class Int8Search:
-    """Places INT8 in one network; what it measured serves every budget.
+    """Places INT8 in one network; its measurements serve every budget.
 
     Args:
-        model: fp32, float io, every node named.
-        pairs: Pictures, at least two: every other one is calibrated on, the others are held out.
+        model: An fp32 model with float io and a name for every node.
+        pairs: At least two pictures; every other one serves calibration, the others are held out.
         scale: Output size over input size.
-        config: How.
-        say: Takes lines of progress.
+        config: Settings.
+        report: Receives lines of progress.
 
     Raises:
         InputError: There are too few pictures.
@@ -100,57 +101,57 @@ class Int8Search:
         *,
         scale: int,
         config: Int8Config,
-        say: Callable[[str], None] = logger.info,
+        report: Callable[[str], None] = logger.info,
     ) -> None:
         if len(pairs) < 2:
             raise InputError(
-                f"INT8 needs at least 2 pictures, to calibrate on one and to check on another; "
-                f"found {len(pairs)}. Give more with --calib DIR"
+                "INT8 needs at least 2 pictures, one to calibrate on and one to check on; found "
+                f"{len(pairs)}. Give more with --calib DIR"
             )
-        self._config, self._say = config, say
+        self._config, self._report = config, report
         self.layers, self.mult_adds = find_layers(model)
         if not self.layers:
             raise ExportError(
-                "the graph has no convolution or matrix product with stored weights, so that "
-                "nothing can be INT8. Export with --fp16"
+                "the graph has no convolution or matrix product with stored weights; INT8 needs "
+                "at least one. Export with --fp16"
             )
         self._model, self._scale = model, scale
         crops, held_out = split_pictures(pairs, scale)
-        say(f"calibrating INT8 on {len(crops)} crops, holding {len(held_out)} pictures out")
+        report(f"calibrating INT8 on {len(crops)} crops, holding {len(held_out)} pictures out")
         self.calibration = calibrate(
-            model, self.layers, crops, rounding=config.rounding, cache=config.cache, say=say
+            model, self.layers, crops, rounding=config.rounding, cache=config.cache, report=report
         )
         self.units = units_from_layers(self.layers)
         methods = RANGE_METHODS if config.method is None else (config.method,)
-        graphs = {method: self._gated(self.calibration.ranges[method]) for method in methods}
+        graphs = {method: self._switchable(self.calibration.ranges[method]) for method in methods}
         journals = {method: self._journal(graphs[method], held_out) for method in methods}
         self.method: RangeMethod = config.method or self._best_method(pairs, journals)
         self._held_out = journals[self.method]
         small = textured_crops(crops, size=_SENSITIVITY_CROP, per_picture=1, scale=scale)
         sensitivity = self._journal(graphs[self.method], _spread(small, _SENSITIVITY_CROPS))
-        self._effects = measure_sensitivity(sensitivity, self.units, say=say)
+        self._effects = measure_sensitivity(sensitivity, self.units, report=report)
 
-    def _gated(self, ranges: Mapping[str, float]) -> onnx.ModelProto:
+    def _switchable(self, ranges: Mapping[str, float]) -> onnx.ModelProto:
         quantised = int8_from_fp32(
             self._model, self.layers, ranges=ranges, weights=self.calibration.weights
         )
-        return gated_int8(self._model, quantised, self.layers)
+        return switchable_int8(self._model, quantised, self.layers)
 
-    def _journal(self, gated: onnx.ModelProto, pictures: Sequence[Pair]) -> Journal:
+    def _journal(self, switchable: onnx.ModelProto, pictures: Sequence[Pair]) -> Journal:
         names = [layer.name for layer in self.layers]
-        network = GatedNetwork(
-            gated, names, pictures, scale=self._scale, threads=self._config.threads
+        network = SwitchableNetwork(
+            switchable, names, pictures, scale=self._scale, threads=self._config.threads
         )
-        return Journal(network, _journal_path(self._config.cache, gated, pictures))
+        return Journal(network, _journal_path(self._config.cache, switchable, pictures))
 
     def _best_method(
         self, pairs: Sequence[Pair], journals: Mapping[RangeMethod, Journal]
     ) -> RangeMethod:
-        """The one that loses least on the picture that loses most, of either half of the pictures.
+        """The method that loses least on its worst picture, in both halves of the pictures.
 
-        Each half is calibrated on and the other one scored. A range that clips wins a little on
-        pictures like those it was chosen on and loses decibels on one with finer or harder lines:
-        of that the mean over a few pictures, scored one way around, tells nothing.
+        Each half serves calibration once, while the other half is scored. A range that clips gains
+        a little on pictures like the calibration pictures and loses several decibels on a picture
+        with finer or sharper lines. The mean over a few pictures, scored once, does not show that.
         """
         everything = [layer.name for layer in self.layers]
         crops, scored = split_pictures(pairs, self._scale, swapped=True)
@@ -160,28 +161,31 @@ class Int8Search:
             crops,
             rounding="nearest",
             cache=self._config.cache,
-            say=self._say,
+            report=self._report,
         )
         worst = {}
         for method in RANGE_METHODS:
-            swapped = self._journal(self._gated(other.ranges[method]), scored)
+            swapped = self._journal(self._switchable(other.ranges[method]), scored)
             worst[method] = min(
                 journal.effect(everything).worst_db for journal in (journals[method], swapped)
             )
-            self._say(f"everything in INT8, ranges by {method}: {worst[method]:+.3f} dB at worst")
+            self._report(
+                f"all layers in INT8, ranges by {method}: {worst[method]:+.3f} dB on the worst "
+                "picture"
+            )
         return max(RANGE_METHODS, key=lambda method: worst[method])
 
     def plan(
         self, budget: DriftBudget, *, model_name: str, scale: int, form: Form, weights_sha256: str
     ) -> PrecisionPlan:
-        """The placement with the most INT8 that keeps to `budget`."""
+        """Find the placement with the most INT8 within `budget`."""
         placement = place(
             self._held_out,
             self.units,
             self._effects,
             budget=budget,
             all_mult_adds=self.mult_adds,
-            say=self._say,
+            report=self._report,
         )
         unit_of = {name: unit for unit in self.units for name in unit.layers}
         return PrecisionPlan(
@@ -220,12 +224,12 @@ class Int8Search:
 def split_pictures(
     pairs: Sequence[Pair], scale: int, *, swapped: bool = False
 ) -> tuple[list[Pair], list[Pair]]:
-    """Crops to calibrate on, and pictures to hold out: every other picture each, or swapped."""
+    """Split pictures alternately into calibration crops and held-out pictures, or swapped."""
     starts = (1, 0) if swapped else (0, 1)
-    calibrated, held_out = (_spread(pairs[start::2], _MOST_CROPS) for start in starts)
-    per_picture = max(1, _MOST_CROPS // len(calibrated))
+    calibrated, held_out = (_spread(pairs[start::2], _MAX_CROPS) for start in starts)
+    per_picture = max(1, _MAX_CROPS // len(calibrated))
     crops = textured_crops(calibrated, size=_CROP, per_picture=per_picture, scale=scale)
-    return crops, [_middle(pair, scale) for pair in held_out]
+    return crops, [_centre(pair, scale) for pair in held_out]
 
 
 def calibrate_for_plan(
@@ -235,12 +239,11 @@ def calibrate_for_plan(
     *,
     scale: int,
     cache: Path | None,
-    say: Callable[[str], None] = logger.info,
+    report: Callable[[str], None] = logger.info,
 ) -> Mapping[str, Int8Weights]:
-    """The weights of a plan's INT8 layers, rounded as they were when it was made.
+    """Round the weights of a plan's INT8 layers as the search did.
 
-    The pictures decide how, unless the plan rounds to nearest; the same pictures give the same
-    weights.
+    The same pictures give the same weights. A plan with rounding "nearest" does not depend on them.
     """
     layers = planned_layers(model, plan)
     if plan.rounding == "nearest":
@@ -251,77 +254,83 @@ def calibrate_for_plan(
         }
     crops, _ = split_pictures(pairs, scale)
     if hash_of_pictures(crops) != plan.pictures_sha256:
-        say("the plan was made with other pictures: its weights are rounded on these")
-    # All layers, as the search does, whose calibration is then known.
+        report("the plan was made with other pictures; the weights are rounded on these pictures")
+    # The search calibrates all layers, so its result is in the cache.
     known = find_layers(model)[0]
     everything = (*known, *(layer for layer in layers if layer not in known))
     found: Calibration = calibrate(
-        model, everything, crops, rounding=plan.rounding, cache=cache, say=say
+        model, everything, crops, rounding=plan.rounding, cache=cache, report=report
     )
     return found.weights
 
 
 def planned_layers(model: onnx.ModelProto, plan: PrecisionPlan) -> tuple[Layer, ...]:
-    """The layers of a graph that a plan puts into INT8.
+    """The layers of a graph that are INT8 in a plan.
 
     Raises:
-        InputError: The plan names a layer that the graph has not got.
+        InputError: The plan names a layer that the graph does not contain.
     """
-    layers = {layer.name: layer for layer in find_layers(model, least_share=0)[0]}
+    layers = {layer.name: layer for layer in find_layers(model, min_share=0)[0]}
     missing = [planned.name for planned in plan.int8_layers if planned.name not in layers]
     if missing:
         raise InputError(
-            f"the precision plan names {len(missing)} layers that this graph has not got, such as "
-            f"{missing[0]}. Make a plan for this network: swise-export --int8 --precision-plan NEW"
+            f"the precision plan names {len(missing)} layers that this graph does not contain, "
+            f"such as {missing[0]}. Make a plan for this network: "
+            "swise-export --int8 --precision-plan NEW"
         )
     return tuple(layers[planned.name] for planned in plan.int8_layers)
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Recipe:
-    """All that a graph needs to become INT8: the placement, and its weights by layer name."""
+    """A placement of INT8 and the INT8 weights, by layer name."""
 
     plan: PrecisionPlan
     weights: Mapping[str, Int8Weights]
 
     @property
     def precision(self) -> Literal["int8", "mixed"]:
-        """What the graph is called: INT8 if most of its Mult-Adds are."""
+        """Precision of the graph: "int8" if at least half of its Mult-Adds are INT8."""
         return "int8" if self.plan.mult_adds_share >= 0.5 else "mixed"
 
 
 def int8_model(
     model: onnx.ModelProto, recipe: Int8Recipe, range_images: Sequence[RgbImage]
 ) -> HalfModel:
-    """Quantise a graph by a recipe; the rest becomes fp16 if the plan says so."""
+    """Quantise a graph by a recipe; the other layers get the precision of the plan's `rest`."""
     layers = planned_layers(model, recipe.plan)
     if layers:
         ranges = {layer.name: layer.range for layer in recipe.plan.int8_layers}
-        stored: Literal["int8", "fp32"] = "fp32" if recipe.plan.rest == "fp32" else "int8"
-        model = int8_from_fp32(model, layers, ranges=ranges, weights=recipe.weights, stored=stored)
+        model = int8_from_fp32(
+            model,
+            layers,
+            ranges=ranges,
+            weights=recipe.weights,
+            fp32_weights=recipe.plan.rest == "fp32",
+        )
     if recipe.plan.rest == "fp32":
         return HalfModel(model, (), ())
     return fp16_from_fp32(model, range_images)
 
 
-def _spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
-    """At most so many, evenly over the sequence."""
-    chosen = np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)
+def _spread(pairs: Sequence[Pair], max_pairs: int) -> list[Pair]:
+    """At most `max_pairs` pictures, spread evenly over the sequence."""
+    chosen = np.linspace(0, len(pairs) - 1, min(max_pairs, len(pairs))).round().astype(int)
     return [pairs[i] for i in chosen]
 
 
-def _middle(pair: Pair, scale: int) -> Pair:
+def _centre(pair: Pair, scale: int) -> Pair:
     top, left = (max(0, (side - _HELD_OUT_CROP) // 2) for side in pair.lr.shape[:2])
     return dataclasses.replace(crop_pair(pair, top, left, _HELD_OUT_CROP, scale), name=pair.name)
 
 
 def _journal_path(
-    cache: Path | None, gated: onnx.ModelProto, pictures: Sequence[Pair]
+    cache: Path | None, switchable: onnx.ModelProto, pictures: Sequence[Pair]
 ) -> Path | None:
     if cache is None:
         return None
     digest = hashlib.sha256(f"{_JOURNAL_VERSION} {hash_of_pictures(pictures)}".encode())
     for pair in pictures:
         digest.update(pair.hr.tobytes())
-    digest.update(gated.SerializeToString(deterministic=True))
+    digest.update(switchable.SerializeToString(deterministic=True))
     return cache / f"{digest.hexdigest()}.jsonl"

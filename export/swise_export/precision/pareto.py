@@ -1,4 +1,4 @@
-"""Drift against the share of INT8, as a picture."""
+"""A chart of drift against the share of INT8."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from swise_export.precision.plan import PrecisionPlan
 
 
 def pareto_front(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """The placements that no other beats in both share and drift, by rising share."""
+    """The placements that no other one beats in both share and drift, by rising share."""
     front: list[Step] = []
     for step in sorted(steps, key=lambda s: (-s.mult_adds_share, -s.drift_db)):
         if not front or step.drift_db > front[-1].drift_db:
@@ -19,7 +19,7 @@ def pareto_front(steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 def draw_pareto(path: Path, plan: PrecisionPlan, *, title: str) -> None:
-    """Draw what was measured, the front, the budgets and the placement that was chosen.
+    """Draw the measured placements, the Pareto front, the budgets and the chosen placement.
 
     Raises:
         BackendMissingError: matplotlib is not installed.

@@ -1,9 +1,9 @@
-"""A placement of precisions as a file: made once, read by people, replayed on the next export."""
+"""Precision plans: placements of INT8 in files, which a later export replays."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from swise_deploy.precision import ExportPrecision, RestPrecision
 from swise_deploy.storage.documents import (
     Count,
     NonNegative,
@@ -19,27 +19,24 @@ from swise_export.precision.placement import Step
 
 SCHEMA_VERSION = 1
 
-Rest = Literal["fp16", "fp32"]
-"""Precision of the layers that are not INT8."""
-
 
 @dataclass(frozen=True, slots=True)
 class PlannedLayer:
-    """A layer that can run in INT8, and the precision that it got.
+    """A layer that can run in INT8, and its precision in the plan.
 
     Attributes:
-        name: Its node in the graph.
-        precision: "int8", or the plan's rest.
-        range: Largest magnitude of its input in INT8.
-        mult_adds: At a 1280x720 output.
-        alone_db: PSNR-Y that it loses (negative) or wins when it, with the layers that share its
-            input, is the only one in INT8, on the calibration pictures.
-        noise_db: The same if its error were independent of the network's own; layers are ranked by
-            it.
+        name: Name of its node.
+        precision: "int8", or the plan's `rest`.
+        range: Largest magnitude of its input that INT8 represents.
+        mult_adds: Mult-Adds at a 1280x720 output.
+        alone_db: PSNR-Y lost (negative) or gained on the calibration pictures if only this layer
+            and those that share its input are INT8.
+        noise_db: The same, if its error were independent of the network's own error; layers are
+            sorted by it.
     """
 
     name: str
-    precision: Literal["int8", "fp16", "fp32"]
+    precision: ExportPrecision
     range: NonNegative
     mult_adds: Count
     alone_db: float
@@ -48,29 +45,29 @@ class PlannedLayer:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionPlan:
-    """A placement as `swise-export --precision-plan` saves and replays it.
+    """A placement that `swise-export --precision-plan` saves and replays.
 
     Attributes:
         model: Key of the network registry.
-        weights_sha256: Of the weights that the ranges belong to.
-        rest: Precision of everything that is not INT8.
-        layers: Those that can run in INT8, in the graph's order.
-        mult_adds: Of the whole graph.
-        method: Method by which the ranges were chosen.
-        rounding: Method by which the weights were rounded.
-        num_pictures: Crops that were calibrated on.
-        pictures_sha256: Their hash.
-        max_drift_db: The budget, on average over pictures.
-        max_worst_db: The budget of any one picture; None where there was none.
-        held_out_drift_db: PSNR-Y lost on the pictures that were held out.
-        drift_by_step: Every placement that was measured on them.
+        weights_sha256: Hash of the weights file.
+        rest: Precision of the layers that are not INT8.
+        layers: Layers that can run in INT8, in the graph's order.
+        mult_adds: Mult-Adds of the whole graph.
+        method: Method that chose the ranges.
+        rounding: Method that rounded the weights.
+        num_pictures: Number of calibration crops.
+        pictures_sha256: Hash of the calibration crops.
+        max_drift_db: Budget of the mean over pictures.
+        max_worst_db: Budget of the worst picture; None without one.
+        held_out_drift_db: PSNR-Y lost (negative) or gained on the held-out pictures.
+        drift_by_step: Every placement that was measured on the held-out pictures.
     """
 
     model: str
     scale: Scale
     form: Form
     weights_sha256: Sha256
-    rest: Rest
+    rest: RestPrecision
     layers: tuple[PlannedLayer, ...]
     mult_adds: Positive
     method: RangeMethod

@@ -1,32 +1,34 @@
-"""INT8, written into the graph: QuantizeLinear and DequantizeLinear around chosen layers.
+"""INT8 in the graph: QuantizeLinear and DequantizeLinear around chosen layers.
 
-Signed and symmetric, weights per output channel and stored as int8, activations per tensor, biases
-untouched: what TensorRT asks for explicit quantisation, and what every version from 8.6 on reads.
-A layer's input is quantised, its output is not: TensorRT fuses the bias, the activation and the
-next layer's QuantizeLinear into the layer, and moves a QuantizeLinear behind a Concat or a
-DepthToSpace in front of it. docs/adr/0004-quantizer.md says why ONNX Runtime writes the nodes.
+Quantisation is signed and symmetric: weights per output channel, stored as int8, activations per
+tensor, biases not at all. TensorRT requires that for explicit quantisation, and every version from
+8.6 on reads it. A layer's input is quantised, its output is not: TensorRT fuses the bias, the
+activation and the next layer's QuantizeLinear into the layer, and moves a QuantizeLinear behind a
+Concat or a DepthToSpace in front of it. ONNX Runtime's quantizer writes the nodes
+(docs/adr/0004-quantizer.md).
 """
 
+import contextlib
 import copy
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from swise_deploy.precision import PRECISIONS
 from swise_export.graph.counting import count_onnx
 
-LEVELS = 127
-"""Largest magnitude of a level; -128 stays unused, so that the range is symmetric."""
+INT8_MAX = int(PRECISIONS["int8"].max_finite)
+"""Largest magnitude of a quantised value; -128 is not used, so that the range is symmetric."""
 
 # The axis of the output channels in an operator's weights.
 _CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}
-# With less than this share of the Mult-Adds a layer has nothing to win: attention on averages.
-_LEAST_SHARE = 1e-4
+# A layer with a smaller share of the Mult-Adds gains nothing from INT8: attention on averages.
+_MIN_SHARE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,11 @@ class Layer:
     """A layer that can run in INT8.
 
     Attributes:
-        name: Of its node.
+        name: Name of its node.
         op_type: "Conv", "ConvTranspose" or "MatMul".
-        input: The tensor that its activations come in.
+        input: Tensor of its activations.
         weight: Initializer with its weights.
-        mult_adds: At a 1280x720 output, or at the graph's own size if that is fixed.
+        mult_adds: Mult-Adds at a 1280x720 output, or at the graph's size if that is fixed.
     """
 
     name: str
@@ -58,24 +60,25 @@ class Int8Weights:
     """A layer's weights in INT8.
 
     Attributes:
-        levels: int8, in the shape of the weights.
-        scales: One for each output channel; each is a number that fp16 holds exactly.
+        values: int8, in the shape of the weights.
+        scales: One for each output channel, exact in fp16.
     """
 
-    levels: NDArray[np.int8]
+    values: NDArray[np.int8]
     scales: NDArray[np.float32]
 
     def dequantised(self, axis: int) -> NDArray[np.float32]:
-        """The weights that the levels stand for."""
-        return self.levels * _along(self.scales, self.levels.ndim, axis)
+        """The quantised values times their scales."""
+        return self.values * _along(self.scales, self.values.ndim, axis)
 
 
 def find_layers(
-    model: onnx.ModelProto, *, least_share: float = _LEAST_SHARE
+    model: onnx.ModelProto, *, min_share: float = _MIN_SHARE
 ) -> tuple[tuple[Layer, ...], int]:
-    """The layers of an fp32 model that INT8 can serve, in order, and the Mult-Adds of all layers.
+    """The layers of an fp32 model that can run in INT8, in order, and the Mult-Adds of all layers.
 
-    Convolutions and products with stored weights that have at least `least_share` of the Mult-Adds.
+    They are convolutions and matrix products with stored weights and at least `min_share` of the
+    Mult-Adds.
     """
     counts = count_onnx(model)
     mult_adds = {layer.name: layer.mult_adds for layer in counts.layers}
@@ -85,33 +88,33 @@ def find_layers(
         for node in model.graph.node
         if node.op_type in _CHANNEL_AXIS and node.input[1] in stored and node.input[0] not in stored
     )
-    least = least_share * counts.mult_adds
-    return tuple(layer for layer in layers if layer.mult_adds >= least), counts.mult_adds
+    min_mult_adds = min_share * counts.mult_adds
+    return tuple(x for x in layers if x.mult_adds >= min_mult_adds), counts.mult_adds
 
 
 def scale_from_range(largest: float) -> float:
-    """The step between two levels for values up to `largest`; a number that fp16 holds exactly.
+    """The quantisation scale for values up to `largest`, exact in fp16.
 
-    fp16 graphs store their scales in fp16. A scale chosen there loses nothing when it is stored.
-    Values beyond fp16's largest scale are clipped.
+    fp16 graphs store their scales in fp16, so the scale does not change there. Values beyond fp16's
+    largest scale are clipped.
     """
     half = np.finfo(np.float16)
-    step = min(largest / LEVELS, float(half.max))
+    step = min(largest / INT8_MAX, float(half.max))
     return max(float(np.float16(step)), float(half.smallest_subnormal))
 
 
 def scales_of_weights(weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """The step of every output channel, so that its largest weight gets the highest level."""
+    """The scale of every output channel, which maps its largest weight to INT8_MAX."""
     others = tuple(a for a in range(weights.ndim) if a != axis % weights.ndim)
     largest = np.abs(weights).max(axis=others)
     return np.array([scale_from_range(float(value)) for value in largest], np.float32)
 
 
 def rounded_to_nearest(weights: NDArray[np.float32], axis: int) -> Int8Weights:
-    """Every weight to the level nearest to it."""
+    """Round every weight to the nearest quantised value."""
     scales = scales_of_weights(weights, axis)
-    levels = np.rint(weights / _along(scales, weights.ndim, axis))
-    return Int8Weights(np.clip(levels, -LEVELS, LEVELS).astype(np.int8), scales)
+    values = np.rint(weights / _along(scales, weights.ndim, axis))
+    return Int8Weights(np.clip(values, -INT8_MAX, INT8_MAX).astype(np.int8), scales)
 
 
 def int8_from_fp32(
@@ -120,26 +123,26 @@ def int8_from_fp32(
     *,
     ranges: Mapping[str, float],
     weights: Mapping[str, Int8Weights],
-    stored: Literal["int8", "fp32"] = "int8",
+    fp32_weights: bool = False,
 ) -> onnx.ModelProto:
-    """Quantise some layers of an fp32 model; the rest stays as it is.
+    """Quantise some layers of an fp32 model; the other layers do not change.
 
     Args:
-        model: fp32, every node named.
-        layers: Which of them become INT8.
-        ranges: Largest magnitude that each layer's input takes, by layer name. Layers that share
-            an input share its QuantizeLinear: the first one's range counts.
-        weights: Their weights, by layer name.
-        stored: How weights lie in the file: as their levels, or in fp32 with a QuantizeLinear that
-            gives the levels, which is what TensorRT 8 documents.
+        model: An fp32 model with a name for every node.
+        layers: Layers that become INT8.
+        ranges: Largest magnitude of each layer's input, by layer name. Layers that share an input
+            share its QuantizeLinear, which takes the range of the first one.
+        weights: INT8 weights, by layer name.
+        fp32_weights: Store weights in fp32 with a QuantizeLinear behind them, as TensorRT 8
+            documents it, not as int8.
     """
-    # Only here: the quantizer takes a moment to import.
+    # The quantizer is slow to import.
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     steps = {layer.input: scale_from_range(ranges[layer.name]) for layer in reversed([*layers])}
-    bounds = {name: np.float32(step * LEVELS) for name, step in steps.items()}
+    bounds = {name: np.float32(step * INT8_MAX) for name, step in steps.items()}
     overrides: dict[str, list[dict[str, object]]] = {
         name: [_override(step)] for name, step in steps.items()
     }
@@ -148,7 +151,7 @@ def int8_from_fp32(
     for layer in layers:
         found, tensor = weights[layer.name], initializers[layer.weight]
         overrides[layer.weight] = [
-            {**_override(float(scale)), "axis": layer.channel_axis % found.levels.ndim}
+            {**_override(float(scale)), "axis": layer.channel_axis % found.values.ndim}
             for scale in found.scales
         ]
         values = found.dequantised(layer.channel_axis)
@@ -170,16 +173,16 @@ def int8_from_fp32(
             "ActivationSymmetric": True,
             "WeightSymmetric": True,
             "QuantizeBias": False,
-            "AddQDQPairToWeight": stored == "fp32",
+            "AddQDQPairToWeight": fp32_weights,
             "OpTypesToExcludeOutputQuantization": list(_CHANNEL_AXIS),
             "TensorQuantOverrides": overrides,
         },
     )
-    with _quietly():
+    with _without_advice():
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     quantised: onnx.ModelProto = quantizer.model.model
-    _give_back(quantised, {layer.name for layer in layers})
+    _restore_inputs(quantised, {layer.name for layer in layers})
     _own_scales(quantised)
     return quantised
 
@@ -194,11 +197,11 @@ def _along(scales: NDArray[np.float32], ndim: int, axis: int) -> NDArray[np.floa
     return scales.reshape(shape)
 
 
-def _give_back(model: onnx.ModelProto, quantised: Collection[str]) -> None:
+def _restore_inputs(model: onnx.ModelProto, quantised: Collection[str]) -> None:
     """Let only the quantised layers read rounded tensors.
 
-    The quantizer hands a rounded tensor to all who read it. What adds it to something else, as the
-    skip around a block does, would lose its precision and win nothing.
+    The quantizer makes every reader of a tensor read the rounded one. A node that adds it to
+    another tensor, such as the skip around a block, would lose precision and gain nothing.
     """
     rounded = {
         node.output[0]: node.input[0]
@@ -219,7 +222,7 @@ def _give_back(model: onnx.ModelProto, quantised: Collection[str]) -> None:
 def _own_scales(model: onnx.ModelProto) -> None:
     """Give every QuantizeLinear a scale of its own.
 
-    It may compute in fp32 while its DequantizeLinear gives fp16, and a scale has its node's type.
+    It may read fp32 while its DequantizeLinear writes fp16, and a scale has the type of its node.
     """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -231,12 +234,12 @@ def _own_scales(model: onnx.ModelProto) -> None:
             node.input[1] = own.name
 
 
-class _quietly:  # noqa: N801  # reads as a verb: with _quietly()
-    """Holds back the quantizer's advice, which it logs on the root logger."""
-
-    def __enter__(self) -> None:
-        self._before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self._before)
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Suppress the quantizer's advice, which it logs on the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

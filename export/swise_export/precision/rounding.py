@@ -1,9 +1,9 @@
-"""Weights rounded so that a layer's output changes least, not its weights.
+"""Rounding of weights that changes the layer's output least, not its weights.
 
-Rounding one weight down is made good by the weights behind it: they are moved by what, given how
-the layer's inputs go together, best cancels the error, before they are rounded themselves
-(Hassibi and Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon", 1993;
-Frantar et al., "GPTQ", 2023). docs/precision.md has what it buys.
+Weights are rounded one after the other. The later weights compensate the error of each rounding:
+they move by the amount that cancels it best, given the correlations of the layer's inputs (Hassibi
+and Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon", 1993; Frantar et
+al., "GPTQ", 2023). docs/precision.md has the measured effect.
 """
 
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from swise_export.precision.qdq import LEVELS, Int8Weights, Layer, scales_of_weights
+from swise_export.precision.qdq import INT8_MAX, Int8Weights, Layer, scales_of_weights
 
-# Added to the diagonal, as a share of its mean: few pictures leave some directions unseen.
+# Added to the diagonal, as a share of its mean: a few pictures do not cover every direction.
 _DAMPING = 0.01
 
 
 def input_rows(
-    node: onnx.NodeProto, values: NDArray[np.float32], *, most: int
+    node: onnx.NodeProto, values: NDArray[np.float32], *, max_positions: int
 ) -> list[NDArray[np.float32]]:
-    """What a layer multiplies its weights with, for each group of a convolution.
+    """The input values that a layer multiplies by its weights, for each group of a convolution.
 
     Args:
         node: A Conv or MatMul.
-        values: Its input, (N, C, H, W) for a convolution, (..., K) for a product.
-        most: Positions to take; where there are more, some are drawn, always the same ones.
+        values: Its input, (N, C, H, W) for a convolution, (..., K) for a matrix product.
+        max_positions: Largest number of positions; a fixed random sample of more.
 
     Returns:
         For each group (positions, weights per output), in the order of the weights.
@@ -35,24 +35,26 @@ def input_rows(
     draw = np.random.default_rng(0)
     if node.op_type == "MatMul":
         rows = values.reshape(-1, values.shape[-1])
-        return [rows[_drawn(draw, len(rows), most)]]
+        return [rows[_sample(draw, len(rows), max_positions)]]
     settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     top, left, bottom, right = settings.get("pads", [0, 0, 0, 0])
     padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
     down, across = settings.get("strides", [1, 1])
     spread = settings.get("dilations", [1, 1])
-    reach = tuple((k - 1) * d + 1 for k, d in zip(settings["kernel_shape"], spread, strict=True))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
+    extent = tuple((k - 1) * d + 1 for k, d in zip(settings["kernel_shape"], spread, strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=(2, 3))
     windows = windows[:, :, ::down, ::across, :: spread[0], :: spread[1]]
     batch, _, height, width = windows.shape[:4]
-    chosen = _drawn(draw, batch * height * width, most)
+    chosen = _sample(draw, batch * height * width, max_positions)
     n, y, x = np.unravel_index(chosen, (batch, height, width))
     taken = windows[n, :, y, x].reshape(len(chosen), settings.get("group", 1), -1)
     return list(taken.transpose(1, 0, 2))
 
 
-def _drawn(draw: np.random.Generator, count: int, most: int) -> NDArray[np.int64]:
-    return np.arange(count) if count <= most else np.sort(draw.choice(count, most, replace=False))
+def _sample(draw: np.random.Generator, count: int, largest: int) -> NDArray[np.int64]:
+    if count <= largest:
+        return np.arange(count)
+    return np.sort(draw.choice(count, largest, replace=False))
 
 
 def second_moment(rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -67,19 +69,18 @@ def rounded_by_moments(
     *,
     step: float,
 ) -> Int8Weights:
-    """Round a layer's weights against the second moments of its input.
+    """Round a layer's weights by the second moments of its input.
 
     Args:
-        layer: A Conv, one moment for each group, or a MatMul.
-        weights: In the operator's layout.
-        moments: From `second_moment`, of the input before it is quantised.
-        step: Of the input's quantisation; its error is noise of variance step^2 / 12 on every
-            input.
+        layer: A Conv or MatMul.
+        weights: Its weights, in the operator's layout.
+        moments: Results of `second_moment` for the input before quantisation, one for each group.
+        step: Quantisation scale of the input; its error is noise of variance step^2 / 12.
     """
     scales = scales_of_weights(weights, layer.channel_axis)
     by_output = weights if layer.op_type == "Conv" else weights.T
     rows = by_output.reshape(len(by_output), -1).astype(np.float64)
-    levels = np.concatenate(
+    values = np.concatenate(
         [
             _round_rows(group, scale, moment + np.eye(len(moment)) * step**2 / 12)
             for group, scale, moment in zip(
@@ -87,7 +88,7 @@ def rounded_by_moments(
             )
         ]
     ).reshape(by_output.shape)
-    return Int8Weights(levels if layer.op_type == "Conv" else levels.T, scales)
+    return Int8Weights(values if layer.op_type == "Conv" else values.T, scales)
 
 
 def _round_rows(
@@ -98,10 +99,10 @@ def _round_rows(
     inverse = np.linalg.inv(moment + damping * np.eye(num_inputs))
     factor = np.linalg.cholesky(inverse).T
     left = rows.copy()
-    levels = np.zeros(rows.shape, np.int8)
+    values = np.zeros(rows.shape, np.int8)
     steps = scales.astype(np.float64)
     for i in range(num_inputs):
-        levels[:, i] = np.clip(np.rint(left[:, i] / steps), -LEVELS, LEVELS)
-        error = (left[:, i] - levels[:, i] * steps) / factor[i, i]
+        values[:, i] = np.clip(np.rint(left[:, i] / steps), -INT8_MAX, INT8_MAX)
+        error = (left[:, i] - values[:, i] * steps) / factor[i, i]
         left[:, i:] -= np.outer(error, factor[i, i:])
-    return levels
+    return values

@@ -1,10 +1,10 @@
 """A graph whose layers switch between full and lower precision while it runs.
 
-A search over precisions runs the same network hundreds of times with other layers lowered. Here
-every layer reads `Where(switch, lowered, full)`, so that one session serves them all: nothing is
-built or loaded between two placements. All arithmetic is fp32 on values that were rounded to INT8
-or fp16 before; ONNX Runtime's own INT8 kernels are held off, since on x86 without VNNI they add up
-in 16 bits and saturate, which no edge device does.
+A search over precisions runs the same network hundreds of times with different layers lowered.
+Every layer reads `Where(switch, lowered, full)`, so that one session serves all placements and
+nothing is built or loaded between them. All arithmetic is fp32 on values that are rounded to INT8
+or fp16 first. ONNX Runtime's INT8 kernels are disabled: on x86 without VNNI they accumulate in 16
+bits and saturate, which no edge device does.
 """
 
 import copy
@@ -29,13 +29,13 @@ _SWITCHES = "swise.switches"
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a placement does to pictures.
+    """The effect of a placement on pictures.
 
     Attributes:
-        drift_db: PSNR-Y lost (negative) or won, averaged over the pictures.
-        noise_db: PSNR-Y that would be lost if the error had nothing to do with the network's own:
-            steadier than `drift_db` where a single layer moves it by less than chance does.
-        worst_db: `noise_db` of the picture that loses most.
+        drift_db: PSNR-Y lost (negative) or gained, mean over the pictures.
+        noise_db: PSNR-Y that would be lost if the error were independent of the network's own
+            error; steadier than `drift_db` for a single layer, whose drift is mostly chance.
+        worst_db: `noise_db` of the worst picture.
     """
 
     drift_db: float
@@ -43,19 +43,19 @@ class Effect:
     worst_db: float
 
 
-def gated_int8(
+def switchable_int8(
     full: onnx.ModelProto, quantised: onnx.ModelProto, layers: Sequence[Layer]
 ) -> onnx.ModelProto:
-    """Join an fp32 model and the same model with every layer in INT8: one switch for each layer."""
-    gated = copy.deepcopy(quantised)
-    stored = {tensor.name for tensor in gated.graph.initializer}
-    gated.graph.initializer.extend(
+    """Join an fp32 model and the same model in INT8, with one switch for each layer."""
+    switchable = copy.deepcopy(quantised)
+    stored = {tensor.name for tensor in switchable.graph.initializer}
+    switchable.graph.initializer.extend(
         copy.deepcopy(tensor) for tensor in full.graph.initializer if tensor.name not in stored
     )
     numbers = {layer.name: i for i, layer in enumerate(layers)}
     originals = {layer.name: (layer.input, layer.weight) for layer in layers}
     nodes: list[onnx.NodeProto] = _switch_nodes(len(layers))
-    for node in gated.graph.node:
+    for node in switchable.graph.node:
         if node.name in numbers:
             switch = _switch(numbers[node.name])
             for i, original in enumerate(originals[node.name]):
@@ -63,12 +63,12 @@ def gated_int8(
                 nodes.append(helper.make_node("Where", [switch, node.input[i], original], [either]))
                 node.input[i] = either
         nodes.append(node)
-    return _with_nodes(gated, nodes, len(layers))
+    return _with_nodes(switchable, nodes, len(layers))
 
 
-def gated_fp16(full: onnx.ModelProto, nodes_to_switch: Sequence[str]) -> onnx.ModelProto:
-    """A switch for each named node of an fp32 model: its float outputs rounded to fp16 or not."""
-    gated = copy.deepcopy(full)
+def switchable_fp16(full: onnx.ModelProto, nodes_to_switch: Sequence[str]) -> onnx.ModelProto:
+    """Give each named node of an fp32 model a switch that rounds its float outputs to fp16."""
+    switchable = copy.deepcopy(full)
     shaped = onnx.shape_inference.infer_shapes(full)
     floats = {
         value.name
@@ -77,7 +77,7 @@ def gated_fp16(full: onnx.ModelProto, nodes_to_switch: Sequence[str]) -> onnx.Mo
     }
     numbers = {name: i for i, name in enumerate(nodes_to_switch)}
     nodes: list[onnx.NodeProto] = _switch_nodes(len(numbers))
-    for node in gated.graph.node:
+    for node in switchable.graph.node:
         nodes.append(node)
         if node.name not in numbers:
             continue
@@ -87,7 +87,7 @@ def gated_fp16(full: onnx.ModelProto, nodes_to_switch: Sequence[str]) -> onnx.Mo
                 wide = f"{name}/full"
                 node.output[i] = wide
                 nodes.extend(_rounded_to_half(wide, switch, name))
-    return _with_nodes(gated, nodes, len(numbers))
+    return _with_nodes(switchable, nodes, len(numbers))
 
 
 def _rounded_to_half(wide: str, switch: str, name: str) -> list[onnx.NodeProto]:
@@ -124,13 +124,13 @@ def _with_nodes(
     return model
 
 
-class GatedNetwork:
-    """Runs a gated model on pictures and scores placements.
+class SwitchableNetwork:
+    """Runs a switchable model on pictures and scores placements.
 
     Args:
-        model: From `gated_int8` or `gated_fp16`; float io.
-        units: Names of what is switched, in the order of the switches.
-        pairs: Pictures to score on.
+        model: Result of `switchable_int8` or `switchable_fp16`, with float io.
+        units: Names of the layers or nodes with a switch, in the order of the switches.
+        pairs: Pictures to score.
         scale: Output size over input size; also the border that scores leave out.
         threads: Threads of ONNX Runtime.
     """
@@ -161,7 +161,7 @@ class GatedNetwork:
         return self._run(frozenset())
 
     def effect(self, lowered: Collection[str]) -> Effect:
-        """Lower the precision of some units, run every picture, compare with full precision."""
+        """Measure the effect of lowering the precision of some units."""
         drifts, noises = [], []
         for batch, full, sr in zip(self._batches, self._full, self._run(lowered), strict=True):
             own = _mean_square(full - batch.hr)
@@ -208,9 +208,9 @@ def _batches(pairs: Sequence[Pair]) -> list[_Batch]:
 
 
 def _luma(pictures: NDArray[np.float32], border: int) -> NDArray[np.float64]:
-    """Y in [0, 255] of (N, 3, H, W) in [0, 1], not rounded, the border left out."""
+    """Y in [0, 255] of (N, 3, H, W) in [0, 1], not rounded, without the border."""
     inside = np.clip(pictures[:, :, border:-border, border:-border].astype(np.float64), 0, 1)
-    # What overflowed counts as black, which is what a viewer sees.
+    # An overflow counts as black, as it is displayed.
     return np.asarray(np.einsum("nchw,c->nhw", np.nan_to_num(inside), LUMA_WEIGHTS * 255))
 
 

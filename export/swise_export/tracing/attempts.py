@@ -72,7 +72,7 @@ def find_attempts(
             budget=config.budget,
             kept=kept,
             threads=config.threads,
-            say=say,
+            report=say,
         )
         if found:
             yield Attempt(keep_fp32=found)
@@ -98,7 +98,7 @@ def _int8_attempts(
         _refuse_other_plan(plan, network, config)
         say(f"replaying the precision plan {config.plan}")
         weights = calibrate_for_plan(
-            model, plan, pairs, scale=network.scale, cache=config.cache, say=say
+            model, plan, pairs, scale=network.scale, cache=config.cache, report=say
         )
         yield Attempt(int8=Int8Recipe(plan, weights))
         return
@@ -112,7 +112,7 @@ def _int8_attempts(
             threads=config.threads,
             cache=config.cache,
         ),
-        say=say,
+        report=say,
     )
     before: PrecisionPlan | None = None
     for share in _BUDGET_SHARES:

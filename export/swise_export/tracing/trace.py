@@ -6,7 +6,6 @@ import tempfile
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
 
 import onnx
 import torch
@@ -17,7 +16,7 @@ from swise_deploy import __version__
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import ExportError, first_line
 from swise_deploy.pictures.files import RgbImage
-from swise_deploy.precision import FilePrecision
+from swise_deploy.precision import ExportPrecision, FilePrecision
 from swise_deploy.runner import PictureIO
 from swise_deploy.storage.files import sha256_of, writing
 from swise_export.manifest import (
@@ -70,7 +69,7 @@ def export_onnx(
     network: LoadedNetwork,
     path: Path,
     *,
-    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    precision: ExportPrecision = "fp32",
     io: PictureIO = "float",
     size: tuple[int, int] | None = None,
     form: Form = "deploy",

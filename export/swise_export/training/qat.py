@@ -23,7 +23,7 @@ from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.start.trained_form import PLAN_NAME, TrainedForm
 from swise_export.precision.int8 import planned_layers
 from swise_export.precision.plan import PrecisionPlan, read_plan, write_plan
-from swise_export.precision.qdq import LEVELS, Layer, scale_from_range
+from swise_export.precision.qdq import INT8_MAX, Layer, scale_from_range
 from swise_export.rewriting.deploy_form import DeployScaleWiseUpsample, deploy_form
 from swise_export.rewriting.plain_form import network_from_deploy_form
 from swise_export.tracing.trace import traced
@@ -108,7 +108,9 @@ class RoundedInput(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Round and clip; gradients pass where nothing was clipped."""
-        return torch.fake_quantize_per_tensor_affine(x, self.step, self.zero, -LEVELS - 1, LEVELS)
+        return torch.fake_quantize_per_tensor_affine(
+            x, self.step, self.zero, -INT8_MAX - 1, INT8_MAX
+        )
 
 
 class RoundedWeights(nn.Module):
@@ -123,14 +125,14 @@ class RoundedWeights(nn.Module):
         steps = _steps_of(weights.detach(), self.axis)
         zeros = torch.zeros_like(steps, dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(
-            weights, steps, zeros, self.axis, -LEVELS, LEVELS
+            weights, steps, zeros, self.axis, -INT8_MAX, INT8_MAX
         )
 
 
 def _steps_of(weights: Tensor, axis: int) -> Tensor:
     """The scales that `swise_export.precision.qdq.scales_of_weights` gives."""
     largest = weights.transpose(0, axis).flatten(1).abs().amax(dim=1)
-    return (largest / LEVELS).half().float().clamp(min=scale_from_range(0.0))
+    return (largest / INT8_MAX).half().float().clamp(min=scale_from_range(0.0))
 
 
 # The name of the submodule that rounds a layer's input.

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from swise_deploy.errors import BackendMissingError, InputError
+from swise_deploy.precision import TrainingPrecision
 from swise_deploy.training.config import Precision
 
-Resolved = Literal["fp32", "bf16", "fp16"]
-
-FABRIC_NAMES: dict[Resolved, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+FABRIC_NAMES: dict[TrainingPrecision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
     "bf16": "bf16-mixed",
     "fp16": "16-mixed",
@@ -23,7 +22,7 @@ WORTHWHILE = 1.1
 
 def resolve_precision(
     wanted: Precision, accelerator: str, *, because: str = "as configured"
-) -> tuple[Resolved, str]:
+) -> tuple[TrainingPrecision, str]:
     """Turn "auto" into what is faster here.
 
     Args:
@@ -55,12 +54,12 @@ def resolve_precision(
     if on_gpu:
         major, minor = torch.cuda.get_device_capability()
         # bf16 tensor cores came with compute capability 8.0; before it bf16 is emulated.
-        best: Resolved = "bf16" if major >= 8 else "fp16"
+        best: TrainingPrecision = "bf16" if major >= 8 else "fp16"
         return best, f"a GPU of compute capability {major}.{minor}"
     if accelerator == "mps":
         return "fp32", "not measured on mps"
     speedup = bf16_speedup()
-    chosen: Resolved = "bf16" if speedup >= WORTHWHILE else "fp32"
+    chosen: TrainingPrecision = "bf16" if speedup >= WORTHWHILE else "fp32"
     return chosen, _measured(speedup)
 
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from swise_deploy.errors import InputError
 from swise_deploy.networks.registry import NETWORKS, network_module
+from swise_deploy.precision import TrainingPrecision
 from swise_deploy.training.config import Loss, TrainConfig
 from swise_deploy.training.data.batches import Batch
 from swise_deploy.training.data.device_pictures import DevicePictures
@@ -31,11 +32,11 @@ from swise_deploy.training.step.optimization import (
     make_optimizer,
     set_learning_rate,
 )
-from swise_deploy.training.step.precision import FABRIC_NAMES, Resolved
+from swise_deploy.training.step.precision import FABRIC_NAMES
 from swise_deploy.training.step.weight_norm import normalise_weights
 
 
-def launch_fabric(config: TrainConfig, precision: Resolved) -> Fabric:
+def launch_fabric(config: TrainConfig, precision: TrainingPrecision) -> Fabric:
     """Start the processes of a run.
 
     Under torchrun the processes are there already: their number replaces `devices` and `num_nodes`.

@@ -44,7 +44,7 @@ def test_ranges_by_their_definitions() -> None:
     found = _ranges(values, 4.0)
     assert found["minmax"] == 4.0
     assert found["percentile"] == pytest.approx(np.percentile(values, 99.99))
-    # Clipping one value in 10,000 by 3 costs 9e-4; levels of 4/127 instead of 1/127 cost
+    # Clipping one value in 10,000 by 3 costs 9e-4; steps of 4/127 instead of 1/127 cost
     # (4/127)^2 / 12 = 8.3e-5: the outlier is worth keeping by that measure.
     assert found["mse"] > 2
     assert 0 < found["entropy"] <= 4
@@ -61,17 +61,17 @@ def test_calibration_is_kept_by_content(tmp_path: Path, network_x2: LoadedNetwor
     model = traced_form(network_x2)
     layers = find_layers(model)[0][:6]
     pairs = [picture(0), picture(1)]
-    said: list[str] = []
-    first = calibrate(model, layers, pairs, cache=tmp_path, say=said.append)
-    assert any("calibrating on p0" in line for line in said)
-    said.clear()
-    again = calibrate(model, layers, pairs, cache=tmp_path, say=said.append)
-    assert said == ["calibration on 2 crops: known from before"]
+    reported: list[str] = []
+    first = calibrate(model, layers, pairs, cache=tmp_path, report=reported.append)
+    assert any("calibrating on p0" in line for line in reported)
+    reported.clear()
+    again = calibrate(model, layers, pairs, cache=tmp_path, report=reported.append)
+    assert reported == ["calibration on 2 crops: read from the cache"]
     assert again.ranges == first.ranges
     for name, weights in first.weights.items():
-        np.testing.assert_array_equal(again.weights[name].levels, weights.levels)
+        np.testing.assert_array_equal(again.weights[name].values, weights.values)
         np.testing.assert_array_equal(again.weights[name].scales, weights.scales)
-    other = calibrate(model, layers, pairs[:1], cache=tmp_path, say=said.append)
+    other = calibrate(model, layers, pairs[:1], cache=tmp_path, report=reported.append)
     assert other.pictures_sha256 == hash_of_pictures(pairs[:1]) != first.pictures_sha256
 
 
@@ -112,18 +112,18 @@ def test_range_that_clips_what_the_other_half_shows_is_not_taken() -> None:
     lr = np.full((96, 96, 3), 40, np.uint8)
     lr[50, 50, 0] = 255
     night = Pair("night", lr, np.full((192, 192, 3), 30, np.uint8))
-    said: list[str] = []
+    reported: list[str] = []
     search = Int8Search(
         nearest_x2(),
         [bright, night],
         scale=2,
         config=Int8Config(),
-        say=said.append,
+        report=reported.append,
     )
     assert search.method == "minmax"
     worst = {
         line.split("by ")[1].split(":")[0]: float(line.split(": ")[1].split()[0])
-        for line in said
+        for line in reported
         if "ranges by" in line
     }
     # Calibrated at night, everything brighter than 40 is lost from the bright picture.
@@ -133,7 +133,7 @@ def test_range_that_clips_what_the_other_half_shows_is_not_taken() -> None:
 def test_a_plan_may_hold_a_layer_too_small_for_the_search(network_x2: LoadedNetwork) -> None:
     model = traced_form(network_x2)
     searched = find_layers(model)[0]
-    small = next(layer for layer in find_layers(model, least_share=0)[0] if layer not in searched)
+    small = next(layer for layer in find_layers(model, min_share=0)[0] if layer not in searched)
     plan = PrecisionPlan(
         model="swisenet",
         scale=2,

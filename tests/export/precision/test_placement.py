@@ -105,12 +105,12 @@ def test_no_picture_loses_more_than_its_own_budget(
 ) -> None:
     journal = Journal(UnevenNetwork())
     effects = measure_sensitivity(journal, UNITS)
-    said: list[str] = []
+    reported: list[str] = []
     budget = DriftBudget(0.05, worst_db)
-    found = place(journal, UNITS, effects, budget=budget, all_mult_adds=100, say=said.append)
+    found = place(journal, UNITS, effects, budget=budget, all_mult_adds=100, report=reported.append)
     assert {unit.name for unit in found.units} == expected
     # Why a placement that keeps the average was not taken.
-    assert any("dB at worst" in line for line in said) == (worst_db is not None)
+    assert any("dB on the worst" in line for line in reported) == (worst_db is not None)
 
 
 def test_a_budget_refuses_what_is_no_number_and_halves_both_limits() -> None:

@@ -18,7 +18,11 @@ from swise_export.precision.qdq import (
     rounded_to_nearest,
     scale_from_range,
 )
-from swise_export.precision.switchable_graph import GatedNetwork, gated_fp16, gated_int8
+from swise_export.precision.switchable_graph import (
+    SwitchableNetwork,
+    switchable_fp16,
+    switchable_int8,
+)
 from swise_export.tracing.trace import traced_form
 from tests.export.conftest import loaded_swisenet
 
@@ -82,7 +86,7 @@ def quantised(model: onnx.ModelProto, largest: float) -> onnx.ModelProto:
 def test_values_are_those_of_symmetric_int8_by_hand() -> None:
     model = quantised(two_layers(np.eye(3)), largest=127 * STEP)
     lr = np.array([0.3, -0.3, 5.0], np.float32).reshape(1, 3, 1, 1)
-    # 0.3 / 2^-6 = 19.2 -> 19; 5.0 is beyond 127 levels of 2^-6. The weight 1.0 is 127 levels of its
+    # 0.3 / 2^-6 = 19.2 -> 19; 5.0 is beyond 127 steps of 2^-6. The weight 1.0 is 127 steps of its
     # scale, which is the half nearest to 1/127.
     weight = 127 * float(np.float16(1 / 127))
     expected = np.array([19 * STEP, -19 * STEP, 127 * STEP]) * weight + 0.123
@@ -113,13 +117,13 @@ def test_form_is_what_tensorrt_asks_of_explicit_quantisation() -> None:
     assert list(nodes["Add"][0].input) == ["x", "y"]  # outputs are not quantised
 
 
-def test_weights_in_fp32_quantise_to_the_same_levels() -> None:
+def test_weights_in_fp32_quantise_to_the_same_values() -> None:
     model = two_layers(np.random.default_rng(0).standard_normal((3, 3)))
     layers, _ = find_layers(model)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     weights = {y.name: rounded_to_nearest(stored[y.weight], 0) for y in layers}
     ranges = dict.fromkeys(weights, 1.0)
-    wide = int8_from_fp32(model, layers, ranges=ranges, weights=weights, stored="fp32")
+    wide = int8_from_fp32(model, layers, ranges=ranges, weights=weights, fp32_weights=True)
     onnx.checker.check_model(wide)
     producers = {name: n for n in wide.graph.node for name in n.output}
     conv = next(n for n in wide.graph.node if n.name == "first")
@@ -161,7 +165,7 @@ def test_fp16_beside_int8_dequantises_to_fp16(network_x2: LoadedNetwork) -> None
 def test_layers_too_small_to_matter_are_left_out(network_x2: LoadedNetwork) -> None:
     model = traced_form(network_x2)
     names = {layer.name for layer in find_layers(model)[0]}
-    everything = {layer.name for layer in find_layers(model, least_share=0)[0]}
+    everything = {layer.name for layer in find_layers(model, min_share=0)[0]}
     assert "/global_skip/Conv" in everything - names  # a matrix product on one pixel
     assert "/head/Conv" in names
 
@@ -187,7 +191,7 @@ def test_switched_graph_is_the_fp32_one_or_the_quantised_one(
 ) -> None:
     model, layers, found = calibrated
     full = int8_from_fp32(model, layers, ranges=found.ranges["mse"], weights=found.weights)
-    gated = gated_int8(model, full, layers)
+    switchable = switchable_int8(model, full, layers)
     lr = np.random.default_rng(3).random((1, 3, 9, 11), np.float32)
     for lowered in (set(), {layers[0].name, layers[5].name}, {layer.name for layer in layers}):
         switches = np.array([layer.name in lowered for layer in layers])
@@ -197,7 +201,7 @@ def test_switched_graph_is_the_fp32_one_or_the_quantised_one(
             expected = int8_from_fp32(
                 model, chosen, ranges=found.ranges["mse"], weights=found.weights
             )
-        got = run(gated, lr, **{"swise.switches": switches})
+        got = run(switchable, lr, **{"swise.switches": switches})
         # The same arithmetic in another order of fused operations.
         np.testing.assert_allclose(got, run(expected, lr), atol=2e-5)
 
@@ -209,7 +213,9 @@ def test_effects_are_scored_by_the_protocol(
     full = int8_from_fp32(model, layers, ranges=found.ranges["mse"], weights=found.weights)
     names = [layer.name for layer in layers]
     pair = picture(2)
-    network = GatedNetwork(gated_int8(model, full, layers), names, [pair], scale=2, threads=1)
+    network = SwitchableNetwork(
+        switchable_int8(model, full, layers), names, [pair], scale=2, threads=1
+    )
     assert network.effect([]).drift_db == pytest.approx(0)
     effect = network.effect(names)
     lr = pair.lr.transpose(2, 0, 1)[None].astype(np.float32) / 255
@@ -227,10 +233,10 @@ def test_fp16_switch_rounds_one_operation() -> None:
     # 1 + 2^-12 lies between two halves; the weight 1 keeps it.
     model = two_layers(np.eye(3))
     lr = np.full((1, 3, 2, 2), 1 + 2.0**-12, np.float32)
-    gated = gated_fp16(model, ["first", "sum"])
-    kept = run(gated, lr, **{"swise.switches": np.array([False, False])})
+    switchable = switchable_fp16(model, ["first", "sum"])
+    kept = run(switchable, lr, **{"swise.switches": np.array([False, False])})
     np.testing.assert_array_equal(kept, run(model, lr))
-    rounded = run(gated, lr, **{"swise.switches": np.array([True, False])})
+    rounded = run(switchable, lr, **{"swise.switches": np.array([True, False])})
     expected = np.float32(np.float16(np.float32(1 + 2.0**-12) + np.float32(0.123)))
     np.testing.assert_array_equal(rounded, np.full_like(lr, expected))
 

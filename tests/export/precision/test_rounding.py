@@ -19,16 +19,16 @@ def test_error_of_one_weight_is_made_good_by_the_next() -> None:
     rows = np.random.default_rng(0).standard_normal((1000, 2)).astype(np.float32)[:, [0, 0, 1]]
     found = rounded_by_moments(POINTWISE, weights, [second_moment(rows)], step=1e-3)
     np.testing.assert_allclose(found.scales, STEP)
-    assert int(found.levels[0, :2].sum()) == 201
-    assert found.levels[0, 2, 0, 0] == 127
-    assert rounded_to_nearest(weights, 0).levels[0, :2].ravel().tolist() == [100, 100]
+    assert int(found.values[0, :2].sum()) == 201
+    assert found.values[0, 2, 0, 0] == 127
+    assert rounded_to_nearest(weights, 0).values[0, :2].ravel().tolist() == [100, 100]
 
 
 def test_independent_inputs_round_to_nearest() -> None:
     weights = np.random.default_rng(1).standard_normal((5, 7, 1, 1)).astype(np.float32)
     found = rounded_by_moments(POINTWISE, weights, [np.eye(7)], step=0.1)
     nearest = rounded_to_nearest(weights, 0)
-    np.testing.assert_array_equal(found.levels, nearest.levels)
+    np.testing.assert_array_equal(found.values, nearest.values)
     np.testing.assert_array_equal(found.scales, nearest.scales)
 
 
@@ -42,12 +42,12 @@ def test_outputs_change_less_than_with_nearest(groups: int) -> None:
     node = helper.make_node(
         "Conv", ["x", "w"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=groups
     )
-    rows = input_rows(node, x, most=10_000)
+    rows = input_rows(node, x, max_positions=10_000)
     assert [r.shape for r in rows] == [(2 * 9 * 10, 72 // groups)] * groups
     found = rounded_by_moments(POINTWISE, weights, [second_moment(r) for r in rows], step=1e-6)
 
-    def error(levels: np.ndarray) -> float:
-        change = (levels - weights).reshape(groups, 8 // groups, -1)
+    def error(rounded: np.ndarray) -> float:
+        change = (rounded - weights).reshape(groups, 8 // groups, -1)
         return float(np.mean([np.mean((r @ c.T) ** 2) for r, c in zip(rows, change, strict=True)]))
 
     better = error(found.dequantised(0))
@@ -74,7 +74,7 @@ def test_rows_are_what_a_convolution_multiplies(dilations: tuple[int, int]) -> N
         padded, torch.from_numpy(weights), stride=(2, 1), dilation=dilations, groups=2
     )
     by_group = weights.reshape(2, 3, -1)
-    rows = input_rows(node, x, most=10_000)
+    rows = input_rows(node, x, max_positions=10_000)
     got = np.concatenate([r @ w.T for r, w in zip(rows, by_group, strict=True)], axis=1)
     flat = expected.numpy().transpose(0, 2, 3, 1).reshape(-1, 6)
     np.testing.assert_allclose(got, flat, rtol=1e-4, atol=1e-5)
@@ -85,7 +85,7 @@ def test_matrix_products_round_along_their_inputs() -> None:
     weights = np.array([[100.4], [100.4], [127.0]], np.float32) * STEP
     rows = np.random.default_rng(0).standard_normal((1000, 2)).astype(np.float32)[:, [0, 0, 1]]
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    (taken,) = input_rows(node, rows.reshape(10, 100, 3), most=5000)
+    (taken,) = input_rows(node, rows.reshape(10, 100, 3), max_positions=5000)
     found = rounded_by_moments(layer, weights, [second_moment(taken)], step=1e-3)
-    assert found.levels.shape == (3, 1)
-    assert int(found.levels[:2].sum()) == 201
+    assert found.values.shape == (3, 1)
+    assert int(found.values[:2].sum()) == 201
