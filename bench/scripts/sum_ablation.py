@@ -165,7 +165,7 @@ def _run(config: AblationConfig) -> int:
     for variant in variants(config.model):
         training = _training(config, variant)
         resume = state_path(training.out).exists()
-        if not resume or read_state(training.out).step < training.steps:
+        if not resume or read_state(training.out).progress.step < training.steps:
             progress(f"--- {variant}")
             train(read_config(training.out) if resume else training, resume=resume)
         weights[variant] = training.out / "last.safetensors"

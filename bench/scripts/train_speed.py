@@ -31,13 +31,7 @@ from torch.nn import functional as F
 from swise_deploy.command.console import progress, run_command
 from swise_deploy.errors import SwiseError
 from swise_deploy.timing import ratio, time_calls
-from swise_deploy.training.config import (
-    TrainConfig,
-    config_from_layers,
-    recipe_text,
-    settings_from_file,
-    settings_from_toml,
-)
+from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.data.batches import (
     Batch,
     BatchStream,
@@ -48,10 +42,17 @@ from swise_deploy.training.data.batches import (
 )
 from swise_deploy.training.data.device_pictures import kept_on_gpu
 from swise_deploy.training.data.picture_cache import open_pairs
+from swise_deploy.training.settings import (
+    config_from_layers,
+    recipe_text,
+    settings_from_file,
+    settings_from_toml,
+)
 from swise_deploy.training.start.trained_form import plain_form
 from swise_deploy.training.step.allocator import keep_freed_memory
+from swise_deploy.training.step.network import build_network
 from swise_deploy.training.step.precision import resolve_precision
-from swise_deploy.training.step.trainer import Trainer, build_network, launch_fabric
+from swise_deploy.training.step.trainer import Trainer, launch_fabric
 
 PLAIN = "plain fp32 NCHW loop"
 
@@ -236,14 +237,17 @@ def _serve_steps(config: TrainConfig, calls: Connection, *, plain: bool) -> None
 
 def _crop_source(config: TrainConfig) -> CropSource:
     pairs = open_pairs(
-        config.data, config.scale, root=config.cache, report=lambda _what, _done, _total: None
+        config.data_folders,
+        config.scale,
+        root=config.cache,
+        report=lambda _what, _done, _total: None,
     )
     return crop_source(pairs, config.patch_size)
 
 
 def _plain_step(config: TrainConfig, source: CropSource) -> Callable[[], object]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = build_network(dataclasses.replace(config, weight_norm=()))[0].to(device)
+    network = build_network(dataclasses.replace(config, weight_norm=())).module.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     steps = iter(range(2**62))
 
@@ -270,7 +274,7 @@ def _swise_step(config: TrainConfig, source: CropSource) -> Callable[[], object]
     precision, _ = resolve_precision(config.precision, config.accelerator)
     fabric = launch_fabric(config, precision)
     pictures = kept_on_gpu(source.pairs, config.patch_size, fabric.device)
-    trainer = Trainer(fabric, config, plain_form(build_network(config)[0], config), pictures)
+    trainer = Trainer(fabric, config, plain_form(build_network(config).module, config), pictures)
 
     def prepare(step: int) -> Batch | NDArray[np.int64]:
         crops = _crops(config, source, step)

@@ -1,20 +1,23 @@
-"""Checkpoints: weights from a file, recognised by their content, never executed."""
+"""Networks of the registry, opened from weights that are recognised by their content."""
 
+import functools
 import hashlib
 import logging
-import pickle
-import re
 import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from swise_deploy.checkpoints.matching import (
+    renamed_by_order,
+    report_choice,
+    report_counters,
+    unwrapped,
+)
+from swise_deploy.checkpoints.reading import StoredState, is_average, read_states
 from swise_deploy.checkpoints.shipped import shipped_names, shipped_weights
 from swise_deploy.command.console import choose
 from swise_deploy.errors import InputError
@@ -27,18 +30,6 @@ from swise_deploy.networks.registry import (
 from swise_deploy.storage.files import sha256_of
 
 logger = logging.getLogger(__name__)
-
-# Where training scripts put the weights inside what they save (BasicSR, Lightning, timm, others).
-_NESTED_KEYS = (
-    "params_ema",
-    "params",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "generator",
-)
-_PREFIXES = ("module.", "model.", "net_g.", "_orig_mod.", "network.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +102,81 @@ def open_at_least(scale: int, weights: Path) -> LoadedNetwork:
 
 
 def _recognise_file(path: Path) -> Recognised:
-    state = read_state(path)
-    try:
-        recognised = recognise_state(state)
-    except KeyError as error:
-        raise InputError(
-            f"{path} lacks the tensor {error}. Expected the whole state dict of one network"
-        ) from error
-    except RuntimeError as error:
-        raise _misfit(path, "a known network's", error) from error
-    if recognised is None:
-        some = ", ".join(list(state)[:4])
-        raise InputError(
-            f"{path} holds no network that is known here ({len(state)} tensors: {some}, ...). "
-            f"Known: {', '.join(NETWORKS)}. swise-export takes other networks with "
-            "--model package.module:factory or --model spandrel"
-        )
-    return recognised
+    states = read_states(path)
+    found, failure = _recognise_named(path, states)
+    found = found or _recognise_by_order(states)
+    if found is not None:
+        report_counters(path, states)
+        return found
+    if failure is not None:
+        raise failure
+    names = [name for state in states for name in state.tensors]
+    raise InputError(
+        f"{path} holds no network that is known here ({len(names)} tensors: "
+        f"{', '.join(names[:4])}, ...). Known: {', '.join(NETWORKS)}. swise-export takes other "
+        "networks with --model package.module:factory or --model spandrel"
+    )
+
+
+def _recognise_named(
+    path: Path, states: Sequence[StoredState]
+) -> tuple[Recognised | None, InputError | None]:
+    """The first network that is recognised; else the error of one that nearly was."""
+    found: list[tuple[str, Recognised]] = []
+    failure: InputError | None = None
+    for state in states:
+        for place, tensors in unwrapped(state):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # about tensors without values
+                    recognised = recognise_state(tensors)
+                    if recognised is not None:
+                        recognised.load(recognised.scales[0])
+            except MISFITS as error:
+                failure = failure or _misfit(path, tensors, error)
+                continue
+            if recognised is not None:
+                found.append((place, recognised))
+    if not found:
+        return None, failure
+    found.sort(key=lambda one: not is_average(one[0]))
+    report_choice(path, found[0][0], [place for place, _ in found[1:]])
+    return found[0][1], None
+
+
+MISFITS = (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError)
+"""Errors that reading sizes from the shapes of a foreign state dict may end in."""
+
+
+def _recognise_by_order(states: Sequence[StoredState]) -> Recognised | None:
+    """Recognise a network of the registry whose modules have other names.
+
+    The shapes of its tensors, in their order, have to be those of a network as its paper has it.
+    """
+    sizes = {len(state.tensors) for state in states}
+    for name, network in NETWORKS.items():
+        for scale in network.scales if network.trained else ():
+            own = _own_tensors(name, scale)
+            if len(own) not in sizes:
+                continue
+            for state in states:
+                renamed = renamed_by_order(state.tensors, own)
+                recognised = None if renamed is None else recognise_state(renamed)
+                if recognised is not None:
+                    logger.warning(
+                        "recognised as %s by the shapes of the tensors; their names are others",
+                        recognised.network,
+                    )
+                    return recognised
+    return None
+
+
+@functools.cache
+def _own_tensors(name: str, scale: int) -> Mapping[str, Tensor]:
+    """The tensors of a network of the registry, without memory, by the names in its checkpoints."""
+    with torch.device("meta"):
+        state = build_network(name, scale).state_dict()
+    return {key.removeprefix("network."): value for key, value in state.items()}
 
 
 def _network_from_file(path: Path, name: str | None, scale: int | None) -> LoadedNetwork:
@@ -152,27 +201,46 @@ def _made_for(recognised: Recognised) -> str:
 
 
 def _load(recognised: Recognised, path: Path, scale: int) -> LoadedNetwork:
-    try:
-        module = recognised.load(scale).eval()
-    except RuntimeError as error:
-        raise _misfit(path, recognised.network, error) from error
+    module = recognised.load(scale).eval()
     return LoadedNetwork(module, recognised.network, scale, str(path), sha256_of(path))
 
 
-def _misfit(path: Path, name: str, error: RuntimeError) -> InputError:
-    """The error of a `load_state_dict`: missing, unexpected or misshapen tensors."""
+def _misfit(path: Path, tensors: Mapping[str, Tensor], error: Exception) -> InputError:
+    """The error of a state dict with names of a known network and other shapes or parts."""
     details = " ".join(str(error).split())[:300]
+    if isinstance(error, KeyError):
+        return InputError(
+            f"{path} lacks the tensor {error}. Expected the whole state dict of one network"
+        )
+    name, wanted = _known_names(tensors)
+    different = [k for k, v in tensors.items() if k in wanted and v.ndim != wanted[k].ndim]
+    if different:
+        key = different[0]
+        details = f"{key} is {tuple(tensors[key].shape)}, expected {tuple(wanted[key].shape)}"
     return InputError(
         f"{path} looks like {name} weights, but they do not fit: {details}. "
         "Expected the whole state dict of one network"
     )
 
 
+def _known_names(tensors: Mapping[str, Tensor]) -> tuple[str, Mapping[str, Tensor]]:
+    """The network of the registry that shares most names with a state dict, and its tensors."""
+    best: tuple[str, Mapping[str, Tensor]] = "a known network's", {}
+    most = 0
+    for name, network in NETWORKS.items():
+        if network.trained:
+            own = _own_tensors(name, network.scales[0])
+            shared = len(own.keys() & tensors.keys())
+            if shared > most:
+                best, most = (name, own), shared
+    return best
+
+
 def recognise_state(state: Mapping[str, Tensor]) -> Recognised | None:
-    """Say which network's weights these are, by names and shapes; None for unknown ones.
+    """Recognise the network of a state dict by names and shapes; None for unknown ones.
 
     Raises:
-        KeyError: A part of a network, in which a tensor is missing that tells its sizes.
+        KeyError: A part of a network, without a tensor that its sizes are read from.
         RuntimeError: The same, or tensors of shapes that do not go together.
     """
     for module in dict.fromkeys(network.module for network in NETWORKS.values()):
@@ -181,68 +249,3 @@ def recognise_state(state: Mapping[str, Tensor]) -> Recognised | None:
         if recognised is not None:
             return recognised
     return None
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint by name; code in pickles is not executed.
-
-    Raises:
-        InputError: The file is missing, truncated, or no checkpoint.
-    """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder. Give the file with the weights")
-    if not path.is_file():
-        raise InputError(f"no weights at {path}. Check the path")
-    try:
-        if path.suffix.lower() == ".safetensors":
-            return _plain_state(load_file(path), path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about what is refused just after
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"cannot read weights {path}: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise InputError(_refusal(path, error)) from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise InputError(_damaged(path)) from error
-    return _plain_state(document, path)
-
-
-def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
-    code = re.search(r"GLOBAL (\S+)", str(error))
-    if code is None:
-        return _damaged(path)
-    return (
-        f"{path} holds a {code.group(1)}, which is code and not weights, and is refused. Save the "
-        "tensors alone where that code is at home: torch.save(model.state_dict(), 'weights.pth')"
-    )
-
-
-def _damaged(path: Path) -> str:
-    hint = "; swise-build, swise-bench and swise-upscale take ONNX files"
-    return (
-        f"{path} is no checkpoint, or is damaged. Expected a whole .safetensors, .pt or .pth file"
-        f"{hint if path.suffix.lower() == '.onnx' else ''}"
-    )
-
-
-def _plain_state(document: object, path: Path) -> dict[str, Tensor]:
-    for key in _NESTED_KEYS:
-        if isinstance(document, Mapping) and isinstance(document.get(key), Mapping):
-            document = document[key]
-    if not isinstance(document, Mapping):
-        raise InputError(f"{path} holds a {type(document).__name__}; expected a state dict")
-    state = {str(k): v for k, v in document.items() if isinstance(v, Tensor)}
-    if not state:
-        raise InputError(f"{path} holds no tensors; expected a state dict")
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote, urlparse
 
-from swise_deploy.errors import BackendMissingError
+from swise_deploy.errors import BackendMissingError, first_line
 
 _NAME = "swise-deploy"
 _EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
@@ -26,14 +26,17 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         purpose: What it is needed for, as in "building an engine".
 
     Raises:
-        BackendMissingError: The package is absent, or its shared libraries do not load.
+        BackendMissingError: The package is absent, or fails when it is imported.
     """
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as error:
+    except Exception as error:
+        # Packages built for other versions of what they import raise anything.
+        if not isinstance(error, (ImportError, OSError)) and module.startswith("swise_"):
+            raise
         raise BackendMissingError(
             f"{purpose} needs the package {_culprit(module, error)!r}, which does not import here: "
-            f"{error}. "
+            f"{first_line(error)}. "
             f"Install it with: {install_command(extra)}"
         ) from error
 
@@ -102,7 +105,7 @@ def _packages(distribution: metadata.Distribution, extras: Sequence[str]) -> lis
     return list(dict.fromkeys(found))
 
 
-def _culprit(module: str, error: ImportError | OSError) -> str:
+def _culprit(module: str, error: Exception) -> str:
     absent = getattr(error, "name", None) or module
     return module if absent.partition(".")[0] == module.partition(".")[0] else absent
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import METRICS, MetricName, Quality, quality
+from swise_deploy.evaluation.own_pairs import fit_pair, match_by_name
 from swise_deploy.pictures.files import RgbImage, read_readable
-from swise_deploy.pictures.folders import picture_names
+from swise_deploy.pictures.folders import picture_names, printable
 from swise_deploy.pictures.imresize import imresize
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ LEAST_LR_SIDE = 4
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A ground truth, cropped to a multiple of the scale, and the low resolution made from it."""
+    """A ground truth, its sides multiples of the scale, and its low resolution."""
 
     name: str
     lr: RgbImage
@@ -38,23 +39,31 @@ def pair_from_hr(name: str, hr: RgbImage, scale: int) -> Pair:
     return Pair(name, lr, cropped)
 
 
-def read_pairs(paths: Sequence[Path], scale: int, *, crop: int = 0) -> list[Pair]:
-    """Read ground truths and make their pairs; unreadable and tiny pictures are left out, and told.
+def read_pairs(
+    paths: Sequence[Path], scale: int, *, crop: int = 0, lr_paths: Sequence[Path] = ()
+) -> list[Pair]:
+    """Read ground truths and make their pairs; unreadable and tiny pictures are reported, skipped.
 
     Args:
         paths: Pictures; each pair gets a name of its own.
         scale: HR side over LR side.
         crop: Side of the centre crop that is taken of each, in HR pixels; 0 takes whole pictures.
+        lr_paths: Low-resolution pictures, matched by name; empty for MATLAB's bicubic.
 
     Raises:
-        InputError: Not one picture can be read, or all of them are tiny.
+        InputError: Not one picture can be read, or all of them are tiny; or low-resolution pictures
+            do not match.
     """
     names = picture_names(paths)
-    pairs = [
-        pair_from_hr(names[path], centre_crop(image, crop), scale)
-        for path, image in read_readable(paths).items()
-        if is_large_enough(path, image, scale)
-    ]
+    pairs = (
+        _own_pairs(paths, lr_paths, names, scale, crop)
+        if lr_paths
+        else [
+            pair_from_hr(names[path], centre_crop(image, crop), scale)
+            for path, image in read_readable(paths).items()
+            if is_large_enough(path, image, scale)
+        ]
+    )
     if not pairs:
         raise InputError(
             f"all of {len(paths)} pictures are too small at x{scale}. "
@@ -63,8 +72,39 @@ def read_pairs(paths: Sequence[Path], scale: int, *, crop: int = 0) -> list[Pair
     return pairs
 
 
+def _own_pairs(
+    paths: Sequence[Path],
+    lr_paths: Sequence[Path],
+    names: Mapping[Path, str],
+    scale: int,
+    crop: int,
+) -> list[Pair]:
+    matches = match_by_name(paths, lr_paths, scale)
+    for path in matches.unpaired:
+        logger.warning("left out: %s has no partner of the same name", printable(path))
+    hr_images = read_readable(list(matches.pairs))
+    lr_images = read_readable(list(matches.pairs.values()))
+    pairs = []
+    for path, partner in matches.pairs.items():
+        if path not in hr_images or partner not in lr_images:
+            continue
+        fitted = fit_pair(lr_images[partner], hr_images[path], scale, name=names[path])
+        if fitted.cropped:
+            logger.warning("%s: cropped to sizes that go together", names[path])
+        if is_large_enough(path, fitted.hr, scale):
+            lr = centre_crop(fitted.lr, crop // scale)
+            top, left = (
+                (whole - kept) // 2 * scale
+                for whole, kept in zip(fitted.lr.shape[:2], lr.shape[:2], strict=True)
+            )
+            height, width = (side * scale for side in lr.shape[:2])
+            hr = np.ascontiguousarray(fitted.hr[top : top + height, left : left + width])
+            pairs.append(Pair(names[path], lr, hr))
+    return pairs
+
+
 def is_large_enough(path: Path, hr: RgbImage, scale: int) -> bool:
-    """Whether scores of a ground truth say anything; logs a warning where they do not."""
+    """Tell whether a ground truth is large enough to be scored; log a warning where it is not."""
     smallest = LEAST_LR_SIDE * scale
     if min(hr.shape[:2]) >= smallest:
         return True

@@ -3,87 +3,115 @@
 import argparse
 import dataclasses
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, get_type_hints
 
-from swise_deploy.command.console import progress, run_command
+from swise_deploy.command.console import add_version, progress, run_command
 from swise_deploy.command.dependencies import require
-from swise_deploy.errors import InputError
 from swise_deploy.storage.files import json_text
-from swise_deploy.training.config import (
-    TrainConfig,
-    config_from_layers,
-    recipe_names,
-    recipe_text,
-    refuse_other_run,
-    settings_from_file,
-    settings_from_toml,
-)
+from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.settings import recipe_names, recipe_text
+from swise_deploy.training.signals import STOPPED, StopSignals
 from swise_deploy.training.step.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
+    from swise_deploy.training.command import TrainReport
     from swise_deploy.training.start.trained_form import MakeForm
 
-# Flags that stand for a setting of TrainConfig, by group; all others are spelled out in _parser.
+_EXAMPLES = f"""\
+examples:
+  swise-train --data DIV2K --out runs/x2 --recipe quick-cpu
+  swise-train --data DIV2K --data Flickr2K --data-weights 1,3 --val Set5/HR --out runs/df2k
+  swise-train --data HR --lr LR --out runs/pairs --model fsrcnn
+  swise-train --data HR --degradation noise-jpeg --out runs/jpeg --model fsrcnn
+  swise-train --data HR --out runs/mine --model mynetwork:make --scale 4
+  swise-train --resume --out runs/x2 --steps 20000
+
+Settings come from the defaults, then --recipe, then --config, then flags; later ones win.
+--show-recipe prints a recipe to copy and change. Several processes or machines: torchrun.
+
+exit codes: 0 done, 1 failed, 2 usage, 3 a package is missing, 130 and 143 interrupted before the
+first step, {STOPPED} stopped and saved before the last one by Ctrl-C, SIGTERM, SIGUSR1 or
+--max-minutes: go on with --resume.
+"""
+
+# Flags that stand for a setting of TrainConfig, by group.
 _HELP: dict[str, dict[str, str]] = {
-    "what to train": {
-        "model": "network of the registry (default: swisenet)",
+    "data": {
+        "data": "folder of training pictures, with its subfolders; may be repeated",
+        "data_weights": "shares of the crops from each --data, as in 1,3 (default: all alike)",
+        "lr": "the LR pictures of each --data, matched by name (default: MATLAB's bicubic)",
+        "degradation": "how LR crops are made: noise-jpeg, real-esrgan or a TOML file of steps",
+        "val": "folder to validate on; may be repeated (default: --holdout pictures of --data)",
+        "val_lr": "the LR pictures of each --val",
+        "holdout": "pictures held out of --data for validation (default: 8)",
+        "val_crop": "validate on centre crops of this side in HR pixels; 0: whole pictures",
+        "test": "folder scored once, at the end, for the model card; may be repeated",
+        "test_lr": "the LR pictures of each --test",
+        "patch_size": "side of a crop in LR pixels (default: 48)",
+        "batch_size": "crops per step, over all processes together (default: 16)",
+        "workers": "threads that prepare batches (default: 2)",
+        "cache": "folder for decoded pictures (default: the user's cache)",
+    },
+    "network": {
+        "model": "a network by name, package.module:factory, or spandrel with --init "
+        "(default: swisenet)",
+        "scale": "output size over input size (default: 2)",
         "option": "its variant; for SwiseNet the SUM's branches, as in magnify+equal, or no_sum",
         "upsampler": "'sum' puts SwiseNet's upsampler into another network",
         "init": "weights to start from, of any scale",
-        "teacher_share": "share of the loss that is the distance to the teachers (default: 0.7)",
-        "qat": "precision plan of swise-export --int8: learn to give what --init gives, in INT8",
-        "weight_norm": "patterns of modules to train weight-normalised, comma-separated",
         "init_exclude": "patterns of tensors that --init does not give, comma-separated",
-    },
-    "data": {
-        "val": "folder to validate on (default: --holdout pictures of --data)",
-        "holdout": "pictures held out of --data for validation",
-        "val_crop": "validate on centre crops of this side, in HR pixels; 0: whole pictures",
-        "patch_size": "side of a crop, in LR pixels",
-        "batch_size": "crops per step, over all processes together",
-        "workers": "threads that prepare batches",
-        "cache": "folder for decoded pictures",
+        "teacher": "weights of a network to learn from as well, at this scale or a larger one; "
+        "may be repeated",
+        "teacher_share": "share of the loss that is the distance to the teachers (default: 0.7)",
+        "qat": "precision plan of swise-export --int8: learn the output of --init, in INT8",
+        "weight_norm": "patterns of modules to train weight-normalised, comma-separated",
     },
     "optimisation": {
-        "steps": "optimiser steps of the whole run",
-        "max_minutes": "stop cleanly after so long; --resume goes on",
-        "learning_rate": "after the warm-up",
-        "schedule": "constant, step or cosine",
-        "warmup_steps": "steps of linear growth",
-        "loss": "l1; mse or psnr to finish with",
-        "optimizer": "adamp, adam or adamw",
-        "clip_norm": "largest norm of the gradients; 0 does not clip",
-        "ema_decay": "of the averaged weights; 0 averages nothing",
-        "seed": "of fresh weights and crops",
+        "steps": "optimiser steps of the whole run (default: 10000)",
+        "learning_rate": "after the warm-up (default: 1e-3)",
+        "schedule": "constant, step or cosine (default: cosine)",
+        "warmup_steps": "steps of linear growth (default: 0)",
+        "loss": "l1, charbonnier; mse or psnr to finish with (default: l1)",
+        "frequency_weight": "weight of the distance of Fourier transforms (default: 0)",
+        "optimizer": "adamp, adam or adamw (default: adamp)",
+        "clip_norm": "largest norm of the gradients; 0 does not clip (default: 10)",
+        "ema_decay": "of the averaged weights; 0 averages nothing (default: 0.999)",
+        "patience": "end early after so many validations without a better one; 0: never",
+        "seed": "of fresh weights, crops and degradations (default: 0)",
     },
     "machine": {
-        "precision": "auto (measures), fp32, bf16 or fp16",
-        "accelerator": "auto, cpu, cuda or mps",
-        "devices": "processes per machine; torchrun sets it by itself",
-        "num_nodes": "machines",
-        "log_every": "steps between log records",
-        "save_every": "steps between saves: what a kill can cost at most",
-        "val_every": "steps between validations",
+        "precision": "auto (measures), fp32, bf16 or fp16 (default: auto)",
+        "accelerator": "auto, cpu, cuda or mps (default: auto)",
+        "devices": "processes per machine; torchrun sets it (default: 1)",
+        "num_nodes": "machines; torchrun sets it (default: 1)",
+    },
+    "saving": {
+        "max_minutes": "stop cleanly after so long, with exit code 75; 0: no limit",
+        "log_every": "steps between log records (default: 20)",
+        "save_every": "steps between saves: the most that a kill can cost (default: 100)",
+        "val_every": "steps between validations (default: 500)",
+        "keep": "keep the weights of so many latest validations too (default: 0)",
+        "track": "send the numbers to wandb or mlflow as well; may be repeated",
     },
 }
 
 _SWITCHES = {
     "teacher_ensemble": "teachers upscale a picture in its 8 orientations: better, 8 times as slow",
     "channels_last": "batches in NHWC memory order",
-    "compile": "through torch.compile",
-    "cuda_graph": "replay the passes of a step as a CUDA graph; on one GPU, else nothing",
-    "tensorboard": "events for TensorBoard beside the JSONL log",
+    "compile": "train through torch.compile",
+    "cuda_graph": "replay the passes of a step as a CUDA graph, on one GPU",
+    "tensorboard": "write TensorBoard events beside the JSONL log",
 }
+
+_REPEATED = frozenset({"data", "lr", "val", "val_lr", "test", "test_lr", "teacher", "track"})
+_COMMA_SEPARATED = frozenset({"weight_norm", "init_exclude", "data_weights"})
 
 
 def main(arguments: Sequence[str] | None = None, *, make_form: "MakeForm | None" = None) -> int:
-    """Run `swise-train`; `make_form` makes what --qat trains. Returns the exit code."""
+    """Run `swise-train`; `make_form` makes the trained form for --qat. Returns the exit code."""
     options = _parser().parse_args(arguments)
     return run_command(lambda: _run(options, make_form))
 
@@ -91,39 +119,30 @@ def main(arguments: Sequence[str] | None = None, *, make_form: "MakeForm | None"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="swise-train",
-        description="Train a super-resolution network on a folder of pictures.",
-        epilog="Settings: defaults, then --recipe, then --config, then flags. "
-        "All of them: swise_deploy/training/config.py; several processes: torchrun.",
+        description="Train a super-resolution network on folders of pictures.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", help="folder of training pictures, with its subfolders")
+    add_version(parser)
     parser.add_argument("--out", help="folder for weights, state, logs and model card")
-    parser.add_argument("--scale", type=int, help="2, 3 or 4 (default: 2)")
     parser.add_argument("--recipe", metavar="NAME", help=f"one of {', '.join(recipe_names())}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--show-recipe", action="store_true", help="print the recipe and stop")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument(
-        "--test",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="folder scored once at the end, for the model card; may be repeated",
-    )
-    parser.add_argument(
-        "--teacher",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="weights of another network, at this scale or a larger one, to learn from as well; "
-        "may be repeated",
-    )
     types = get_type_hints(TrainConfig)
     for title, flags in _HELP.items():
         group = parser.add_argument_group(title)
         for name, text in flags.items():
             convert = types[name] if types[name] in (int, float) else str
-            group.add_argument(_flag(name), dest=name, type=convert, metavar="X", help=text)
+            group.add_argument(
+                _flag(name),
+                dest=name,
+                type=convert,
+                action="append" if name in _REPEATED else "store",
+                metavar=_metavar(name, types[name]),
+                help=text,
+            )
     switches = parser.add_argument_group("switches")
     for name, text in _SWITCHES.items():
         switches.add_argument(
@@ -140,6 +159,14 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _metavar(name: str, hint: object) -> str:
+    if hint in (int, float):
+        return "N"
+    if name in ("init", "qat", "teacher"):
+        return "FILE"
+    return "DIR" if "Path" in str(hint) else "X"
+
+
 def _run(options: argparse.Namespace, make_form: "MakeForm | None") -> int:
     if options.show_recipe:
         sys.stdout.write(recipe_text(options.recipe or "quick-cpu"))
@@ -148,96 +175,57 @@ def _run(options: argparse.Namespace, make_form: "MakeForm | None") -> int:
     # as well, spinning made a step on 2 cores 3 to 4 times slower. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
-    config = _config(options)
     require("swise_deploy.training.loop", extra="train", purpose="training")
-    from swise_deploy.training.loop import train  # torch, after parsing
-    from swise_deploy.training.run.model_card import write_model_card
+    from swise_deploy.training.command import TrainCommand, run_training  # torch, after parsing
 
-    result = train(config, resume=options.resume, stop=_StopFlag(), make_form=make_form)
-    if result is None:
-        return 0
-    scores = write_model_card(result)
-    if options.json:
+    command = TrainCommand(
+        settings=_settings_from_flags(options),
+        recipe=options.recipe or "",
+        config=options.config,
+        resume=options.resume,
+    )
+    report = run_training(command, signals=StopSignals(), make_form=make_form)
+    return 0 if report is None else _print(report, as_json=options.json)
+
+
+def _print(report: "TrainReport", *, as_json: bool) -> int:
+    result = report.result
+    if as_json:
         facts = {
             "weights": str(result.weights),
             "step": result.step,
             "finished": result.finished,
             "trained_s": result.trained_s,
             "best_psnr_y_db": result.best_psnr_y_db,
-            "test": {name: dataclasses.asdict(quality) for name, quality in scores.items()},
+            "test": {name: dataclasses.asdict(scores) for name, scores in report.test.items()},
         }
         print(json_text(facts))
+    else:
+        print(f"{result.weights}")
+    if result.finished:
         return 0
-    if not result.finished:
-        progress(
-            f"stopped at step {result.step} of {config.steps}; "
-            f"go on with: swise-train --resume --out {config.out}"
-        )
-    print(f"{result.weights}")
-    return 0
-
-
-def _config(options: argparse.Namespace) -> TrainConfig:
-    flags = _settings_from_flags(options)
-    if options.resume:
-        if options.recipe or options.config:
-            raise InputError(
-                "--resume with --recipe or --config; a resumed run keeps the settings that it "
-                "began with. Change single ones by flags"
-            )
-        return _resumed_config(flags)
-    layers: dict[str, dict[str, object]] = {}
-    if options.recipe:
-        source = f"recipe {options.recipe}"
-        layers[source] = settings_from_toml(recipe_text(options.recipe), source=source)
-    if options.config:
-        layers[str(options.config)] = settings_from_file(options.config)
-    return config_from_layers({**layers, "flags": flags})
-
-
-def _resumed_config(flags: dict[str, object]) -> TrainConfig:
-    from swise_deploy.training.run.run_files import read_config  # torch, after parsing
-
-    if "out" not in flags:
-        raise InputError("--resume needs the folder of the run. Give --out DIR")
-    out = Path(str(flags["out"]))
-    stored = read_config(out)
-    kept = {f.name: getattr(stored, f.name) for f in dataclasses.fields(stored)}
-    wanted = config_from_layers({str(out): kept, "flags": flags})
-    for change in refuse_other_run(stored, wanted):
-        progress(change)
-    return wanted
+    progress(
+        f"stopped at step {result.step} of {result.config.steps}; "
+        f"go on with: swise-train --resume --out {result.config.out}"
+    )
+    return STOPPED
 
 
 def _settings_from_flags(options: argparse.Namespace) -> dict[str, object]:
     names = [f.name for f in dataclasses.fields(TrainConfig)]
     given = {name: getattr(options, name, None) for name in names}
-    settings: dict[str, object] = {
-        name: value for name, value in given.items() if value not in (None, [])
-    }
-    for name in ("weight_norm", "init_exclude"):
-        if isinstance(text := settings.get(name), str):
-            settings[name] = [part for part in text.split(",") if part]
+    settings: dict[str, object] = {name: v for name, v in given.items() if v is not None}
+    for name in _COMMA_SEPARATED & settings.keys():
+        parts = [part.strip() for part in str(settings[name]).split(",") if part.strip()]
+        settings[name] = [_number(p) for p in parts] if name == "data_weights" else parts
     return settings
 
 
-class _StopFlag:
-    """Set by the first Ctrl-C or SIGTERM; the second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if self._asked.is_set():
-            raise KeyboardInterrupt
-        self._asked.set()
-        progress("stopping after this step; once more to stop at once")
-
-    def __call__(self) -> bool:
-        return self._asked.is_set()
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # refused with the name of the setting
 
 
 if __name__ == "__main__":

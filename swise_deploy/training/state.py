@@ -11,28 +11,60 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class RunState:
-    """The state of a run, all that resuming needs.
+class BestValidation:
+    """The best validation of a run.
 
     Attributes:
-        step: Optimiser steps done.
-        network: Tensors of the network as it is trained.
-        averages: Their moving averages.
-        optimizer: The optimiser's own state dict.
+        choice_db: The number that decided; see `validation.ValidationScores`.
+        psnr_y_db: Mean PSNR on luma.
+        step: Optimiser steps made before it.
+    """
+
+    choice_db: float
+    psnr_y_db: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """The progress of a run.
+
+    Attributes:
+        step: Optimiser steps made.
         data_key: Content of the training pictures; see picture_cache.py.
-        scaler: State of the fp16 loss scaling; empty for other formats.
-        best_psnr_y_db: Best validation so far; None before the first.
+        teacher_key: Content of the teachers' weights; empty without teachers.
+        best: The best validation so far; None before the first.
+        worse_validations: Validations in a row since the best one.
+        validation_due: A validation of this step was interrupted, and has to be made.
         trained_s: Seconds spent training so far, over all sessions of the run.
     """
 
     step: int
     data_key: str
+    teacher_key: str = ""
+    best: BestValidation | None = None
+    worse_validations: int = 0
+    validation_due: bool = False
+    trained_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The state of a run, all that resuming needs.
+
+    Attributes:
+        progress: Numbers and keys.
+        network: Tensors of the network as it is trained.
+        averages: Their moving averages.
+        optimizer: The optimiser's own state dict.
+        scaler: State of the fp16 loss scaling; empty for other formats.
+    """
+
+    progress: RunProgress
     network: "dict[str, Tensor]"
     averages: "dict[str, Tensor]"
     optimizer: dict[str, Any]  # torch's own type for it
     scaler: dict[str, Any]  # torch's own type for it
-    best_psnr_y_db: float | None
-    trained_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +73,9 @@ class TrainResult:
 
     Attributes:
         config: With the precision that was used.
-        step: Optimiser steps done.
+        name: The network's name in file names.
+        step: Optimiser steps made.
+        finished: All steps were made, or validation ended the run early.
         weights: The best weights by validation, or the last ones where nothing validates.
         best_psnr_y_db: Of the validation; None without one.
         trained_s: Seconds of training over all sessions.
@@ -53,7 +87,9 @@ class TrainResult:
     """
 
     config: "TrainConfig"
+    name: str
     step: int
+    finished: bool
     weights: Path
     best_psnr_y_db: float | None
     trained_s: float
@@ -62,8 +98,3 @@ class TrainResult:
     skipped: dict[str, str]
     data_key: str
     precision_reason: str
-
-    @property
-    def finished(self) -> bool:
-        """True once all steps were made."""
-        return self.step >= self.config.steps

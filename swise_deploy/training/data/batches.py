@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError
-from swise_deploy.training.data.picture_cache import PicturePairs, PictureStore
+from swise_deploy.training.data.degradation import MARGIN, Degradation, degrade
+from swise_deploy.training.data.picture_cache import PicturePairs
+from swise_deploy.training.data.picture_store import PictureStore
 
 BatchData = TypeVar("BatchData")
 Number = TypeVar("Number", bound=np.generic)
@@ -51,7 +53,8 @@ class CropSource:
         pairs: The pictures.
         indices: Those of them in use.
         chances: Of each index, float64, summing to 1: proportional to the square root of the area,
-            between "every picture alike" and "every pixel alike".
+            between "every picture alike" and "every pixel alike"; within a folder where folders
+            have weights.
         patch_size: Side of a crop in LR pixels.
         too_small: Names of the pictures that no crop fits in.
     """
@@ -63,28 +66,50 @@ class CropSource:
     too_small: tuple[str, ...]
 
 
-def crop_source(pairs: PicturePairs, patch_size: int, *, without: Sequence[int] = ()) -> CropSource:
+def crop_source(
+    pairs: PicturePairs,
+    patch_size: int,
+    *,
+    without: Sequence[int] = (),
+    folder_weights: Sequence[float] = (),
+) -> CropSource:
     """Choose the pictures that are large enough for a crop.
 
     Args:
         pairs: All pictures.
         patch_size: Side of a crop in LR pixels.
         without: Indices that are not to be trained on.
+        folder_weights: Shares of the crops from each folder, in any unit; empty for none.
 
     Raises:
-        InputError: No picture is large enough.
+        InputError: No picture is large enough, or none in a folder that has a weight.
     """
     sides = {i: min(entry.height, entry.width) for i, entry in enumerate(pairs.lr.entries)}
-    indices = tuple(i for i, side in sides.items() if side >= patch_size and i not in set(without))
-    if not indices:
+    left_out = set(without)
+    large = [i for i, side in sides.items() if side >= patch_size]
+    indices = tuple(i for i in large if i not in left_out)
+    if not large:
         raise InputError(
             f"no picture is large enough for crops of {patch_size} LR pixels at x{pairs.scale}: "
             f"the largest has a short side of {max(sides.values()) * pairs.scale}; expected "
             f"{patch_size * pairs.scale} or more. Use a smaller --patch-size, or larger pictures"
         )
+    if not indices:
+        raise InputError(
+            f"all {len(large)} usable pictures are validated on, and none is left to train on. "
+            "Give more pictures with --data, or others with --val"
+        )
     too_small = tuple(pairs.lr.entries[i].name for i, side in sides.items() if side < patch_size)
     entries = [pairs.lr.entries[i] for i in indices]
     weights = np.sqrt([float(entry.height * entry.width) for entry in entries])
+    for folder, share in enumerate(folder_weights):
+        inside = np.array([entry.folder == folder for entry in entries])
+        if not inside.any():
+            raise InputError(
+                f"data_weights gives {share:g} to folder {folder + 1} of data, which has no "
+                f"picture large enough for crops of {patch_size} LR pixels. Leave it out"
+            )
+        weights[inside] *= share / weights[inside].sum()
     return CropSource(pairs, indices, weights / weights.sum(), patch_size, too_small)
 
 
@@ -132,6 +157,49 @@ def cut_crops(source: CropSource, crops: NDArray[np.int64]) -> Batch:
 
     teacher_sr = None if pairs.teacher_sr is None else cut(pairs.teacher_sr, pairs.scale)
     return Batch(cut(pairs.lr, 1), cut(pairs.hr, pairs.scale), teacher_sr)
+
+
+@dataclass(frozen=True, slots=True)
+class CropDegradation:
+    """The degradation of the crops of a step.
+
+    Attributes:
+        degradation: The steps.
+        seed: Of the run.
+        step: Of the run, from 0.
+        first: Position in the batch of the first crop, over all processes.
+    """
+
+    degradation: Degradation
+    seed: int
+    step: int
+    first: int
+
+
+def cut_degraded_crops(source: CropSource, crops: NDArray[np.int64], how: CropDegradation) -> Batch:
+    """Cut HR crops as `cut_crops` does, and make their LR crops by a degradation.
+
+    A crop is degraded together with its surroundings, as far as the picture has them on all sides.
+    """
+    scale, patch = source.pairs.scale, source.patch_size
+    lr, hr = [], []
+    for position, (index, top, left, orientation) in enumerate(crops.tolist()):
+        picture = source.pairs.hr.picture(index)
+        height, width = (side // scale for side in picture.shape[:2])
+        room = (top, left, height - top - patch, width - left - patch)
+        margin = min(MARGIN, *room)
+        rows = slice((top - margin) * scale, (top + patch + margin) * scale)
+        columns = slice((left - margin) * scale, (left + patch + margin) * scale)
+        turned = np.ascontiguousarray(turn(picture[rows, columns], orientation))
+        rng = np.random.default_rng((how.seed, how.step, how.first + position, 1))
+        low = degrade(turned, scale, how.degradation, rng)
+        lr.append(_middle(low, margin, patch))
+        hr.append(_middle(turned, margin * scale, patch * scale))
+    return Batch(np.stack(lr), np.stack(hr))
+
+
+def _middle(picture: NDArray[Number], margin: int, side: int) -> NDArray[Number]:
+    return picture[margin : margin + side, margin : margin + side]
 
 
 def turn(picture: NDArray[Number], orientation: int) -> NDArray[Number]:

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from swise_deploy.training.data.batches import turn
-from swise_deploy.training.data.picture_cache import PicturePairs, PictureStore
+from swise_deploy.training.data.picture_cache import PicturePairs
+from swise_deploy.training.data.picture_store import PictureStore
 
 LARGEST_SHARE = 0.25
 """Of the free memory of a GPU that pictures may take; the rest is for training."""

@@ -1,40 +1,45 @@
-"""Training pictures, decoded and shrunk once, then memory-mapped.
+"""Training pictures, decoded and shrunk once, in a cache keyed by their content.
 
-A cache is keyed by the content of the folder: names and bytes of all its pictures. A picture added,
-removed or edited gives another key, so a stale cache is never read; nothing is deleted either.
+A picture added, removed or edited gives another key, so a stale cache is never read; nothing is
+deleted either. A damaged cache is made again.
 
-    ROOT/KEY/hr.bin, hr.json          every readable picture, uint8 RGB, one after the other
-    ROOT/KEY/lr_x2.bin, lr_x2.json    shrunk by MATLAB's bicubic, once per scale
-    ROOT/KEY/teacher_x2_NAME.bin, ... the teachers' output for it, where a run learns from teachers
-
-The .json is written after its .bin, each whole or not at all: a killed build leaves no half cache.
+    ROOT/KEY/hr                  every readable picture
+    ROOT/KEY/lr_x2               shrunk by MATLAB's bicubic, once per scale; or the user's own
+    ROOT/KEY/teacher_x2_NAME     the teachers' output for it, where a run learns from teachers
 """
 
 import dataclasses
 import hashlib
-import json
 import logging
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.errors import InputError
+from swise_deploy.evaluation.own_pairs import FittedPair, fit_pair, match_by_name
 from swise_deploy.evaluation.pairs import pair_from_hr
 from swise_deploy.pictures.files import RgbImage, read_rgb
-from swise_deploy.pictures.folders import find_images
+from swise_deploy.pictures.folders import find_images, printable
 from swise_deploy.storage.caches import cache_folder
-from swise_deploy.storage.files import sha256_of, write_json, writing
+from swise_deploy.storage.files import sha256_of
+from swise_deploy.training.data.picture_store import (
+    NewPicture,
+    PictureStore,
+    open_store,
+    store_of_sizes,
+    write_stores,
+)
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+KEY_VERSION = 1
 
 Report = Callable[[str, int, int], None]
 """Receives the name of a task, the number of items done, and the number of items in all."""
@@ -44,45 +49,15 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """The place of one picture in a store."""
-
-    name: str
-    height: int
-    width: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class PictureStore:
-    """Pictures in one memory-mapped file.
-
-    Attributes:
-        entries: One for each picture, in the order of the file.
-        pixels: All bytes, uint8, flat.
-    """
-
-    entries: tuple[Entry, ...]
-    pixels: NDArray[np.uint8]
-
-    def picture(self, index: int) -> RgbImage:
-        """One picture, (H, W, 3), a view of the file."""
-        entry = self.entries[index]
-        size = entry.height * entry.width * 3
-        flat = self.pixels[entry.offset : entry.offset + size]
-        return flat.reshape(entry.height, entry.width, 3)
-
-
-@dataclass(frozen=True, slots=True)
 class PicturePairs:
     """HR pictures and their LR, index for index.
 
     Attributes:
         hr: Ground truths, uncropped.
-        lr: Made from `hr` cropped to a multiple of the scale.
+        lr: Made from `hr` cropped to a multiple of the scale; only sizes where crops are degraded.
         scale: HR side over LR side.
-        key: Hash of the folder's content.
-        skipped: Names of files that could not be used, with the reason.
+        key: Hash of the content of all pictures.
+        skipped: Names of files that are not used, with the reason.
         teacher_sr: The teachers' output for `lr`; None where there is none for whole pictures.
     """
 
@@ -94,31 +69,51 @@ class PicturePairs:
     teacher_sr: PictureStore | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A picture file: its path, name and the position of its folder; its own LR if it has one."""
+
+    path: Path
+    name: str
+    folder: int
+    lr: Path | None = None
+
+
 def open_pairs(
-    folder: Path, scale: int, *, root: Path | None = None, report: Report
+    folders: Path | Sequence[Path],
+    scale: int,
+    *,
+    lr_folders: Sequence[Path] = (),
+    shrink: bool = True,
+    root: Path | None = None,
+    report: Report,
 ) -> PicturePairs:
-    """Open the cache of a folder of pictures; build first what is missing.
+    """Open the cache of folders of pictures; build first what is missing.
 
     Args:
-        folder: Searched with its subfolders.
+        folders: Searched with their subfolders. A picture that occurs twice counts once.
         scale: HR side over LR side.
+        lr_folders: The LR pictures of each folder, matched by name; empty makes them.
+        shrink: False leaves LR pictures out, where crops are degraded on the fly.
         root: Where caches are kept; None takes the user's cache folder.
         report: Receives the progress of the build.
 
     Raises:
-        InputError: The folder is missing, or not one picture in it can be read.
+        InputError: A folder is missing, or not one picture can be read, or pairs do not match.
         OutputError: The cache cannot be written.
     """
-    paths = find_images(folder)
-    key = content_key(folder, paths, report=report)
+    places = [folders] if isinstance(folders, Path) else list(folders)
+    found, skipped = _find(places, lr_folders, scale)
+    found, duplicates, key = _without_duplicates(found, scale, report)
+    skipped |= duplicates
     place = (root or cache_folder("training")) / key
-    if not (place / "hr.json").is_file():
-        _build_hr(place, folder, paths, report=report)
-    hr, skipped = _open_store(place / "hr")
     lr_base = place / f"lr_x{scale}"
-    if not lr_base.with_suffix(".json").is_file():
-        _build_lr(lr_base, hr, scale, report=report)
-    lr, _ = _open_store(lr_base)
+    if lr_folders:
+        hr, lr, unread = _open_own_pairs(place, lr_base, found, scale, report)
+    else:
+        hr, unread = _open_hr(place, found, report)
+        lr = _open_lr(lr_base, hr, scale, report) if shrink else store_of_sizes(hr, scale)
+    skipped |= unread
     for name, reason in skipped.items():
         logger.warning("left out of training: %s: %s", name, reason)
     return PicturePairs(hr, lr, scale, key, skipped)
@@ -132,11 +127,11 @@ def with_teacher_sr(
     root: Path | None = None,
     report: Report,
 ) -> PicturePairs:
-    """Add what teachers make of the LR pictures, made first where the cache has not got it.
+    """Add the teachers' output for the LR pictures, made first where the cache has not got it.
 
     Args:
         pairs: From `open_pairs`.
-        upscale: (H, W, 3) to (H*scale, W*scale, 3), both uint8.
+        upscale: (H, W, 3) uint8 to (H*scale, W*scale, 3) uint8.
         name: Identifies the teachers; part of a file name.
         root: As for `open_pairs`.
         report: Receives the progress of the build.
@@ -144,66 +139,166 @@ def with_teacher_sr(
     Raises:
         OutputError: The cache cannot be written.
     """
-    base = (root or cache_folder("training")) / pairs.key / f"teacher_x{pairs.scale}_{name}"
+    cached = with_cached_teacher_sr(pairs, name=name, root=root)
+    if cached is not None:
+        return cached
 
-    def teacher_sr() -> Iterator[tuple[str, RgbImage]]:
-        entries = pairs.lr.entries
-        for index, entry in enumerate(entries):
-            lr = pairs.lr.picture(index)
-            yield entry.name, upscale(lr) if lr.size else lr
-            report("upscaling pictures with the teacher", index + 1, len(entries))
+    def outputs() -> Iterator[tuple[NewPicture, ...]]:
+        for done, entry in enumerate(pairs.lr.entries):
+            lr = pairs.lr.picture(done)
+            sr = upscale(lr) if lr.size else np.zeros((0, 0, 3), np.uint8)
+            report("upscaling pictures by the teachers", done + 1, len(pairs.lr.entries))
+            yield (NewPicture(entry.name, sr, entry.folder),)
 
-    if not base.with_suffix(".json").is_file():
-        _write_store(base, teacher_sr(), {})
-    return dataclasses.replace(pairs, teacher_sr=_open_store(base)[0])
-
-
-def content_key(folder: Path, paths: Sequence[Path], *, report: Report) -> str:
-    """Hash of the names and bytes of pictures: 16 hexadecimal digits."""
-    digest = hashlib.sha256(f"swise training cache {SCHEMA_VERSION}".encode())
-    for done, (path, sha256) in enumerate(zip(paths, _parallel(_hash, paths), strict=True)):
-        report("checking pictures", done + 1, len(paths))
-        digest.update(f"\n{path.relative_to(folder).as_posix()} {sha256}".encode())
-    return digest.hexdigest()[:16]
+    write_stores((_teacher_base(pairs, name, root),), outputs(), {})
+    made = with_cached_teacher_sr(pairs, name=name, root=root)
+    assert made is not None, "just written"
+    return made
 
 
-def _hash(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except InputError as error:
-        return str(error)  # it is named again, and left out, when it cannot be decoded
+def with_cached_teacher_sr(
+    pairs: PicturePairs, *, name: str, root: Path | None = None
+) -> PicturePairs | None:
+    """Add the teachers' output for the LR pictures if the cache has it; else None."""
+    opened = open_store(_teacher_base(pairs, name, root))
+    return None if opened is None else dataclasses.replace(pairs, teacher_sr=opened[0])
 
 
-def _build_hr(place: Path, folder: Path, paths: Sequence[Path], *, report: Report) -> None:
+def _teacher_base(pairs: PicturePairs, name: str, root: Path | None) -> Path:
+    return (root or cache_folder("training")) / pairs.key / f"teacher_x{pairs.scale}_{name}"
+
+
+def _find(
+    folders: Sequence[Path], lr_folders: Sequence[Path], scale: int
+) -> tuple[list[_Found], dict[str, str]]:
+    found: list[_Found] = []
     skipped: dict[str, str] = {}
+    for position, folder in enumerate(folders):
+        prefix = f"{position}/" if len(folders) > 1 else ""
+        paths = find_images(folder)
+        partners: Mapping[Path, Path] = {}
+        if lr_folders:
+            matches = match_by_name(paths, find_images(lr_folders[position]), scale)
+            partners = matches.pairs
+            skipped |= {
+                prefix + printable(path.name): "no partner of the same name"
+                for path in matches.unpaired
+            }
+        for path in paths:
+            name = prefix + path.relative_to(folder).as_posix()
+            if not lr_folders or path in partners:
+                found.append(_Found(path, name, position, partners.get(path)))
+    return found, skipped
 
-    def decoded() -> Iterator[tuple[str, RgbImage]]:
-        for done, (path, outcome) in enumerate(zip(paths, _parallel(_read, paths), strict=True)):
-            report("decoding pictures", done + 1, len(paths))
-            name = path.relative_to(folder).as_posix()
-            if isinstance(outcome, InputError):
-                skipped[name] = str(outcome)
-            else:
-                yield name, outcome
 
-    _write_store(place / "hr", decoded(), skipped)
+def _without_duplicates(
+    found: Sequence[_Found], scale: int, report: Report
+) -> tuple[list[_Found], dict[str, str], str]:
+    """Drop pictures whose bytes occurred before; and hash the names and bytes of all."""
+    digest = hashlib.sha256(f"swise training cache {KEY_VERSION}".encode())
+    kept: list[_Found] = []
+    first: dict[str, str] = {}
+    duplicates: dict[str, str] = {}
+    for done, (one, content) in enumerate(zip(found, _parallel(_hash, found), strict=True)):
+        report("checking pictures", done + 1, len(found))
+        digest.update(b"\n" + os.fsencode(one.name) + f" {content}".encode("utf-8", "replace"))
+        if content in first:
+            duplicates[printable(one.name)] = f"the same bytes as {first[content]}"
+        else:
+            first[content] = printable(one.name)
+            kept.append(dataclasses.replace(one, name=printable(one.name)))
+    if any(one.lr for one in found):
+        digest.update(f"\npairs x{scale}".encode())
+    return kept, duplicates, digest.hexdigest()[:16]
 
 
-def _read(path: Path) -> RgbImage | InputError:
+def _hash(one: _Found) -> str:
     try:
-        return read_rgb(path)
+        return sha256_of(one.path) + (f" {sha256_of(one.lr)}" if one.lr is not None else "")
+    except InputError as error:
+        return str(error)  # the file is reported where it cannot be decoded
+
+
+def _open_hr(
+    place: Path, found: Sequence[_Found], report: Report
+) -> tuple[PictureStore, Mapping[str, str]]:
+    base = place / "hr"
+    opened = open_store(base)
+    if opened is None:
+        skipped: dict[str, str] = {}
+        write_stores((base,), _decoded(found, skipped, report), skipped)
+        opened = open_store(base)
+        assert opened is not None, "just written"
+    return opened
+
+
+def _decoded(
+    found: Sequence[_Found], skipped: dict[str, str], report: Report
+) -> Iterator[tuple[NewPicture, ...]]:
+    for done, (one, outcome) in enumerate(zip(found, _parallel(_read, found), strict=True)):
+        report("decoding pictures", done + 1, len(found))
+        if isinstance(outcome, InputError):
+            skipped[one.name] = str(outcome)
+        else:
+            yield (NewPicture(one.name, outcome, one.folder),)
+
+
+def _read(one: _Found) -> RgbImage | InputError:
+    try:
+        return read_rgb(one.path)
     except InputError as error:
         return error
 
 
-def _build_lr(base: Path, hr: PictureStore, scale: int, *, report: Report) -> None:
-    def shrunk() -> Iterator[tuple[str, RgbImage]]:
-        lows = _parallel(lambda i: _shrink(hr.picture(i), scale), range(len(hr.entries)))
-        for done, (entry, lr) in enumerate(zip(hr.entries, lows, strict=True)):
-            report(f"shrinking pictures x1/{scale}", done + 1, len(hr.entries))
-            yield entry.name, lr
+def _open_own_pairs(
+    place: Path, lr_base: Path, found: Sequence[_Found], scale: int, report: Report
+) -> tuple[PictureStore, PictureStore, Mapping[str, str]]:
+    hr, lr = open_store(place / "hr"), open_store(lr_base)
+    if hr is None or lr is None:
+        skipped: dict[str, str] = {}
+        write_stores((place / "hr", lr_base), _fitted(found, scale, skipped, report), skipped)
+        hr, lr = open_store(place / "hr"), open_store(lr_base)
+        assert hr is not None, "just written"
+        assert lr is not None, "just written"
+    return hr[0], lr[0], hr[1]
 
-    _write_store(base, shrunk(), {})
+
+def _fitted(
+    found: Sequence[_Found], scale: int, skipped: dict[str, str], report: Report
+) -> Iterator[tuple[NewPicture, ...]]:
+    def read(one: _Found) -> FittedPair | InputError:
+        assert one.lr is not None, "own pairs"
+        try:
+            return fit_pair(read_rgb(one.lr), read_rgb(one.path), scale, name=one.name)
+        except InputError as error:
+            return error
+
+    num_cropped = 0
+    for done, (one, outcome) in enumerate(zip(found, _parallel(read, found), strict=True)):
+        report("decoding pairs", done + 1, len(found))
+        if isinstance(outcome, InputError):
+            skipped[one.name] = str(outcome)
+            continue
+        num_cropped += outcome.cropped
+        yield tuple(NewPicture(one.name, pixels, one.folder) for pixels in (outcome.hr, outcome.lr))
+    if num_cropped:
+        logger.warning("%d of %d pairs cropped to sizes that go together", num_cropped, len(found))
+
+
+def _open_lr(base: Path, hr: PictureStore, scale: int, report: Report) -> PictureStore:
+    opened = open_store(base)
+    if opened is None:
+        write_stores((base,), _shrunk(hr, scale, report), {})
+        opened = open_store(base)
+        assert opened is not None, "just written"
+    return opened[0]
+
+
+def _shrunk(hr: PictureStore, scale: int, report: Report) -> Iterator[tuple[NewPicture, ...]]:
+    lows = _parallel(lambda i: _shrink(hr.picture(i), scale), range(len(hr.entries)))
+    for done, (entry, lr) in enumerate(zip(hr.entries, lows, strict=True)):
+        report(f"shrinking pictures x1/{scale}", done + 1, len(hr.entries))
+        yield (NewPicture(entry.name, lr, entry.folder),)
 
 
 def _shrink(hr: RgbImage, scale: int) -> RgbImage:
@@ -212,56 +307,21 @@ def _shrink(hr: RgbImage, scale: int) -> RgbImage:
     return pair_from_hr("", hr, scale).lr
 
 
-def _write_store(
-    base: Path, pictures: Iterable[tuple[str, RgbImage]], skipped: Mapping[str, str]
-) -> None:
-    entries: list[Entry] = []
-    offset = 0
-    with writing(base.with_suffix(".bin")) as temporary, temporary.open("wb") as file:
-        for name, picture in pictures:
-            entries.append(Entry(name, picture.shape[0], picture.shape[1], offset))
-            offset += file.write(np.ascontiguousarray(picture).data)
-        if not entries:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
-            raise InputError(f"not one of {len(skipped)} pictures can be read: {reasons}")
-    write_json(
-        base.with_suffix(".json"),
-        {
-            "schema_version": SCHEMA_VERSION,
-            "size_bytes": offset,
-            "entries": [asdict(entry) for entry in entries],
-            "skipped": dict(skipped),
-        },
-    )
-
-
-def _open_store(base: Path) -> tuple[PictureStore, Mapping[str, str]]:
-    binary = base.with_suffix(".bin")
-    index = json.loads(base.with_suffix(".json").read_text(encoding="utf-8"))
-    size_bytes = binary.stat().st_size if binary.is_file() else 0
-    if size_bytes != index["size_bytes"]:
-        raise InputError(
-            f"cache {binary} has {size_bytes} bytes; expected {index['size_bytes']}. "
-            f"Delete {base.parent}; it is made again"
-        )
-    entries = tuple(Entry(**entry) for entry in index["entries"])
-    pixels: NDArray[np.uint8] = (
-        np.memmap(binary, np.uint8, mode="r") if size_bytes else np.zeros(0, np.uint8)
-    )
-    return PictureStore(entries, pixels), index["skipped"]
-
-
 def _parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Map in order on all cores; few results wait at a time, so memory stays bounded.
 
-    Threads suffice: Pillow's decoders, numpy's loops and hashlib let go of the interpreter lock.
+    Threads suffice: Pillow's decoders, numpy's loops and hashlib release the interpreter lock.
     """
     threads = num_usable_cpus()
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * threads:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()  # an interrupt does not wait for what has not begun

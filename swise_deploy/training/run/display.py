@@ -69,9 +69,11 @@ class Display(Closing):
             self._last_line_s = now
             self.note(f"{what}: {done} of {total}")
 
-    def steps(self, done: int, total: int, *, loss: float, steps_per_s: float) -> None:
-        """Progress of the training itself."""
-        detail = f"loss {loss:.5f}  {steps_per_s:.2f} step/s"
+    def steps(
+        self, done: int, total: int, *, loss: float, steps_per_s: float, data_ms: float
+    ) -> None:
+        """Progress of the training itself; `data_ms` is the time that a step waited for data."""
+        detail = f"loss {loss:.5f}  {steps_per_s:.2f} step/s  data {data_ms:.0f} ms"
         self._draw("training", done, total, detail=detail)
         if not self._drawn:
             left_s = (total - done) / steps_per_s if steps_per_s else 0.0

@@ -8,32 +8,31 @@ from typing import Any
 
 import torch
 
-from swise_deploy.checkpoints.load import open_network
 from swise_deploy.command.dependencies import require
-from swise_deploy.evaluation.metrics import Quality
-from swise_deploy.evaluation.pairs import mean_quality
 from swise_deploy.networks.registry import NETWORKS
+from swise_deploy.pictures.folders import printable
 from swise_deploy.storage.files import writing
-from swise_deploy.training.config import TrainConfig, toml_from_config
+from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.run.display import clock
 from swise_deploy.training.run.run_files import read_log
-from swise_deploy.training.run.validation import pairs_from_folder, score_network
+from swise_deploy.training.run.testing import TestScores, test_scores
+from swise_deploy.training.settings import toml_from_config
 from swise_deploy.training.start.trained_form import PLAN_NAME
 from swise_deploy.training.state import TrainResult
 
 
-def write_model_card(result: TrainResult) -> dict[str, Quality]:
-    """Score the weights on the test folders, and write README.md and curve.png.
+def write_model_card(result: TrainResult) -> dict[str, TestScores]:
+    """Write README.md and curve.png; score a finished run on its test folders before.
 
     Returns:
-        Mean quality on each test folder, by its name.
+        Mean quality on each test folder, by its name; empty for a run that is to go on.
 
     Raises:
         InputError: A test folder cannot be used.
         BackendMissingError: matplotlib is not installed.
         OutputError: The run's folder cannot be written.
     """
-    scores = _test_scores(result)
+    scores = test_scores(result) if result.finished else {}
     out = result.config.out
     records = read_log(out)
     draw_curve(records, out / "curve.png")
@@ -42,29 +41,8 @@ def write_model_card(result: TrainResult) -> dict[str, Quality]:
     return scores
 
 
-def _test_scores(result: TrainResult) -> dict[str, Quality]:
-    config = result.config
-    network = open_network(scale=config.scale, weights=result.weights).module
-    return {
-        _set_name(folder): mean_quality(
-            score_network(
-                network,
-                pairs_from_folder(folder, config.scale),
-                config.scale,
-                device=torch.device("cpu"),
-            )
-        )
-        for folder in config.test
-    }
-
-
-def _set_name(folder: Path) -> str:
-    """The name of a test set; its pictures often lie in a subfolder HR."""
-    return folder.parent.name if folder.name.upper() in ("HR", "GT") else folder.name
-
-
 def card_text(
-    result: TrainResult, records: Sequence[Mapping[str, Any]], scores: Mapping[str, Quality]
+    result: TrainResult, records: Sequence[Mapping[str, Any]], scores: Mapping[str, TestScores]
 ) -> str:
     """The model card as Markdown.
 
@@ -74,16 +52,18 @@ def card_text(
         scores: Mean quality by test set.
     """
     config = result.config
-    title = f"{NETWORKS[config.model].title} x{config.scale}"
+    known = NETWORKS.get(config.model)
+    network = known.title if known is not None else f"{result.name} ({config.model})"
+    published = f": {known.paper}" if known is not None else ""
     speeds = [r["steps_per_s"] for r in records if r["kind"] == "train"]
     speed = f"{sorted(speeds)[len(speeds) // 2]:.3g} step/s" if speeds else "unknown"
     reached = "all" if result.finished else f"stopped after {result.step}"
     skipped = "".join(f"- {name}: {reason}\n" for name, reason in result.skipped.items())
     sections = [
-        f"# {title}",
+        f"# {network} x{config.scale}",
         (
-            f"`{result.weights.name}`: {NETWORKS[config.model].paper}. Input (N, 3, H, W), RGB in "
-            f"[0, 1]; output {config.scale} times as high and wide."
+            f"`{result.weights.name}`{published}. Input (N, 3, H, W), RGB in [0, 1]; output "
+            f"{config.scale} times as high and wide."
         ),
         _results(result, scores),
         "![Loss and validation PSNR-Y over the steps](curve.png)",
@@ -94,12 +74,14 @@ def card_text(
             f"- Precision: {config.precision}, {result.precision_reason}\n"
             f"- Machine: {platform.machine()}, torch {torch.__version__}, Python "
             f"{platform.python_version()}\n"
-            f"- Started from {config.init.name if config.init else 'random weights'}\n"
+            f"- Started from {printable(config.init.name) if config.init else 'random weights'}\n"
+            f"- Loss: {_loss_line(config)}\n"
             f"{_teachers_line(config)}"
             f"- Averaged weights (decay {config.ema_decay:g}) are what is saved"
         ),
         f"## Data\n\n{result.num_pictures} pictures trained on, {result.num_validation} validated "
-        f"on; content {result.data_key}." + (f" Left out:\n\n{skipped}" if skipped else ""),
+        f"on; content {result.data_key}. {_lr_line(config)}"
+        + (f" Left out:\n\n{skipped}" if skipped else ""),
         (
             "## Settings\n\n"
             "`swise-train --config settings.toml --data DIR --out DIR` with these settings:\n\n"
@@ -111,13 +93,15 @@ def card_text(
 
 
 def _export_command(result: TrainResult) -> str:
-    precision = "--fp16" if result.config.qat is None else f"--int8 --precision-plan {PLAN_NAME}"
-    return f"swise-export --weights {shlex.quote(result.weights.name)} {precision}"
+    config = result.config
+    precision = "--fp16" if config.qat is None else f"--int8 --precision-plan {PLAN_NAME}"
+    model = "" if config.model in NETWORKS else f"--model {shlex.quote(config.model)} "
+    return f"swise-export {model}--weights {shlex.quote(result.weights.name)} {precision}"
 
 
 def _teachers_line(config: TrainConfig) -> str:
     if config.teacher:
-        names = ", ".join(file.name for file in config.teacher)
+        names = ", ".join(printable(file.name) for file in config.teacher)
         how = ", each in 8 orientations" if config.teacher_ensemble else ""
         return (
             f"- Learnt {config.teacher_share:.0%} from the mean of the pictures of {names}{how}, "
@@ -132,13 +116,42 @@ def _teachers_line(config: TrainConfig) -> str:
 
 def _shareable_settings(config: TrainConfig) -> str:
     """The settings less the folders of the machine that it ran on."""
-    own = {"data", "out", "cache", "val", "test", "init", "teacher", "qat"}
+    own = {
+        "data",
+        "lr",
+        "out",
+        "cache",
+        "val",
+        "val_lr",
+        "test",
+        "test_lr",
+        "init",
+        "teacher",
+        "qat",
+    }
     lines = toml_from_config(config).splitlines(keepends=True)
     return "".join(line for line in lines if line.split(" =")[0] not in own)
 
 
-def _results(result: TrainResult, scores: Mapping[str, Quality]) -> str:
-    rows = [f"| {n} | {q.psnr_y_db:.2f} | {q.ssim_y:.4f} |" for n, q in scores.items()]
+def _loss_line(config: TrainConfig) -> str:
+    weight = config.frequency_weight
+    return f"{config.loss} + {weight:g} x frequency distance" if weight else config.loss
+
+
+def _lr_line(config: TrainConfig) -> str:
+    if config.lr:
+        return "LR pictures: the user's own."
+    if config.degradation:
+        return f"LR crops: made by the degradation {printable(Path(config.degradation).stem)}."
+    return "LR pictures: MATLAB's bicubic."
+
+
+def _results(result: TrainResult, scores: Mapping[str, TestScores]) -> str:
+    rows = [
+        f"| {printable(name)} | {s.psnr_y_db:.2f} | {s.ssim_y:.4f} | {s.psnr_rgb_db:.2f} | "
+        f"{s.bicubic_psnr_y_db:.2f} | {'own' if s.own_lr else 'bicubic'} |"
+        for name, s in scores.items()
+    ]
     best = result.best_psnr_y_db
     lines = ["## Results"]
     if best is not None:
@@ -147,13 +160,19 @@ def _results(result: TrainResult, scores: Mapping[str, Quality]) -> str:
             f"{result.num_validation} pictures that were not trained on."
         )
     if rows:
-        table = ["| test set | PSNR-Y (dB) | SSIM-Y |", "|---|---|---|", *rows]
+        table = [
+            "| test set | PSNR-Y (dB) | SSIM-Y | PSNR-RGB (dB) | bicubic PSNR-Y (dB) | LR |",
+            "|---|---|---|---|---|---|",
+            *rows,
+        ]
         lines.append(
-            "Test sets, scored once at the end, having chosen nothing (LR by MATLAB's bicubic, "
-            f"8-bit output, BT.601 luma, border {result.config.scale} left out):\n\n"
-            + "\n".join(table)
+            "Test sets, scored once at the end, having chosen nothing (LR by MATLAB's bicubic or "
+            "the set's own, 8-bit output, BT.601 luma, border "
+            f"{result.config.scale} left out):\n\n" + "\n".join(table)
         )
-    if len(lines) == 1:
+    if len(lines) == 1 and not result.finished:
+        lines.append("The run is not finished: no test set was scored.")
+    elif len(lines) == 1:
         lines.append("Neither validated nor tested: give --val or --holdout, and --test.")
     return "\n\n".join(lines)
 

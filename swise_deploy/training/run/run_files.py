@@ -5,30 +5,36 @@ state.pt                     weights, averages, optimiser, loss scale, step: wha
 log.jsonl                    one JSON object a line: train, val and event records
 last.safetensors             averaged weights, weight norm folded, as of the last state
 best.safetensors             the same, at the best validation
+step_N.safetensors           the same, at the latest validations, as many as --keep has
 """
 
+import contextlib
+import dataclasses
 import json
-import pickle
-import zipfile
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from torch import nn
 
-from swise_deploy.errors import InputError, first_line
+from swise_deploy.errors import InputError, OutputError, first_line
 from swise_deploy.storage.files import read_json_lines, writing
-from swise_deploy.training.config import (
-    TrainConfig,
+from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.resuming import with_absolute_paths
+from swise_deploy.training.settings import (
     config_from_layers,
-    settings_from_toml,
+    settings_from_file,
     toml_from_config,
 )
-from swise_deploy.training.state import RunState
+from swise_deploy.training.state import BestValidation, RunProgress, RunState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+_TENSORS = ("network", "averages", "optimizer", "scaler")
 
 
 def state_path(out: Path) -> Path:
@@ -42,9 +48,10 @@ def write_state(out: Path, state: RunState) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    document = {name: getattr(state, name) for name in RunState.__slots__}
+    tensors = {name: getattr(state, name) for name in _TENSORS}
+    progress = dataclasses.asdict(state.progress)
     with writing(state_path(out)) as temporary:
-        torch.save({"schema_version": SCHEMA_VERSION, **document}, temporary)
+        torch.save({"schema_version": SCHEMA_VERSION, "progress": progress, **tensors}, temporary)
 
 
 def read_state(out: Path) -> RunState:
@@ -60,23 +67,37 @@ def read_state(out: Path) -> RunState:
         raise InputError(
             f"nothing to resume: no {path}. Leave --resume out, or give the run's --out"
         ) from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError) as error:
+    except Exception as error:  # the reader raises anything on damaged bytes
         raise InputError(
             f"cannot read {path}: {first_line(error)}. Start anew with --init"
         ) from error
-    version = document.pop("schema_version", None) if isinstance(document, dict) else None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version == 1:
+        return _state_of_version_1(document)
     if version != SCHEMA_VERSION:
         raise InputError(
             f"{path} has schema_version {version}; expected {SCHEMA_VERSION}. "
             "Resume it with the version of swise-deploy that wrote it"
         )
-    return RunState(**document)
+    stored = dict(document["progress"])
+    best = stored.pop("best")
+    progress = RunProgress(**stored, best=None if best is None else BestValidation(**best))
+    return RunState(progress, *(document[name] for name in _TENSORS))
+
+
+def _state_of_version_1(document: dict[str, Any]) -> RunState:
+    """The state of a run of 2026, before version 0.1.0: PSNR-Y alone decided."""
+    psnr_y_db, step = document["best_psnr_y_db"], document["step"]
+    best = None if psnr_y_db is None else BestValidation(psnr_y_db, psnr_y_db, step)
+    progress = RunProgress(step, document["data_key"], best=best, trained_s=document["trained_s"])
+    return RunState(progress, *(document[name] for name in _TENSORS))
 
 
 def write_config(config: TrainConfig) -> None:
-    """Write config.toml into the run's folder."""
+    """Write config.toml into the run's folder, with absolute paths."""
+    text = toml_from_config(with_absolute_paths(config))
     with writing(config.out / "config.toml") as temporary:
-        temporary.write_text(toml_from_config(config), encoding="utf-8")
+        temporary.write_bytes(os.fsencode(text))
 
 
 def read_config(out: Path) -> TrainConfig:
@@ -86,14 +107,46 @@ def read_config(out: Path) -> TrainConfig:
         InputError: The folder holds no run.
     """
     path = out / "config.toml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    if not path.is_file():
         raise InputError(
-            f"nothing to resume: cannot read {path}: {first_line(error)}. "
-            "Leave --resume out, or give the run's --out"
+            f"nothing to resume: no {path}. Leave --resume out, or give the run's --out"
+        )
+    return config_from_layers({str(path): settings_from_file(path)})
+
+
+@contextlib.contextmanager
+def run_lock(out: Path) -> Iterator[None]:
+    """Hold a run's folder, so that no second run writes into it at the same time.
+
+    Only the first process of a run holds it. A folder that is empty at the end is removed.
+
+    Raises:
+        InputError: Another run holds it.
+        OutputError: The folder cannot be written.
+    """
+    if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK")):
+        yield
+        return
+    path = out / ".lock"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"another process trains into {out}. Wait until it ends, or choose another --out"
         ) from error
-    return config_from_layers({str(path): settings_from_toml(text, source=str(path))})
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {out}: {error.strerror or error}. Choose a folder that is writable"
+        ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):
+            out.rmdir()
 
 
 def write_weights(path: Path, network: nn.Module, facts: Mapping[str, str]) -> None:
@@ -121,3 +174,10 @@ def rewind_log(out: Path, step: int) -> None:
     kept = [record for record in read_log(out) if record["step"] <= step]
     with writing(out / "log.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
+
+
+def drop_old_weights(out: Path, *, keep: int) -> None:
+    """Delete the weights of all but the latest validations."""
+    numbered = sorted(out.glob("step_*.safetensors"), key=lambda path: int(path.stem[5:]))
+    for path in numbered[: len(numbered) - keep]:
+        path.unlink(missing_ok=True)

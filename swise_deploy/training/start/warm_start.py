@@ -8,7 +8,7 @@ sub-pixels. From SwiseNet x2, a x3 network that starts this way has 33.2 dB on S
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swise_deploy.checkpoints.load import read_state, recognise_state
+from swise_deploy.checkpoints.load import MISFITS, recognise_state
+from swise_deploy.checkpoints.matching import unwrapped
+from swise_deploy.checkpoints.reading import read_states
 from swise_deploy.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -61,36 +63,47 @@ def warm_start_from_file(
     Args:
         path: A .safetensors, .pt or .pth file.
         network: With fresh weights; not changed.
-        scale: What `network` is built for.
-        exclude: Patterns (fnmatch) of tensor names that the file is not to give.
+        scale: The scale that `network` is built for.
+        exclude: Patterns (fnmatch) of tensor names that are not taken from the file.
 
     Raises:
-        InputError: The file cannot be read, or gives the network nothing.
+        InputError: The file cannot be read, or none of its tensors fits.
     """
-    weights: Mapping[str, Tensor] = read_state(path)
-    from_scale = scale
-    try:
-        recognised = recognise_state(weights)
-        if recognised is not None:
-            from_scale = scale if scale in recognised.scales else recognised.scales[0]
-            # Loaded once, so that the file's names become this project's.
-            weights = recognised.load(from_scale).state_dict()
-    except (KeyError, RuntimeError) as error:
-        logger.warning("%s holds a part of a network; its own names count: %s", path, error)
-    start = warm_start(
-        {name: t for name, t in weights.items() if not any(fnmatch(name, p) for p in exclude)},
-        network.state_dict(),
-        from_scale=from_scale,
-        to_scale=scale,
-    )
+    own = network.state_dict()
+    starts = [
+        warm_start(
+            {n: t for n, t in weights.items() if not any(fnmatch(n, p) for p in exclude)},
+            own,
+            from_scale=from_scale,
+            to_scale=scale,
+        )
+        for weights, from_scale in _weights_by_scale(path, scale)
+    ]
+    start = max(starts, key=lambda one: len(one.copied))  # of equal ones the first
     if not start.copied:
-        some = ", ".join(list(weights)[:3])
+        some = ", ".join(start.unused[:3])
         raise InputError(
-            f"--init {path} gives this network nothing: none of its {len(weights)} tensors "
+            f"--init {path} gives this network nothing: none of its {len(start.unused)} tensors "
             f"({some}, ...) has a name and shape that the network knows. "
             "Expected weights of the same network, at any scale"
         )
     return start
+
+
+def _weights_by_scale(path: Path, scale: int) -> Iterator[tuple[Mapping[str, Tensor], int]]:
+    """The tensors of each state dict in a file, under this project's names, and their scale."""
+    for state in read_states(path):
+        for _, tensors in unwrapped(state):
+            try:
+                recognised = recognise_state(tensors)
+                if recognised is None:
+                    yield tensors, scale
+                else:
+                    own = scale if scale in recognised.scales else recognised.scales[0]
+                    yield recognised.load(own).state_dict(), own
+            except MISFITS as error:
+                logger.warning("%s holds a part of a network; its own names count: %s", path, error)
+                yield tensors, scale
 
 
 def warm_start(

@@ -8,7 +8,7 @@ from torch import nn
 
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.precision import TrainingPrecision
-from swise_deploy.training.config import Precision
+from swise_deploy.training.config import TrainPrecision
 
 FABRIC_NAMES: dict[TrainingPrecision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
@@ -21,7 +21,7 @@ WORTHWHILE = 1.1
 
 
 def resolve_precision(
-    wanted: Precision, accelerator: str, *, because: str = "as configured"
+    wanted: TrainPrecision, accelerator: str, *, because: str = "as configured"
 ) -> tuple[TrainingPrecision, str]:
     """Turn "auto" into what is faster here.
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -12,28 +11,25 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from swise_deploy.errors import InputError
-from swise_deploy.networks.registry import NETWORKS, network_module
 from swise_deploy.precision import TrainingPrecision
-from swise_deploy.training.config import Loss, TrainConfig
+from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.data.batches import Batch
 from swise_deploy.training.data.device_pictures import DevicePictures
 from swise_deploy.training.data.uint8 import float_from_uint8
 from swise_deploy.training.start.trained_form import TrainedForm
-from swise_deploy.training.start.warm_start import WarmStart, warm_start_from_file
-from swise_deploy.training.state import RunState
+from swise_deploy.training.state import RunProgress, RunState
 from swise_deploy.training.step.averaging import WeightAverage
 from swise_deploy.training.step.cuda_graph import CapturedStep, Passes
+from swise_deploy.training.step.losses import make_loss
 from swise_deploy.training.step.optimization import (
     learning_rate_at,
     make_optimizer,
     set_learning_rate,
 )
 from swise_deploy.training.step.precision import FABRIC_NAMES
-from swise_deploy.training.step.weight_norm import normalise_weights
 
 
 def launch_fabric(config: TrainConfig, precision: TrainingPrecision) -> Fabric:
@@ -72,51 +68,9 @@ def launch_fabric(config: TrainConfig, precision: TrainingPrecision) -> Fabric:
     return fabric
 
 
-def build_network(config: TrainConfig) -> tuple[nn.Module, WarmStart | None]:
-    """The network of a run before its first step.
-
-    Raises:
-        InputError: The network has no such scale or option, or the initial weights do not fit.
-    """
-    known = NETWORKS[config.model]
-    if config.scale not in known.scales:
-        raise InputError(f"{config.model} has no x{config.scale}; expected one of {known.scales}")
-    torch.manual_seed(config.seed)
-    network = network_module(config.model).build(
-        config.scale, option=config.option or known.option, upsampler=config.upsampler
-    )
-    start = None
-    if not list(network.parameters()):
-        raise InputError(f"{config.model} has no weights to train. Choose another --model")
-    if config.init is not None:
-        start = warm_start_from_file(
-            config.init, network, config.scale, exclude=config.init_exclude
-        )
-        network.load_state_dict(start.state)
-    normalise_weights(network, config.weight_norm)
-    return network, start
-
-
 def can_capture(fabric: Fabric) -> bool:
     """Tell whether a step can be a CUDA graph: on one GPU, since several communicate in a step."""
     return fabric.device.type == "cuda" and fabric.world_size == 1
-
-
-LEAST_MSE = 1e-4
-"""Added to a crop's error in `minus_psnr`: 40 dB. Without it flat crops are all that counts."""
-
-
-def minus_psnr(sr: Tensor, hr: Tensor) -> Tensor:
-    """Minus the mean PSNR in dB of pictures (N, C, H, W) in [0, 1], levelled off above 40 dB."""
-    error = (sr - hr).square().mean(dim=(1, 2, 3))
-    return 10 * torch.log10(error + LEAST_MSE).mean()
-
-
-LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": F.l1_loss,
-    "mse": F.mse_loss,
-    "psnr": minus_psnr,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +121,7 @@ class Trainer:
         self._network = network = form.module.train()
         self._teacher = None if form.teacher is None else form.teacher.eval().to(fabric.device)
         self._teacher_share = form.teacher_share
+        self._distance = make_loss(config.loss, frequency_weight=config.frequency_weight)
         self._optimizer: Optimizer = make_optimizer(config, network)
         whole: nn.Module = network
         if config.compile:
@@ -219,7 +174,7 @@ class Trainer:
 
     def _loss(self, sr: Tensor, lr: Tensor, hr: Tensor, teacher_sr: Tensor | None = None) -> Tensor:
         """Distance of (N, 3, H, W) to the HR pictures, to the teacher's, or to both."""
-        distance = LOSSES[self._config.loss]
+        distance = self._distance
         pictures = partial(float_from_uint8, channels_last=self._config.channels_last)
         if teacher_sr is not None:
             example = pictures(teacher_sr)
@@ -233,19 +188,14 @@ class Trainer:
             loss = loss + (1 - self._teacher_share) * distance(sr, pictures(hr))
         return loss
 
-    def snapshot(
-        self, *, step: int, data_key: str, best_psnr_y_db: float | None, trained_s: float
-    ) -> RunState:
+    def snapshot(self, progress: RunProgress) -> RunState:
         """All that a resumed run needs."""
         return RunState(
-            step=step,
-            data_key=data_key,
+            progress=progress,
             network=self._network.state_dict(),
             averages=self.average.state_dict(),
             optimizer=self._optimizer.state_dict(),
             scaler=self._fabric.strategy.precision.state_dict(),
-            best_psnr_y_db=best_psnr_y_db,
-            trained_s=trained_s,
         )
 
     def restore(self, state: RunState) -> None:

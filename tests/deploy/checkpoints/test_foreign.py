@@ -5,13 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from swise_deploy.checkpoints.foreign import (
-    SizeRules,
-    find_size_rules,
-    open_any,
-    open_foreign,
-    wrap,
-)
+from swise_deploy.checkpoints.adapting import SizeRules, find_size_rules, wrap
+from swise_deploy.checkpoints.foreign import open_any, open_foreign
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.networks.parts.padding import mirror_to_multiple
 
@@ -150,7 +145,7 @@ def test_weights_of_something_else_are_refused(foreign, tmp_path):
 @pytest.mark.parametrize(
     ("network", "complaint"),
     [
-        (nn.Conv2d(3, 3, 3, padding=1), "enlarged by a whole number"),
+        (nn.Conv2d(3, 3, 3, padding=1, stride=2), "enlarged by a whole number"),
         (nn.Flatten(), "enlarged by a whole number"),
         (nn.Conv2d(5, 3, 1), "does not run on a picture"),
     ],
@@ -179,7 +174,7 @@ def test_spandrel_without_a_checkpoint_says_what_is_missing():
 def test_spandrel_that_is_not_installed_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel", None)
     (tmp_path / "some.pth").write_bytes(b"")
-    with pytest.raises(BackendMissingError, match=r"swise-deploy\[spandrel\]"):
+    with pytest.raises(BackendMissingError, match=r"\[spandrel\]"):
         open_any("spandrel", scale=None, weights=tmp_path / "some.pth")
 
 

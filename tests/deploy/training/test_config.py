@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 
 from swise_deploy.errors import InputError
-from swise_deploy.training.config import (
-    TrainConfig,
+from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.resuming import refuse_other_run
+from swise_deploy.training.settings import (
     config_from_layers,
     recipe_names,
     recipe_text,
-    refuse_other_run,
     settings_from_toml,
     toml_from_config,
 )

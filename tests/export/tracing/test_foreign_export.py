@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from swise_deploy.checkpoints.foreign import find_size_rules, wrap
+from swise_deploy.checkpoints.adapting import find_size_rules, wrap
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import ExportError
 from swise_export.tracing.trace import export_onnx

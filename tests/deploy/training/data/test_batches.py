@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from swise_deploy.training.data.batches import BatchStream, crop_source, cut_crops, draw_crops, turn
-from swise_deploy.training.data.picture_cache import Entry, PicturePairs, PictureStore
+from swise_deploy.training.data.picture_cache import PicturePairs
+from swise_deploy.training.data.picture_store import Entry, PictureStore
 
 SCALE = 3
 

@@ -115,13 +115,22 @@ def test_a_changed_picture_is_noticed(folder, tmp_path):
     np.testing.assert_array_equal(after.hr.picture(index), inverted)
 
 
-def test_a_damaged_cache_is_refused_with_the_remedy(folder, tmp_path):
+@pytest.mark.parametrize("damage", ["cut", "index", "json"])
+def test_a_damaged_cache_is_made_again(folder, tmp_path, damage):
     pairs = open_pairs(folder, 2, root=tmp_path / "cache", report=silent)
-    binary = tmp_path / "cache" / pairs.key / "hr.bin"
+    expected = pairs.hr.picture(0).copy()
+    place = tmp_path / "cache" / pairs.key
     del pairs
-    binary.write_bytes(binary.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"hr\.bin has \d+ bytes; expected \d+. Delete"):
-        open_pairs(folder, 2, root=tmp_path / "cache", report=silent)
+    index = json.loads((place / "hr.json").read_text())
+    if damage == "cut":
+        (place / "hr.bin").write_bytes((place / "hr.bin").read_bytes()[:-1])
+    elif damage == "index":
+        index["entries"][0]["offset"] = 10**9
+        (place / "hr.json").write_text(json.dumps(index))
+    else:
+        (place / "hr.json").write_text("{")
+    again = open_pairs(folder, 2, root=tmp_path / "cache", report=silent)
+    np.testing.assert_array_equal(again.hr.picture(0), expected)
 
 
 def test_a_build_that_dies_leaves_no_cache(folder, tmp_path):

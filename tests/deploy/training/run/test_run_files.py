@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,23 +22,33 @@ def test_a_damaged_state_is_refused(tmp_path, content):
 @pytest.mark.parametrize("document", [[1, 2], {"schema_version": 99}])
 def test_a_state_of_another_form_is_refused(tmp_path, document):
     torch.save(document, tmp_path / "state.pt")
-    with pytest.raises(InputError, match=r"schema_version .*; expected 1"):
+    with pytest.raises(InputError, match=r"schema_version .*; expected 2"):
         read_state(tmp_path)
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_folder_without_a_readable_config_holds_no_run(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, r"nothing to resume: no .*config\.toml"),
+        (b"\xff\xfe", r"config\.toml is no valid TOML"),
+        (b"steps = " + b"[" * 100_000, r"config\.toml is no valid TOML"),
+        (b"steps = " + b"9" * 5000, r"config\.toml is no valid TOML"),
+    ],
+)
+def test_a_folder_without_a_readable_config_holds_no_run(tmp_path, content, complaint):
     if content is not None:
         (tmp_path / "config.toml").write_bytes(content)
-    with pytest.raises(InputError, match=r"nothing to resume: cannot read .*config\.toml"):
+    with pytest.raises(InputError, match=complaint):
         read_config(tmp_path)
 
 
 def test_the_log_is_json_though_pictures_are_too_small_for_ssim(tmp_path):
     """SSIM's window is 11 pixels; JSON has no NaN."""
     (tmp_path / "data").mkdir()
+    rng = np.random.default_rng(0)
     for i in range(3):
-        Image.new("RGB", (24, 24), (40 * i, 80, 200)).save(tmp_path / "data" / f"{i}.png")
+        noise = rng.integers(0, 256, (24, 24, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "data" / f"{i}.png")
     config = TrainConfig(
         data=tmp_path / "data",
         out=tmp_path / "run",

@@ -7,7 +7,8 @@ from PIL import Image
 from torch import nn
 
 from swise_deploy.errors import InputError
-from swise_deploy.training.data.picture_cache import Entry, PicturePairs, PictureStore
+from swise_deploy.training.data.picture_cache import PicturePairs
+from swise_deploy.training.data.picture_store import Entry, PictureStore
 from swise_deploy.training.run.validation import (
     centre_crop,
     held_out_indices,

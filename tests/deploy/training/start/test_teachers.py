@@ -12,12 +12,8 @@ from swise_deploy.errors import InputError
 from swise_deploy.networks.registry import network_module
 from swise_deploy.pictures.imresize import imresize
 from swise_deploy.runner import float_from_image, image_from_float
-from swise_deploy.training.data.picture_cache import (
-    Entry,
-    PicturePairs,
-    PictureStore,
-    with_teacher_sr,
-)
+from swise_deploy.training.data.picture_cache import PicturePairs, with_teacher_sr
+from swise_deploy.training.data.picture_store import Entry, PictureStore
 from swise_deploy.training.start.teachers import (
     WINDOW,
     InAllOrientations,

@@ -18,7 +18,7 @@ from swise_deploy.training.start.warm_start import (
     warm_start,
     warm_start_from_file,
 )
-from swise_deploy.training.step.trainer import build_network
+from swise_deploy.training.step.network import build_network
 
 
 def test_two_subpixels_become_four_by_hand():
@@ -80,7 +80,7 @@ def test_shipped_x2_weights_beat_bicubic_at_other_scales_before_any_step(
     config = TrainConfig(
         data=tmp_path, out=tmp_path, scale=scale, init=shipped_weights("swisenet", 2)
     )
-    network, _ = build_network(config)
+    network = build_network(config).module
     cpu = torch.device("cpu")
     ours = score_network(network.eval(), [pair], scale, device=cpu)[""]
     assert ours.psnr_y_db > bicubic.psnr_y_db + gain_db

@@ -13,7 +13,8 @@ pytest.importorskip("lightning_fabric")
 from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.data.batches import Batch
 from swise_deploy.training.start.trained_form import TrainedForm
-from swise_deploy.training.step.trainer import LEAST_MSE, Trainer, launch_fabric, minus_psnr
+from swise_deploy.training.step.losses import LEAST_MSE, minus_psnr
+from swise_deploy.training.step.trainer import Trainer, launch_fabric
 
 
 class Watched(nn.Module):
