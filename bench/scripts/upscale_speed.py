@@ -2,6 +2,7 @@
 
     python bench/scripts/upscale_speed.py share  FOLDER --scale 4    folder run against a plain loop
     python bench/scripts/upscale_speed.py memory PICTURE --scale 4   peak resident memory of one run
+    python bench/scripts/upscale_speed.py whole  PICTURE... --scale 2   peak memory, uncut
     python bench/scripts/upscale_speed.py tiles  PICTURE... --scale 2   tiled against full frame
 
 Run it with the package installed. `share` interleaves the two ways, so that other programs disturb
@@ -12,6 +13,7 @@ import argparse
 import dataclasses
 import datetime
 import json
+import multiprocessing
 import resource
 import shlex
 import statistics
@@ -22,7 +24,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from PIL import Image
@@ -35,8 +36,11 @@ from swise_deploy.storage.files import write_json
 from swise_engines.choosing.candidates import RunnerName
 from swise_engines.upscaling.batch import read_file, upscale_files, write_file
 from swise_engines.upscaling.jobs import Job
+from swise_engines.upscaling.opening import artefact_of
 from swise_engines.upscaling.stills import upscale_bytes
+from swise_engines.upscaling.tile_memory import bytes_per_pixel
 from swise_engines.upscaling.upscaler import Upscaler
+from swise_export.runtimes.table import runner_choices
 
 Way = Callable[[Upscaler, list[Job]], None]
 
@@ -67,14 +71,14 @@ class UpscaleSpeedConfig:
 def main() -> int:
     """Run one measurement and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("share", "memory", "tiles"))
+    parser.add_argument("what", choices=("share", "memory", "whole", "tiles"))
     parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument("--model", default="swisenet")
     parser.add_argument("--scale", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--number", type=int, default=4, help="pictures in a round of share")
     parser.add_argument("--tile", type=int, nargs="*", default=[128, 192, 256])
-    parser.add_argument("--runner", default="auto", choices=get_args(RunnerName))
+    parser.add_argument("--runner", default="auto", choices=runner_choices())
     parser.add_argument("--output", type=Path, metavar="JSON", help="what was measured, and where")
     arguments = parser.parse_args()
     config = UpscaleSpeedConfig(
@@ -87,7 +91,9 @@ def main() -> int:
         runner=arguments.runner,
     )
     watch = QuietnessWatch()
-    found = {"share": _share, "memory": _memory, "tiles": _tiles}[arguments.what](config)
+    found = {"share": _share, "memory": _memory, "whole": _whole, "tiles": _tiles}[arguments.what](
+        config
+    )
     if arguments.output:
         asked = [
             Path(argument).name for argument in sys.argv[1:]
@@ -185,6 +191,35 @@ def _memory(config: UpscaleSpeedConfig) -> dict[str, object]:
         "sr_size": size,
         "peak_rss_mib": round(peak_mib),
     }
+
+
+def _whole(config: UpscaleSpeedConfig) -> dict[str, object]:
+    """Peak memory of whole pictures for each LR pixel, beside the estimate that is budgeted."""
+    artefact = artefact_of(config.model, scale=config.scale)
+    rows = []
+    spawn = multiprocessing.get_context("spawn")
+    for path in config.pictures:
+        with spawn.Pool(1) as pool:  # the peak is that of a process of its own
+            size, peak_bytes, runtime = pool.apply(_peak_of_whole, (artefact, path, config.runner))
+        num_pixels = size[0] * size[1]
+        measured, budgeted = peak_bytes / num_pixels, bytes_per_pixel(artefact, runtime)
+        _print(
+            f"{size[0]}x{size[1]}, {runtime}: {measured:.0f} bytes a pixel at the peak, "
+            f"{budgeted:.0f} budgeted ({budgeted / measured:.2f} times)"
+        )
+        rows.append([size, runtime, round(measured), round(budgeted)])
+    return {"model": config.model, "size_runtime_measured_budgeted": rows}
+
+
+def _peak_of_whole(artefact: Path, path: Path, runner: RunnerName) -> tuple[list[int], int, str]:
+    image = read_rgb(path)
+    with Upscaler.open(artefact, runner=runner, tile=1 << 16) as upscaler:
+        upscaler(image[:16, :16])
+        before = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+        upscaler(image)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        height, width = image.shape[:2]
+        return [width, height], peak - before * resource.getpagesize(), upscaler.runtime
 
 
 def _tiles(config: UpscaleSpeedConfig) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Many picture files: decoding, the network and encoding overlap."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from swise_deploy.errors import InputError
@@ -19,9 +19,19 @@ from swise_engines.upscaling.upscaler import Upscaler
 
 
 def upscale_files(
-    upscaler: Upscaler, jobs: Iterable[Job], *, quality: int | None = None
+    upscaler: Upscaler,
+    jobs: Iterable[Job],
+    *,
+    quality: int | None = None,
+    report: Callable[[Job, float], None] = lambda _, __: None,
 ) -> Iterator[Outcome[Job]]:
     """Upscale picture files; decoding, the network and encoding overlap.
+
+    Args:
+        upscaler: The network.
+        jobs: Which file becomes which.
+        quality: Of lossy formats.
+        report: Called with a job and the share of it that is done, 0 to 1.
 
     Yields:
         The outcome of each job. A failure stops its own file only, and leaves no partial file.
@@ -32,8 +42,8 @@ def upscale_files(
         refuse_unwritable(picture, format_of(job.target.suffix), upscaler.scale)
         return picture
 
-    def work(_: Job, picture: Picture) -> Picture:
-        return upscale_picture(upscaler, picture)
+    def work(job: Job, picture: Picture) -> Picture:
+        return upscale_picture(upscaler, picture, report=lambda share: report(job, share))
 
     def write(job: Job, picture: Picture) -> None:
         write_file(

@@ -57,22 +57,29 @@ def _run_plan(plan: Plan, config: UpscaleConfig) -> tuple[Summary, KeyboardInter
         raise InputError(f"{videos[0].source} is a video, and --ray serves pictures. Leave it out")
     if videos:
         require("av", extra="video", purpose="upscaling a video")
+
+    def report(job: Job, share: float) -> None:
+        if share < 1:  # the rest is encoding
+            meter.update(num_done + share, len(to_do), printable(job.source))
+
     started = time.perf_counter()
     interruption: KeyboardInterrupt | None = None
+    num_done = 0
     with contextlib.ExitStack() as stack:
         if config.ray_address is None:
             upscaler = stack.enter_context(_open(config))
             summary.runner, summary.scale = upscaler.name, upscaler.scale
             summary.reason = upscaler.reason
-            outcomes = upscale_files(upscaler, pictures, quality=config.quality)
+            outcomes = upscale_files(upscaler, pictures, quality=config.quality, report=report)
         else:
             outcomes = _start_on_ray(config, config.ray_address, pictures, summary)
         work = f"{to_do[0].source}" if len(to_do) == 1 else f"{len(to_do)} to do"
         _report_start(summary, work, config)
         meter = Meter("files", is_quiet=config.is_quiet)
-        for number, outcome in enumerate(outcomes, 1):
+        for outcome in outcomes:
+            num_done += 1
             _count(summary, outcome)
-            meter.update(number, len(to_do), printable(outcome.item.source))
+            meter.update(num_done, len(to_do), printable(outcome.item.source))
         for job in videos:
             interruption = _run_video(upscaler, job, config, summary, is_alone=len(plan.jobs) == 1)
             if interruption is not None:
@@ -134,7 +141,14 @@ def _run_pipe(config: UpscaleConfig) -> int:
     with _open(config) as upscaler:
         summary = Summary(upscaler.name, upscaler.scale, upscaler.reason)
         _report_start(summary, "1 picture", config)
-        encoded = upscale_bytes(upscaler, data, file_format, quality=config.quality)
+        meter = Meter("pictures", is_quiet=config.is_quiet)
+        encoded = upscale_bytes(
+            upscaler,
+            data,
+            file_format,
+            quality=config.quality,
+            report=lambda share: meter.update(share, 1, printable(source)),
+        )
     if config.output == STANDARD_STREAM:
         sys.stdout.buffer.write(encoded)
         sys.stdout.buffer.flush()

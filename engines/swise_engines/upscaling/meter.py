@@ -29,7 +29,7 @@ class Meter:
         """Print a line if the last one is a second old, or all is done.
 
         Args:
-            done: Units that are finished.
+            done: Units that are finished; a part of one counts.
             total: All units; None where the number is not known.
             label: What is worked on.
         """
@@ -44,9 +44,11 @@ class Meter:
 def progress_line(
     done: float, total: float | None, elapsed_s: float, unit: str, label: str = ""
 ) -> str:
-    """One line such as "frame 30/120 25%  9.61 frames/s, 0:09 left  clip.mp4"."""
+    """One line such as "frames 30/120 25%  9.61 frames/s, 0:09 left  clip.mp4"."""
     rate = done / max(elapsed_s, 1e-9)
-    count = f"{done:g}" if total is None else f"{done:g}/{total:g} {100 * done / total:.0f}%"
+    count = f"{int(done)}"
+    if total is not None:
+        count += f"/{total:g} {min(100 * done / total, 100):.0f}%"
     left = "" if total is None else f", {clock(max(total - done, 0) / rate)} left"
     return f"{unit} {count}  {rate:.2f} {unit}/s{left}" + (f"  {label}" if label else "")
 

@@ -13,6 +13,7 @@ from swise_deploy.checkpoints.shipped import (
 )
 from swise_deploy.command.console import choose
 from swise_deploy.command.dependencies import require
+from swise_deploy.command.memory import free_memory_bytes
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.runner import Runner
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 FindOverlap = Callable[[Callable[[Planes], Planes]], Overlap | None]
 
 DEFAULT_MEMORY_MIB = 1024
+"""Budget of tiles, and of whole pictures where the free memory is not known."""
+
+SHARE_OF_FREE_MEMORY = 0.5
 # On a CPU a larger tile wins nothing: little is computed twice, and rows still fit the caches.
 MAX_DEFAULT_TILE = 512
 # Networks that average over the whole picture, known without a measurement. The receptive field of
@@ -202,16 +206,35 @@ def _onnx_source(
         if tile is not None:
             raise InputError(f"{path} takes pictures of {size[0]}x{size[1]} only. Leave --tile out")
     else:
-        side = tile or _affordable_tile(path, memory_mib)
-        limits = TileLimits(most=(side, side), least_batch=batch, most_batch=batch)
+        limits = _affordable_limits(path, runner, batch, tile=tile, memory_mib=memory_mib)
     return Source(runner, limits, _overlap_finder(path, file.network, runner, sizes))
 
 
-def _affordable_tile(path: Path, memory_mib: int | None) -> int:
-    cost = bytes_per_pixel(path)
-    side = tile_side((memory_mib or DEFAULT_MEMORY_MIB) << 20, cost)
-    logger.debug("%.0f bytes a pixel: tiles of %d pixels", cost, side)
-    return side if memory_mib is not None else min(side, MAX_DEFAULT_TILE)
+def _affordable_limits(
+    path: Path, runner: Runner, batch: int, *, tile: int | None, memory_mib: int | None
+) -> TileLimits:
+    """Whole pictures where they fit into the budget, tiles beyond; tiles alone where asked for."""
+    if tile is not None:
+        return TileLimits(most=(tile, tile), least_batch=batch, most_batch=batch)
+    cost = batch * bytes_per_pixel(path, runner.runtime)
+    default_bytes = DEFAULT_MEMORY_MIB << 20
+    if memory_mib is not None:
+        whole_bytes = tile_bytes = memory_mib << 20
+        most_side = None
+    else:
+        free = free_memory_bytes() if runner.device == "cpu" else None
+        whole_bytes = default_bytes if free is None else int(free * SHARE_OF_FREE_MEMORY)
+        tile_bytes = min(default_bytes, whole_bytes)
+        most_side = MAX_DEFAULT_TILE
+    side = tile_side(tile_bytes, cost)
+    side = side if most_side is None else min(side, most_side)
+    whole_pixels = int(whole_bytes / cost)
+    logger.debug(
+        "%.0f bytes a pixel: whole up to %d pixels, else tiles of %d", cost, whole_pixels, side
+    )
+    return TileLimits(
+        most=(side, side), least_batch=batch, most_batch=batch, whole_pixels=whole_pixels
+    )
 
 
 def _engine_source(path: Path, scale: int | None, tile: int | None) -> Source:

@@ -21,6 +21,7 @@ from swise_engines.choosing.candidates import RunnerName
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES
 from swise_engines.upscaling.batch import read_file, write_file
 from swise_engines.upscaling.jobs import Job
+from swise_engines.upscaling.opening import DEFAULT_MEMORY_MIB
 from swise_engines.upscaling.pipeline import Outcome
 from swise_engines.upscaling.stills import upscale_bytes
 from swise_engines.upscaling.upscaler import Upscaler
@@ -103,7 +104,11 @@ class _Worker:
             for name, data in files.items():
                 (Path(folder) / name).write_bytes(data)
             path = Path(folder) / artefact
-            self._upscaler = Upscaler.open(path, runner=runner, tile=tile, threads=threads)
+            # Workers share a machine, so that none may take half of what is free.
+            memory_mib = DEFAULT_MEMORY_MIB if tile is None else None
+            self._upscaler = Upscaler.open(
+                path, runner=runner, tile=tile, memory_mib=memory_mib, threads=threads
+            )
 
     def upscale(self, data: bytes, suffix: str, quality: int | None) -> bytes | str:
         """Return the upscaled file, or the reason why there is none."""

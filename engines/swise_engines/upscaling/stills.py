@@ -1,6 +1,7 @@
 """Still pictures through a network: colour, greyscale and transparency."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,25 +17,39 @@ from swise_engines.upscaling.pictures.codecs import (
 from swise_engines.upscaling.upscaler import Upscaler
 
 
-def upscale_picture(upscaler: Upscaler, picture: Picture) -> Picture:
+def upscale_picture(
+    upscaler: Upscaler, picture: Picture, *, report: Callable[[float], None] = lambda _: None
+) -> Picture:
     """Upscale a picture with its transparency; metadata stay, but for sizes that they state.
 
     Transparency goes through the network as a greyscale picture. Colour under fully transparent
     pixels, which is arbitrary and often black, is first replaced by that of the visible pixels near
     by: it would bleed into edges.
+
+    Args:
+        upscaler: The network.
+        picture: Upright, as decoded.
+        report: Called with the share of the picture that is done, 0 to 1.
     """
     alpha = picture.alpha
     if alpha is None:
-        return dataclasses.replace(picture, colour=upscaler(picture.colour))
+        return dataclasses.replace(picture, colour=upscaler(picture.colour, report=report))
     return dataclasses.replace(
         picture,
-        colour=upscaler(spread_colour(picture.colour, alpha)),
-        alpha=_upscale_alpha(upscaler, alpha),
+        colour=upscaler(
+            spread_colour(picture.colour, alpha), report=lambda share: report(share / 2)
+        ),
+        alpha=_upscale_alpha(upscaler, alpha, lambda share: report(0.5 + share / 2)),
     )
 
 
 def upscale_bytes(
-    upscaler: Upscaler, data: bytes, file_format: Format, *, quality: int | None = None
+    upscaler: Upscaler,
+    data: bytes,
+    file_format: Format,
+    *,
+    quality: int | None = None,
+    report: Callable[[float], None] = lambda _: None,
 ) -> bytes:
     """Upscale an encoded picture, as read from a file, to an encoded picture.
 
@@ -43,14 +58,15 @@ def upscale_bytes(
     """
     picture = decode_picture(data)
     refuse_unwritable(picture, file_format, upscaler.scale)
-    return encode_picture(upscale_picture(upscaler, picture), file_format, quality=quality)
+    upscaled = upscale_picture(upscaler, picture, report=report)
+    return encode_picture(upscaled, file_format, quality=quality)
 
 
-def _upscale_alpha(upscaler: Upscaler, alpha: Samples) -> Samples:
+def _upscale_alpha(upscaler: Upscaler, alpha: Samples, report: Callable[[float], None]) -> Samples:
     if alpha.min() == alpha.max():
         height, width = (side * upscaler.scale for side in alpha.shape)
         return np.full((height, width), alpha.flat[0], alpha.dtype)
-    return upscaler(alpha)
+    return upscaler(alpha, report=report)
 
 
 def spread_colour(colour: Samples, alpha: Samples) -> Samples:

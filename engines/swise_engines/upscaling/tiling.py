@@ -23,15 +23,22 @@ class TileLimits:
 
     Attributes:
         least: Smaller pictures are padded.
-        most: Larger pictures are cut into tiles.
+        most: Larger pictures are cut into tiles, and tiles have at most this size.
         least_batch: Smaller batches are padded.
         most_batch: Tiles per call.
+        whole_pixels: Pictures of up to so many pixels are not cut, whatever their sides.
     """
 
     least: tuple[int, int] = (1, 1)
     most: tuple[int, int] = (256, 256)
     least_batch: int = 1
     most_batch: int = 1
+    whole_pixels: int = 0
+
+    def takes_whole(self, width: int, height: int) -> bool:
+        """True if a picture of that size is not cut."""
+        fits = width <= self.most[0] and height <= self.most[1]
+        return fits or width * height <= self.whole_pixels
 
     def is_rigid(self, axis: int, step: int) -> bool:
         """True if tiles along an axis (0 is W) cannot be shortened to a multiple of the step."""
@@ -91,6 +98,11 @@ class Span:
     fade_out: tuple[int, int]
 
 
+def whole_span(length: int) -> Span:
+    """One tile for a whole axis."""
+    return Span(0, length, (0, 0), (length, length))
+
+
 def plan_spans(length: int, tile: int, overlap: Overlap, *, is_rigid: bool = False) -> list[Span]:
     """Cover an axis with tiles of one length that start at multiples of the step.
 
@@ -109,7 +121,7 @@ def plan_spans(length: int, tile: int, overlap: Overlap, *, is_rigid: bool = Fal
             covered by rigid tiles.
     """
     if length <= tile:
-        return [Span(0, length, (0, 0), (length, length))]
+        return [whole_span(length)]
     step = overlap.step
     if is_rigid:
         if length != rigid_length(length, tile, step):

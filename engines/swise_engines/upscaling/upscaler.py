@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from swise_engines.upscaling.tiling import (
     plan_spans,
     rigid_length,
     upscale_tiled,
+    whole_span,
 )
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,11 @@ class Upscaler(Closing):
         return self._runner.name
 
     @property
+    def runtime(self) -> str:
+        """Key of the runtimes table, such as "onnxruntime"."""
+        return self._runner.runtime
+
+    @property
     def scale(self) -> int:
         """Output size over input size."""
         return self._runner.scale
@@ -134,11 +140,14 @@ class Upscaler(Closing):
         with self._lock:
             self._runner.deactivate()
 
-    def __call__(self, image: NDArray[Sample]) -> NDArray[Sample]:
+    def __call__(
+        self, image: NDArray[Sample], *, report: Callable[[float], None] = lambda _: None
+    ) -> NDArray[Sample]:
         """Upscale one picture.
 
         Args:
             image: (H, W, 3) RGB or (H, W) greyscale; uint8, uint16, or float32 in [0, 1].
+            report: Called after each tile with the share of the picture that is done, 0 to 1.
 
         Returns:
             (H*scale, W*scale, 3) or (H*scale, W*scale), dtype as given; floats clipped to [0, 1].
@@ -155,19 +164,34 @@ class Upscaler(Closing):
         height, width = (side * self.scale for side in image.shape[:2])
         sr = np.empty((height, width, *image.shape[2:]), image.dtype)
         with self._lock:
-            for top, band in self._bands(planes):
+            for top, band in self._bands(planes, report):
                 used = band[0, :, : height - top, :width]
                 sr[top : top + used.shape[1]] = _samples_from_planes(used, sr)
         return sr
 
-    def _bands(self, planes: Planes) -> Iterator[tuple[int, Planes]]:
-        width, height = self._served(planes.shape[3], 0), self._served(planes.shape[2], 1)
+    def _bands(
+        self, planes: Planes, report: Callable[[float], None]
+    ) -> Iterator[tuple[int, Planes]]:
+        height, width = planes.shape[2:]
+        if self.limits.takes_whole(width, height):
+            width, height = max(width, self.limits.least[0]), max(height, self.limits.least[1])
+        else:
+            width, height = self._served(width, 0), self._served(height, 1)
         below, beside = height - planes.shape[2], width - planes.shape[3]
         if below or beside:
             planes = np.pad(planes, ((0, 0), (0, 0), (0, below), (0, beside)), mode="symmetric")
         rows, columns = self._plan(width, height)
+        num_tiles, num_done = len(rows) * len(columns), 0
+
+        def infer(lr: Planes) -> Planes:
+            nonlocal num_done
+            sr = self._infer(lr)
+            num_done += len(lr)
+            report(num_done / num_tiles)
+            return sr
+
         return upscale_tiled(
-            self._infer,
+            infer,
             planes,
             scale=self.scale,
             rows=rows,
@@ -189,8 +213,9 @@ class Upscaler(Closing):
         Raises:
             InputError: The tiles are too small for the receptive field of the network.
         """
-        is_cut = width > self.limits.most[0] or height > self.limits.most[1]
-        overlap = self._known_overlap() if is_cut else Overlap(0)
+        if self.limits.takes_whole(width, height):
+            return [whole_span(height)], [whole_span(width)]
+        overlap = self._known_overlap()
         try:
             columns, rows = (
                 plan_spans(

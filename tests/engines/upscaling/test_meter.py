@@ -23,4 +23,6 @@ def test_a_line_has_share_speed_and_time_left():
     assert progress_line(30, 120, 3.0, "frames", "a.mp4") == (
         "frames 30/120 25%  10.00 frames/s, 0:09 left  a.mp4"
     )
+    # A third of one picture in 6 s: 12 s more.
+    assert progress_line(1 / 3, 1, 6.0, "files") == "files 0/1 33%  0.06 files/s, 0:12 left"
     assert progress_line(30, None, 3.0, "frames") == "frames 30  10.00 frames/s"

@@ -9,6 +9,7 @@ from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.runner import upscale as runner_upscale
 from swise_engines.running.runner import EngineRunner
 from swise_engines.tensorrt.profiles import Extent, Profile
+from swise_engines.upscaling import opening
 from swise_engines.upscaling.opening import _probe_sizes, limits_of_profiles, open_source
 from swise_engines.upscaling.tiling import TileLimits
 from swise_engines.upscaling.upscaler import Upscaler
@@ -58,6 +59,52 @@ def test_averages_over_the_picture_are_told(small_network, caplog):
     inside = sr[8:-8, 8:-8, 0].astype(int)  # the picture's own edges darken: zero padding
     steps = np.abs(np.diff(inside, axis=0))
     assert steps.max() <= 3
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 200), (200, 40), (96, 96)])
+def test_a_picture_that_fits_into_the_memory_is_upscaled_at_once(small_network, height, width):
+    """The mean over the whole picture is that of the full frame only if it is not cut."""
+    path = small_network(averages=True)
+    image = np.linspace(0, 150, height * width * 3).reshape(height, width, 3).astype(np.uint8)
+    opened = partial(Upscaler.open, path, runner="onnxruntime")
+    with opened(tile=256) as whole, opened(tile=32) as tiled:
+        expected, cut = whole(image), tiled(image)
+        assert not tiled.is_exact
+        find = tiled._find_overlap
+        assert np.abs(cut.astype(int) - expected).max() > 1
+    limits = TileLimits(most=(32, 32), whole_pixels=height * width)
+    with Upscaler(OnnxRunner(path), limits, find_overlap=find) as upscaler:
+        np.testing.assert_array_equal(upscaler(image), expected)
+        assert upscaler.is_exact
+        taller = np.concatenate([image, image[:1]])
+        upscaler(taller)
+        assert not upscaler.is_exact
+
+
+@pytest.mark.parametrize(("height", "width", "num_tiles"), [(20, 20, 1), (20, 70, 3), (70, 70, 9)])
+def test_the_share_that_is_done_is_reported_after_each_tile(
+    small_network, height, width, num_tiles
+):
+    shares: list[float] = []
+    with Upscaler.open(small_network(radius=0), runner="onnxruntime", tile=32) as upscaler:
+        upscaler(noise((height, width, 3)), report=shares.append)
+    assert shares == pytest.approx([i / num_tiles for i in range(1, num_tiles + 1)])
+
+
+def test_half_of_the_free_memory_is_for_whole_pictures(small_network, monkeypatch):
+    """4 float32 channels would be 16 bytes; this network's layers hold 12 channels and more."""
+    path = small_network(radius=0)
+    with Upscaler.open(path, runner="onnxruntime", memory_mib=64) as upscaler:
+        by_memory = upscaler.limits.whole_pixels
+    monkeypatch.setattr(opening, "free_memory_bytes", lambda: 128 << 20)
+    with Upscaler.open(path, runner="onnxruntime") as upscaler:
+        assert upscaler.limits.whole_pixels == by_memory
+        assert upscaler.limits.most[0] ** 2 <= by_memory
+    with Upscaler.open(path, runner="onnxruntime", tile=32) as upscaler:
+        assert upscaler.limits.whole_pixels == 0
+    monkeypatch.setattr(opening, "free_memory_bytes", lambda: None)
+    with Upscaler.open(path, runner="onnxruntime") as upscaler:
+        assert upscaler.limits.whole_pixels == pytest.approx(16 * by_memory, rel=0.01)
 
 
 def test_a_fixed_size_is_met_by_padding_and_tiling(small_network):
