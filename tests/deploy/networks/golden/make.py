@@ -11,6 +11,7 @@ checkouts is executed.
 import importlib
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def main(carn: Path, fmen: Path) -> None:
     keep("fmen_s", lr, {"x4": run(network, lr, peak=255)}, state)
 
 
-def run(network: torch.nn.Module, lr: NDArray[np.uint8], *, peak: int) -> NDArray[np.uint8]:
+def run(
+    network: Callable[[torch.Tensor], torch.Tensor], lr: NDArray[np.uint8], *, peak: int
+) -> NDArray[np.uint8]:
     """Upscale with pictures in 0..peak, and round to 8 bits."""
     x = torch.from_numpy(lr.transpose(2, 0, 1)[None].astype(np.float32) / 255 * peak)
     with torch.inference_mode():
