@@ -12,6 +12,7 @@ import importlib
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def main(carn: Path, fmen: Path) -> None:
     network = importlib.import_module("model.carn_m").Net(multi_scale=True, group=4)
     state = torch.load(carn / "checkpoint" / "carn_m.pth", weights_only=True, map_location="cpu")
     network.load_state_dict(state)
-    outputs = {f"x{s}": run(lambda x, s=s: network(x, s), lr, peak=1) for s in (2, 3, 4)}
+    outputs = {f"x{s}": run(partial(network, scale=s), lr, peak=1) for s in (2, 3, 4)}
     keep("carn_m", lr, outputs, state)
 
     sys.path.insert(0, str(fmen))
