@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument(
         "--target", action="append", default=[], metavar="NAME", help="predict for a device"
     )
+    measure.add_argument(
+        "--trtexec-results",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="what swise-build --trtexec wrote and a device ran, beside the subjects",
+    )
     measure.add_argument("--full", action="store_true", help="all of the above, every device")
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -178,6 +186,7 @@ def _run(options: argparse.Namespace) -> int:
             energy_seconds=options.energy_seconds,
             with_layers=options.layers,
             targets=tuple(options.target),
+            trtexec_results=tuple(options.trtexec_results),
             is_full=options.full,
             cache=options.cache,
             outputs=outputs,

@@ -18,7 +18,7 @@ from swise_bench.measuring.roofline import (
     device_from_target,
     predict,
 )
-from swise_bench.measuring.trtexec import measure_trtexec
+from swise_bench.measuring.trtexec import measure_trtexec, result_from_folder
 from swise_bench.reports.page import page_from_benchmark
 from swise_bench.reports.roofline_tables import document_from_prediction, tables_from_predictions
 from swise_bench.reports.showcase import Showcase, make_showcase, write_figure
@@ -70,6 +70,7 @@ def run_subjects(config: BenchConfig) -> int:
         find_target(target)
     baseline = read_benchmark(config.baseline) if config.baseline else None
     parsed, settings = _settings(config)
+    from_devices = tuple(map(result_from_folder, config.trtexec_results))
     kept: list[Benchmark] = []
 
     def keep(benchmark: Benchmark) -> None:
@@ -84,7 +85,8 @@ def run_subjects(config: BenchConfig) -> int:
             progress("interrupted: what follows is incomplete")
             _report(config.outputs, kept[0], [], None, with_layers=False)
         raise
-    benchmark = dataclasses.replace(benchmark, trtexec=_trtexec(parsed, settings))
+    measured = (*_trtexec(parsed, settings), *from_devices)
+    benchmark = dataclasses.replace(benchmark, trtexec=measured)
     keep(benchmark)  # what was measured is not lost where a report cannot be made
     predictions = _predict(config, settings, benchmark)
     wanted = config.outputs.html or config.outputs.figure

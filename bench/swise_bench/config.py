@@ -54,6 +54,7 @@ class BenchConfig:
         energy_seconds: Seconds of rest, and then of work, for it.
         with_layers: True times every layer.
         targets: Devices to predict for.
+        trtexec_results: Folders of `swise-build --trtexec` that were on a device.
         is_full: True measures everything and predicts for every device and for this machine.
         cache: Folder for scores and exported files; None for the user's.
         outputs: Where results go.
@@ -73,6 +74,7 @@ class BenchConfig:
     energy_seconds: float = 5.0
     with_layers: bool = False
     targets: tuple[str, ...] = ()
+    trtexec_results: tuple[Path, ...] = ()
     is_full: bool = False
     cache: Path | None = None
     outputs: Outputs = field(default_factory=Outputs)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import statistics
 import subprocess
 from pathlib import Path
 
@@ -9,13 +10,13 @@ from swise_bench.results.values import NotMeasured, TrtexecResult, TrtexecSummar
 from swise_deploy.errors import InputError, SwiseError
 from swise_engines.tensorrt.manifest import read_manifest
 from swise_engines.tensorrt.profiles import Extent
+from swise_engines.trtexec.results import read_results, version_from_log
 
 # Where JetPack and the Debian packages of TensorRT put it; it is on no PATH there.
 USUAL_PLACE = Path("/usr/src/tensorrt/bin/trtexec")
 _LIMIT_S = 300.0
 
 _ROWS = ("Latency", "Enqueue Time", "H2D Latency", "GPU Compute Time", "D2H Latency")
-_VERSION = re.compile(r"\[TensorRT v(\d+)\]")
 _ROW = re.compile(rf"^(?:\[[^\]]*\] )*({'|'.join(_ROWS)}|Throughput): (.*)$", re.MULTILINE)
 _FIGURE = re.compile(r"(min|max|mean|median|percentile\((\d+(?:\.\d+)?)%\)) = ([\d.e+-]+) ms")
 
@@ -42,6 +43,25 @@ def measure_trtexec(
     sides = "x".join(str(side) for side in shape)
     summary = _run(f"--loadEngine={engine}", f"--shapes={manifest.interface.input.name}:{sides}")
     return TrtexecResult(name, lr_size, batch, summary)
+
+
+def result_from_folder(folder: Path) -> TrtexecResult:
+    """The measurements that a device made of a folder of `swise-build --trtexec`.
+
+    Raises:
+        InputError: The folder has no results, or they are damaged.
+    """
+    results = read_results(folder)
+    facts = results.folder
+    state = [*dict.fromkeys(results.power_mode), *(f"{mhz:.0f} MHz" for mhz in results.clocks_mhz)]
+    where = f", {', '.join(state)}" if state else ""
+    obeys = "" if results.constraints == "obey" else ", layer precisions not fixed"
+    picture = "no picture" if results.psnr_db is None else f"picture {results.psnr_db:.1f} dB"
+    summary = TrtexecSummary(
+        results.version, 1000 / statistics.fmean(results.compute_ms), results.rows_ms()
+    )
+    name = f"{results.name}{where}{obeys}, {picture} of the reference"
+    return TrtexecResult(name, (facts.width, facts.height), 1, summary)
 
 
 def _run(*arguments: str) -> TrtexecSummary | NotMeasured:
@@ -87,12 +107,4 @@ def parse_trtexec(text: str) -> TrtexecSummary:
             f"trtexec printed no performance summary but {text.strip()[-200:]!r}; expected lines "
             "with Throughput and GPU Compute Time, as TensorRT 8.4 to 11 print them"
         )
-    version = _VERSION.search(text)
-    return TrtexecSummary(_release(version.group(1)) if version else "", throughput_qps, rows)
-
-
-def _release(digits: str) -> str:
-    """Spell out a version: 8601 is 8.6.1, 100300 is 10.3.0."""
-    number = int(digits)
-    ten = 10 if number < 10_000 else 100
-    return f"{number // (100 * ten)}.{number // 100 % ten}.{number % 100}"
+    return TrtexecSummary(version_from_log(text), throughput_qps, rows)

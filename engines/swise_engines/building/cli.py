@@ -20,6 +20,7 @@ examples:
   swise-build swisenet_x2_fp16.onnx --target sm120 --size 64x64:320x180:640x360
   swise-build swisenet_x2_fp16.onnx --target current --size 640x360 --size 960x540
   swise-build swisenet_x2_fp16.onnx --compatibility ampere_plus --target sm86
+  swise-build swisenet_x2_fp16.onnx --trtexec --target jetson-nano
 
 swise-build --list names the targets; swise-doctor reports which are served here. Engines for RTX
 cards are built anywhere, also without a GPU; those for a Jetson are built on it.
@@ -39,9 +40,24 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     def run() -> int:
         from swise_engines.building.command import list_targets, run_build  # after --help
 
+        if parsed.trtexec:
+            return _write_trtexec_folder(parsed)
         return list_targets() if parsed.list else run_build(_config(parsed))
 
     return run_command(run)
+
+
+def _write_trtexec_folder(parsed: argparse.Namespace) -> int:
+    from swise_engines.targets.catalogue import find_target
+    from swise_engines.tensorrt.profiles import profile_from_sizes
+    from swise_engines.trtexec.folder import write_folder
+
+    target = None if parsed.target == "current" else find_target(parsed.target)
+    sizes = parsed.size or []
+    profile = profile_from_sizes(sizes[0]) if sizes else None
+    folder = write_folder(parsed.onnx, parsed.output, target, profile)
+    print(f"{folder}\nnext: copy it to the device, and there: sh {folder.name}/run.sh")
+    return 0
 
 
 def _config(parsed: argparse.Namespace) -> "BuildConfig":
@@ -100,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="default: FILE.TARGET.engine beside it"
+    )
+    parser.add_argument(
+        "--trtexec",
+        action="store_true",
+        help="build nothing, but write a folder for NVIDIA's trtexec on a device without this "
+        "project's Python, such as a Jetson Nano; --size takes one size",
     )
     _add_sizes(parser)
     _add_tensorrt(parser)
