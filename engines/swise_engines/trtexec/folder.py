@@ -25,6 +25,7 @@ from swise_engines.tensorrt.onnx_source import (
 from swise_engines.tensorrt.profiles import Profile, default_profile
 from swise_engines.trtexec.script import README, precision_options, run_script
 from swise_engines.trtexec.weak_form import WeakForm, weak_form_of
+from swise_export.graph.loading import session_source
 
 SCHEMA_VERSION = 1
 KIND: Literal["trtexec folder"] = "trtexec folder"
@@ -169,7 +170,7 @@ def _check_conversion(
     source: EngineSource, lr: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> None:
     port = source.interface.input
-    before = _run(str(source.path), port.name, lr)
+    before = _run(session_source(source.path), port.name, lr)
     difference = float(np.abs(before - reference).max()) / port.white
     allowed = _MAX_DIFFERENCE.get(source.file.precision, _MAX_DIFFERENCE_ROUNDED)
     if before.shape != reference.shape or not difference <= allowed:

@@ -12,6 +12,8 @@ from swise_deploy.storage.files import sha256_of
 from swise_export.graph.limits import check_limits
 from swise_export.manifest import facts_of_metadata
 
+_MAX_INLINE_BYTES = 1 << 30  # a protobuf message holds 2 GiB
+
 
 def load_onnx(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
     """Load an ONNX file within the limits of `limits`.
@@ -35,6 +37,22 @@ def load_onnx(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
         raise InputError(f"{path} holds no nodes. Expected a whole ONNX file")
     check_limits(model, path)
     return model
+
+
+def session_source(path: Path) -> str | bytes:
+    """What ONNX Runtime loads a file from: its path, or its content with external data inside.
+
+    ONNX Runtime's shape inference reads no external data, and so refuses a file whose small tensors
+    lie there, such as the scales of a Resize.
+
+    Raises:
+        InputError: The file or its external data cannot be read.
+    """
+    files = files_of(path)
+    if len(files) == 1 or sum(file.stat().st_size for file in files) > _MAX_INLINE_BYTES:
+        return str(path)
+    content: bytes = load_onnx(path).SerializeToString()
+    return content
 
 
 def facts_of_model(model: onnx.ModelProto) -> dict[str, str]:

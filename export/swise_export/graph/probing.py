@@ -23,6 +23,7 @@ from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.documents import read_document, write_document
 from swise_export.graph.adapter import PictureAdapter
 from swise_export.graph.interface import WHITES, Interface, Layout, Port
+from swise_export.graph.loading import session_source
 from swise_export.graph.stated import (
     element_type,
     fixed_dims,
@@ -170,7 +171,7 @@ class _Session:
         options.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                session_source(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime has no base class of its own
             raise InputError(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from swise_deploy.command.console import choose
 from swise_deploy.errors import BackendMissingError, InputError, first_line
 from swise_export.graph.fp16_emulation import with_half_rounding
-from swise_export.graph.loading import load_onnx
+from swise_export.graph.loading import load_onnx, session_source
 from swise_export.graph.model import read_onnx_file
 from swise_export.runtimes.onnx_file import OnnxFileRunner
 
@@ -106,7 +106,7 @@ class OnnxRunner(OnnxFileRunner):
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         try:
-            source: str | bytes = str(self.path)
+            source = session_source(self.path)
             if self.as_device:
                 options.add_session_config_entry("session.disable_quant_qdq", "1")
                 source = with_half_rounding(load_onnx(self.path)).SerializeToString()
@@ -180,7 +180,7 @@ def profile(
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         options.log_severity_level = 4
-        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+        session = ort.InferenceSession(session_source(path), options, providers=[PROVIDERS["cpu"]])
         for _ in range(num_runs):
             session.run(None, {file.interface.input.name: batch})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -300,3 +300,24 @@ def test_an_answer_that_was_kept_for_another_file_is_not_used(tmp_path: Path) ->
     second = repeating(tmp_path / "second.onnx", *FORMS["ordinary"])
     kept.rename(kept.with_name(f"{sha256_of_onnx(second)}.json"))
     assert read_onnx_file(second).interface == Interface(FLOAT, Port("sr", "float32"), 2)
+
+
+def test_small_tensors_in_external_data_are_read(tmp_path: Path) -> None:
+    """ONNX Runtime refuses the path of such a file: "Cannot parse data from external tensors"."""
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="nearest")],
+        "resize",
+        [onnx.helper.make_tensor_value_info("lr", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [onnx.helper.make_tensor_value_info("sr", onnx.TensorProto.FLOAT, ["n", 3, "y", "x"])],
+        [scales],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="net.data", size_threshold=0)
+    assert read_onnx_file(path).scale == 2
+    with open_runner("onnxruntime", path) as runner:
+        lr = np.random.default_rng(0).random((1, 3, 4, 5), np.float32)
+        np.testing.assert_array_equal(runner.infer(lr), lr.repeat(2, 2).repeat(2, 3))
