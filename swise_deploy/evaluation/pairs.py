@@ -84,13 +84,12 @@ def _own_pairs(
         logger.warning("left out: %s has no partner of the same name", printable(path))
     hr_images = read_readable(list(matches.pairs))
     lr_images = read_readable(list(matches.pairs.values()))
-    pairs = []
+    pairs, num_cropped = [], 0
     for path, partner in matches.pairs.items():
         if path not in hr_images or partner not in lr_images:
             continue
         fitted = fit_pair(lr_images[partner], hr_images[path], scale, name=names[path])
-        if fitted.cropped:
-            logger.warning("%s: cropped to sizes that go together", names[path])
+        num_cropped += fitted.cropped
         if is_large_enough(path, fitted.hr, scale):
             lr = centre_crop(fitted.lr, crop // scale)
             top, left = (
@@ -100,6 +99,8 @@ def _own_pairs(
             height, width = (side * scale for side in lr.shape[:2])
             hr = np.ascontiguousarray(fitted.hr[top : top + height, left : left + width])
             pairs.append(Pair(names[path], lr, hr))
+    if num_cropped:
+        logger.warning("%d of %d pairs cropped to sizes that go together", num_cropped, len(pairs))
     return pairs
 
 

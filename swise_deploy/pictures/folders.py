@@ -41,32 +41,38 @@ _SUBFILE_TYPE = 254
 """TIFF tag; bit 0 marks a page as a smaller copy of another one."""
 
 
-def find_images(folder: Path) -> list[Path]:
-    """List the ground-truth pictures of a folder and its subfolders, sorted by path.
+def find_images(folder: Path, *, ground_truth: bool = True) -> list[Path]:
+    """List the pictures of a folder and its subfolders, sorted by path.
 
     Links to folders are followed, each real folder once. Hidden folders and files are not searched.
     Where low-resolution pictures lie beside the pictures they were made from, as data sets are
     published, only the latter are listed. A warning names what is left out: low resolution, pages
     after a file's first, pictures of other formats with their number.
 
+    Args:
+        folder: Searched with its subfolders.
+        ground_truth: False for a folder of low-resolution pictures: all of them are listed.
+
     Raises:
         InputError: The folder is missing or holds no picture.
     """
     if not folder.is_dir():
         raise InputError(f"no folder at {printable(folder)}. Give a folder with pictures")
-    if _is_low_resolution(folder.name) or _is_low_resolution(folder.absolute().parent.name):
+    names = (folder.name, folder.absolute().parent.name)
+    if ground_truth and any(map(_is_low_resolution, names)):
         _warn(
             f"{printable(folder)} is named as a folder of low-resolution pictures; they are taken "
             "as ground truth"
         )
-    files = list(walk_files(folder, choose=_ground_truth_folders))
+    files = list(walk_files(folder, choose=_ground_truth_folders if ground_truth else _all))
     others = Counter(s for path in files if (s := path.suffix.lower()) in OTHER_PICTURES)
     left_out = ", ".join(f"{number} {suffix}" for suffix, number in sorted(others.items()))
-    paths = sorted(_without_low_resolution([p for p in files if p.suffix.lower() in SUFFIXES]))
+    found = [path for path in files if path.suffix.lower() in SUFFIXES]
+    paths = sorted(_without_low_resolution(found) if ground_truth else found)
     expected = f"Expected files ending in {', '.join(sorted(SUFFIXES))}"
     if not paths:
-        found = f" that can be read, and {left_out} files" if left_out else ""
-        raise InputError(f"no picture{found} in {printable(folder)}. {expected}")
+        others_found = f" that can be read, and {left_out} files" if left_out else ""
+        raise InputError(f"no picture{others_found} in {printable(folder)}. {expected}")
     if left_out:
         _warn(
             f"{others.total()} files of "
@@ -81,7 +87,7 @@ def find_images(folder: Path) -> list[Path]:
 def walk_files(
     folder: Path,
     *,
-    choose: Callable[[Path, Sequence[str], bool], list[str]] = lambda _, names, __: list(names),
+    choose: Callable[[Path, Sequence[str], bool], list[str]] | None = None,
 ) -> Iterator[Path]:
     """Give the files of a folder and its subfolders.
 
@@ -111,7 +117,7 @@ def walk_files(
         folders = {entry.name: entry.is_symlink() for entry in seen if entry.is_dir()}
         yield from files
         has_pictures = any(path.suffix.lower() in SUFFIXES for path in files)
-        chosen = choose(place, list(folders), has_pictures)
+        chosen = (choose or _all)(place, list(folders), has_pictures)
         # Real folders before links to them, so that a file's path does not depend on the links.
         waiting += [place / n for n in chosen if not folders[n]]
         waiting += [place / n for n in chosen if folders[n]]
@@ -165,6 +171,11 @@ def _is_high_resolution(name: str) -> bool:
 
 def _is_low_resolution(name: str) -> bool:
     return bool(_LOW.search(name) or _LOW_CAMEL_CASE.search(name))
+
+
+def _all(folder: Path, names: Sequence[str], has_pictures: bool) -> list[str]:
+    del folder, has_pictures
+    return list(names)
 
 
 def _ground_truth_folders(folder: Path, names: Sequence[str], has_pictures: bool) -> list[str]:

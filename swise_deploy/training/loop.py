@@ -347,7 +347,8 @@ class _Run:
         self._display.note(
             f"step {progress.step}: PSNR-Y {scores.mean.psnr_y_db:.3f} dB, SSIM-Y "
             f"{scores.mean.ssim_y:.4f}, PSNR-RGB {scores.psnr_rgb_db:.3f} dB on "
-            f"{scores.num_pictures} pictures{', the best so far' if is_best else ''}"
+            f"{scores.num_pictures} picture{'s' if scores.num_pictures > 1 else ''}"
+            f"{', the best so far' if is_best else ''}"
         )
         plain = self._prepared.saved(self._form.plain(network))
         facts = {**self._facts(), "val_psnr_y_db": f"{scores.mean.psnr_y_db:.4f}"}

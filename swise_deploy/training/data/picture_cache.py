@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import logging
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.errors import InputError
@@ -178,7 +180,9 @@ def _find(
         paths = find_images(folder)
         partners: Mapping[Path, Path] = {}
         if lr_folders:
-            matches = match_by_name(paths, find_images(lr_folders[position]), scale)
+            matches = match_by_name(
+                paths, find_images(lr_folders[position], ground_truth=False), scale
+            )
             partners = matches.pairs
             skipped |= {
                 prefix + printable(path.name): "no partner of the same name"
@@ -313,7 +317,8 @@ def _parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> Iter
     Threads suffice: Pillow's decoders, numpy's loops and hashlib release the interpreter lock.
     """
     threads = num_usable_cpus()
-    with ThreadPoolExecutor(threads) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused with advice
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:

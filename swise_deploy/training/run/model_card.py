@@ -171,7 +171,7 @@ def _results(result: TrainResult, scores: Mapping[str, TestScores]) -> str:
             f"{result.config.scale} left out):\n\n" + "\n".join(table)
         )
     if len(lines) == 1 and not result.finished:
-        lines.append("The run is not finished: no test set was scored.")
+        lines.append("The run is not finished.")
     elif len(lines) == 1:
         lines.append("Neither validated nor tested: give --val or --holdout, and --test.")
     return "\n\n".join(lines)

@@ -46,6 +46,6 @@ def _check_folders(option: str, folders: Sequence[Path], lr: Sequence[Path], sca
         try:
             paths = find_images(folder)
             if lr:
-                match_by_name(paths, find_images(lr[position]), scale)
+                match_by_name(paths, find_images(lr[position], ground_truth=False), scale)
         except InputError as error:
             raise InputError(f"--{option}: {error}") from error

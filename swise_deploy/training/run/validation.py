@@ -185,7 +185,7 @@ def pairs_from_folder(
     Raises:
         InputError: A folder is missing, or holds no picture that can be used.
     """
-    lr_paths = () if lr_folder is None else find_images(lr_folder)
+    lr_paths = () if lr_folder is None else find_images(lr_folder, ground_truth=False)
     return read_pairs(find_images(folder), scale, crop=crop, lr_paths=lr_paths)
 
 
