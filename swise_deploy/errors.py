@@ -1,40 +1,40 @@
 """Every error that a user can fix.
 
     SwiseError                  1  failed
-    |-- InputError              2  what was given cannot be used: option, file, picture, checkpoint
-    |-- BackendMissingError     3  a package or device that this step needs is not here
-    |-- QualityGateError        4  the artefact lost more quality than was allowed
+    |-- InputError              2  an option, file, picture or checkpoint cannot be used
+    |-- BackendMissingError     3  a required package or device is missing
+    |-- QualityGateError        4  the artefact lost more quality than the budget allows
     |-- UndecidedError          5  a gate cannot decide: the measurement is not reliable enough
-    |-- OutputError             1  a result could not be written
-    |-- ExportError             1  a network could not be turned into ONNX
-    `-- BuildError              1  an ONNX file could not be turned into an engine
+    |-- OutputError             1  a result cannot be written
+    |-- ExportError             1  a network cannot be converted to ONNX
+    `-- BuildError              1  an ONNX file cannot be converted to an engine
 
-The number is the exit code of the command line. A message says what happened, the actual value,
-what was expected and how to fix it. Errors of other libraries are translated once, where they are
-met.
+The number is the exit code of the command line. A message states what happened, the actual value,
+the expected value and the fix. Errors of other libraries are translated once, where they are
+caught.
 """
 
 
 class SwiseError(Exception):
-    """Something failed in a way that the user can fix."""
+    """A failure that the user can fix."""
 
     exit_code = 1
 
 
 class InputError(SwiseError):
-    """What was given cannot be used: an option, a file, a picture, a checkpoint."""
+    """An option, file, picture or checkpoint cannot be used."""
 
     exit_code = 2
 
 
 class BackendMissingError(SwiseError):
-    """A package or device that this step needs is not here."""
+    """A required package or device is missing."""
 
     exit_code = 3
 
 
 class QualityGateError(SwiseError):
-    """The artefact lost more quality than was allowed; it was not kept."""
+    """The artefact lost more quality than the budget allows; it was deleted."""
 
     exit_code = 4
 
@@ -46,17 +46,17 @@ class UndecidedError(SwiseError):
 
 
 class OutputError(SwiseError):
-    """A result could not be written."""
+    """A result cannot be written."""
 
 
 class ExportError(SwiseError):
-    """A network could not be turned into ONNX."""
+    """A network cannot be converted to ONNX."""
 
 
 class BuildError(SwiseError):
-    """An ONNX file could not be turned into an engine."""
+    """An ONNX file cannot be converted to an engine."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what another library's error says, or its kind where it says nothing."""
+    """The first line of another library's error message, or its class where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,7 +1,6 @@
-"""A runner: a network that is ready to run, as upscaling, verification and benchmarks see it."""
+"""Runners: networks that are ready to run, for upscaling, verification and benchmarks."""
 
-from abc import ABC, abstractmethod
-from types import TracebackType
+from abc import abstractmethod
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +10,7 @@ from typing_extensions import Self
 from swise_deploy.errors import SwiseError
 from swise_deploy.pictures.files import RgbImage
 from swise_deploy.precision import FilePrecision
+from swise_deploy.storage.context import Closing
 
 DeviceKind = Literal["cpu", "gpu"]
 
@@ -27,12 +27,12 @@ class Runner(Protocol):
     """A network that is ready to run: torch module, ONNX file or engine.
 
     `activate` loads it and may be slow; `infer` runs it; `deactivate` frees it. A runner is a
-    context manager that does the first and the last. One runner serves one thread at a time.
+    context manager that activates and deactivates. One runner serves one thread at a time.
     """
 
     @property
     def name(self) -> str:
-        """Runtime, version and device for people; no logic reads it."""
+        """Runtime, version and device for display; no logic reads it."""
 
     @property
     def runtime(self) -> str:
@@ -48,7 +48,7 @@ class Runner(Protocol):
 
     @property
     def form(self) -> str:
-        """Form of the graph, "deploy" or "plain"; "" where there is none or it is not stated."""
+        """Form of the graph, "deploy" or "plain"; "" where it is not known."""
 
     @property
     def scale(self) -> int:
@@ -65,19 +65,14 @@ class Runner(Protocol):
         """Upscale a batch, in the layout that `io` names."""
 
     def deactivate(self) -> None:
-        """Free what `activate` took; harmless when there is nothing."""
+        """Free the resources of `activate`; harmless when there are none."""
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
-class RunnerContext(ABC):
+class RunnerContext(Closing):
     """The context manager of every runner: active between entering and leaving."""
 
     @abstractmethod
@@ -86,18 +81,14 @@ class RunnerContext(ABC):
 
     @abstractmethod
     def deactivate(self) -> None:
-        """Free what `activate` took."""
+        """Free the resources of `activate`."""
 
     def __enter__(self) -> Self:
         self.activate()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Deactivate."""
         self.deactivate()
 
 
@@ -115,10 +106,10 @@ def upscale(runner: Runner, image: RgbImage) -> RgbImage:
 
 
 def check_finite(sr: NDArray[np.generic], name: str) -> None:
-    """Refuse an output that would be written as a black picture.
+    """Refuse an output with NaN or infinity, which would be written as a black picture.
 
     Raises:
-        SwiseError: It contains NaN or infinity; the message names the runner.
+        SwiseError: The message names the runner.
     """
     if not np.isfinite(sr).all():
         raise SwiseError(
@@ -128,11 +119,20 @@ def check_finite(sr: NDArray[np.generic], name: str) -> None:
 
 
 def float_from_image(image: RgbImage) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 to (1, 3, H, W) float32 in [0, 1]."""
-    return np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+    """Convert (H, W, 3) uint8 to (1, 3, H, W) float32 in [0, 1]."""
+    return _float_from_images(image[None])
+
+
+def batch_from_images(images: NDArray[np.uint8], io: PictureIO) -> NDArray[np.generic]:
+    """Convert (N, H, W, 3) uint8 to the layout and type that `io` names."""
+    return images if io == "uint8" else _float_from_images(images)
+
+
+def _float_from_images(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
 
 
 def image_from_float(sr: NDArray[np.generic]) -> RgbImage:
-    """(1, 3, H, W) float to (H, W, 3) uint8: clamped, rounded to nearest."""
+    """Convert (1, 3, H, W) float to (H, W, 3) uint8: clamped, rounded to nearest."""
     rounded = np.rint(np.clip(sr[0].astype(np.float32), 0, 1) * np.float32(255))
     return np.ascontiguousarray(rounded.transpose(1, 2, 0), np.uint8)

@@ -1,9 +1,9 @@
-"""How long things take: several in turn, with warm-up, percentiles, confidence intervals.
+"""Timing of several calls in turn, with warm-up, percentiles and confidence intervals.
 
-A machine that is not quiet slows everything down for a while. Measured one after the other, two
-programs then differ for no reason of their own; measured in turn, round by round, the slow minutes
-hit both, and the ratio within a round holds. Medians and their confidence intervals come from
-order statistics, so that no distribution is assumed. numpy only.
+A busy machine slows everything down for a while. If two programs are measured one after the other,
+such a phase may affect only one of them. If they are measured in turn, round by round, it affects
+both, and the ratio within a round holds. Medians and their confidence intervals come from order
+statistics, which assume no distribution. numpy only.
 """
 
 import math
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from swise_deploy.runner import Runner
+from swise_deploy.runner import Runner, batch_from_images
 
 Call = Callable[[], object]
 
@@ -27,14 +27,14 @@ MAX_WARMUP_RUNS = 40
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with the interval that covers the true one with the stated confidence.
+    """An estimate with its confidence interval.
 
     Attributes:
         value: The estimate: a median.
         low: Lower end.
         high: Upper end.
-        confidence: Coverage that the order statistics guarantee for independent samples; it is
-            below the one asked for where there are too few samples.
+        confidence: Coverage that the order statistics guarantee for independent samples; below the
+            requested one where there are too few samples.
     """
 
     value: float
@@ -50,15 +50,15 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What was measured of one callable.
+    """Times of one callable.
 
     Attributes:
-        samples_ms: Every counted run in order, wall clock, milliseconds.
-        first_ms: The very first run, which pays for lazy initialisation.
-        warmup_runs: Runs before counting, the first among them.
-        is_steady: Whether warm-up ended because times had settled, not because it ran out.
+        samples_ms: Wall-clock time of every counted run, in order.
+        first_ms: Time of the very first run, which includes lazy initialisation.
+        warmup_runs: Number of runs before counting, including the first.
+        is_steady: True where warm-up ended because times had settled, not by its limits.
         cpu_samples_ms: Processor time of the same runs, all threads of this process together. Other
-            programs lengthen it much less than the wall clock; threads that spin while they wait
+            programs affect it much less than the wall clock; threads that spin while they wait
             count as working.
     """
 
@@ -107,13 +107,12 @@ def time_calls(
     until `max_seconds` have passed; at least 5 rounds are always made.
 
     Args:
-        calls: What to run, by name. A call must return when its work is done, not when it is
-            queued.
-        min_runs: Rounds to make if time allows.
-        max_seconds: Time for the counted rounds of all the calls together; warm-up may take as
-            much again.
+        calls: Callables by name. A call must return when its work is done, not when it is queued.
+        min_runs: Number of rounds if time allows.
+        max_seconds: Time for the counted rounds of all calls together; warm-up may take as long
+            again.
         max_relative_width: Half the 95% confidence interval of a median over the median.
-        pause_s: Idle time before each run, for the waiting threads of the last one to give up.
+        pause_s: Idle time before each run, until the waiting threads of the last one stop spinning.
 
     Raises:
         ValueError: There is nothing to time.
@@ -127,8 +126,7 @@ def time_calls(
     start = time.perf_counter()
     rounds = 0
     while True:
-        # Each round starts with another one, so that none always runs in the shadow of the same
-        # neighbour.
+        # Each round starts with another call, so that no call always runs after the same one.
         for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
             time.sleep(pause_s)
             cpu_start = time.process_time_ns()
@@ -153,15 +151,13 @@ def picture_call(runner: Runner, lr_size: tuple[int, int], *, batch: int = 1) ->
     """A call that sends a batch of random pictures of size (W, H) through an activated runner."""
     width, height = lr_size
     generator = np.random.default_rng(0)
-    levels = generator.integers(0, 256, (batch, height, width, 3), np.uint8)
-    if runner.io == "uint8":
-        return lambda: runner.infer(levels)
-    pictures = np.ascontiguousarray(levels.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+    images = generator.integers(0, 256, (batch, height, width, 3), np.uint8)
+    pictures = batch_from_images(images, runner.io)
     return lambda: runner.infer(pictures)
 
 
 def ratio(numerator: Timing, denominator: Timing) -> Interval:
-    """How many times longer one takes than the other: median of the ratios within each round.
+    """Ratio of two times: the median of the ratios within each round.
 
     Raises:
         ValueError: The two do not come from the same rounds.
@@ -170,10 +166,10 @@ def ratio(numerator: Timing, denominator: Timing) -> Interval:
 
 
 def cpu_ratio(numerator: Timing, denominator: Timing) -> Interval:
-    """How many times more processor time one takes than the other, as `ratio` does for time.
+    """Ratio of two processor times: the median of the ratios within each round.
 
     Raises:
-        ValueError: The two do not come from the same rounds, or took no processor time.
+        ValueError: The two do not come from the same rounds, or have no processor time.
     """
     return _median_ratio(numerator.cpu_samples_ms, denominator.cpu_samples_ms)
 
@@ -184,11 +180,11 @@ def _median_ratio(numerators: Sequence[float], denominators: Sequence[float]) ->
 
 
 def median_interval(samples: Sequence[float], *, confidence: float = 0.95) -> Interval:
-    """Median and its distribution-free confidence interval.
+    """The median and its distribution-free confidence interval.
 
     The interval between the k-th smallest and k-th largest of n independent samples covers the
     median with probability 1 - 2 P(Binomial(n, 1/2) < k), whatever the distribution (David and
-    Nagaraja, "Order Statistics", section 7.1). k is the largest that reaches `confidence`, or 1.
+    Nagaraja, "Order Statistics", section 7.1). k is the largest with at least `confidence`, or 1.
 
     Raises:
         ValueError: There is no sample.

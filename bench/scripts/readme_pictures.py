@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -26,7 +27,8 @@ from swise_deploy.pictures.folders import sample_paths
 from swise_deploy.pictures.imresize import imresize
 from swise_deploy.runner import upscale
 from swise_deploy.runners.torch_cpu import TorchRunner
-from swise_deploy.storage.files import read_json, writing
+from swise_deploy.storage.documents import read_document
+from swise_deploy.storage.files import writing
 
 SAMPLE = "guitar"
 SCALE = 4
@@ -106,7 +108,8 @@ def _score_text(sr: RgbImage, hr: RgbImage) -> str:
 
 
 def _read_bars(path: Path) -> list[Bar]:
-    document = read_json(path, what="the results", advice="Make them with bench/scripts/speed.py")
+    advice = "Make them with bench/scripts/speed.py"
+    document = read_document(path, dict[str, Any], what="the results", advice=advice)
     reference = document["ratios"][0]["reference"]
     bars = [Bar(reference.partition("@")[2], 1.0, 1.0, 1.0)]
     for ratio in document["ratios"]:

@@ -1,1 +1,1 @@
-"""What every command needs: messages and exit codes, interrupts, optional packages, processors."""
+"""Parts of every command: messages, exit codes, interrupts, optional packages, processors."""

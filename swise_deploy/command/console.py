@@ -1,4 +1,4 @@
-"""What every command shares: exit codes, messages on stderr, suggestions for misspelt names."""
+"""Console behaviour of every command: exit codes, messages on stderr, suggestions for names."""
 
 import argparse
 import contextlib
@@ -26,15 +26,15 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does: what is half-written is cleared away."""
+    """SIGTERM, which ends a command as Ctrl-C does, so that partial files are removed."""
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Run a command; turn what the user can fix into one message and an exit code.
+    """Run a command; report an error that the user can fix as one message and an exit code.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 the drift gate refused, 130
-    Ctrl-C, 143 SIGTERM. Commands report nothing to anybody: ONNX Runtime's telemetry is off unless
-    the user's environment says otherwise.
+    Ctrl-C, 143 SIGTERM. Commands send no data anywhere: ONNX Runtime's telemetry is off unless the
+    user's environment enables it.
     """
     if sys.stdout is None:  # closed by the shell: >&-
         sys.stdout = _nowhere()
@@ -52,7 +52,7 @@ def run_command(command: Callable[[], int]) -> int:
         logging.getLogger(__name__).debug("%s", traceback.format_exc())
         return error.exit_code
     except KeyboardInterrupt as stop:
-        print_error("interrupted; nothing half-written was left behind")
+        print_error("interrupted; no partial files were left")
         return exit_code_of(stop)
     except MemoryError as error:
         print_error(f"not enough memory: {error}. Use a smaller picture, size or batch")
@@ -63,13 +63,13 @@ def run_command(command: Callable[[], int]) -> int:
     except OSError as error:
         if error.errno not in _NO_ROOM or error.filename is not None:
             raise
-        sys.stdout = _nowhere()  # or Python would try once more at its end
+        sys.stdout = _nowhere()  # Python would flush it again at its end
         print_error(f"cannot write the result to stdout: {error.strerror}")
         return SwiseError.exit_code
 
 
 def exit_code_of(stop: KeyboardInterrupt) -> int:
-    """Of a command that was stopped: 130 for Ctrl-C, 143 for SIGTERM."""
+    """Exit code of an interrupted command: 130 for Ctrl-C, 143 for SIGTERM."""
     return _TERMINATED if isinstance(stop, _Terminated) else _INTERRUPTED
 
 
@@ -83,7 +83,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         raise _Terminated
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may ask for signals
+        yield  # only the main thread may install signal handlers
         return
     before = signal.signal(signal.SIGTERM, stop)
     try:
@@ -93,12 +93,12 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 def print_error(message: str) -> None:
-    """One error on stderr."""
+    """Print an error on stderr."""
     sys.stderr.write(f"error: {message}\n")
 
 
 def progress(message: str) -> None:
-    """One line of progress on stderr."""
+    """Print a line of progress on stderr."""
     sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
 
@@ -119,31 +119,31 @@ def choose(value: str, choices: Iterable[str], *, what: str) -> str:
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
-    """Give a command `--version`."""
+    """Add `--version` to a command."""
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number from `least` on."""
+def at_least(minimum: int) -> Callable[[str], int]:
+    """An argparse type: a whole number, at least `minimum`."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number >= {least}")
+        if not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number >= {minimum}")
         return int(text)
 
     return parse
 
 
 def parse_threads(text: str) -> int:
-    """A number of threads, as an argparse type: one that this machine can bear."""
-    most = max(64, 4 * (os.cpu_count() or 1))
-    if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 to {most} threads")
+    """An argparse type: a number of threads, limited by the number of processors."""
+    maximum = max(64, 4 * (os.cpu_count() or 1))
+    if not text.isdecimal() or not 1 <= int(text) <= maximum:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 to {maximum} threads")
     return int(text)
 
 
 def finite(text: str) -> float:
-    """A number that is neither NaN nor infinite, as an argparse type."""
+    """An argparse type: a number that is neither NaN nor infinite."""
     try:
         value = float(text)
     except ValueError:
@@ -154,7 +154,7 @@ def finite(text: str) -> float:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Parse "WIDTHxHEIGHT" into (width, height), both >= 1; for use as an argparse type."""
+    """An argparse type: "WIDTHxHEIGHT" as (width, height), both at least 1."""
     width, separator, height = text.lower().partition("x")
     if not (separator and width.isdecimal() and height.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, such as 320x180")
@@ -165,5 +165,5 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def size_text(size: tuple[int, int]) -> str:
-    """(width, height) as `parse_size` reads it."""
+    """Format (width, height) as "WIDTHxHEIGHT"."""
     return f"{size[0]}x{size[1]}"

@@ -1,11 +1,11 @@
-"""NVIDIA's driver, asked through ctypes: its version and the GPUs that it shows to this process."""
+"""Version and GPUs of NVIDIA's driver, read through ctypes."""
 
 import ctypes
 from typing import Any
 
 
 def probe_cuda() -> dict[str, object]:
-    """Version of the CUDA driver and the GPUs that it shows; creates no context.
+    """Read the version of the CUDA driver and its GPUs, without creating a context.
 
     Raises:
         OSError: There is no libcuda, or the driver reports an error.

@@ -1,4 +1,4 @@
-"""Optional packages: imported when they are needed, named with the command that installs them."""
+"""Optional packages: imported on demand; errors name the command that installs them."""
 
 import importlib
 import json

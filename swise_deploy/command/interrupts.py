@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 
 from typing_extensions import Self
 
@@ -12,12 +12,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class HeldInterrupts:
-    """Holds Ctrl-C and SIGTERM back; a context manager.
+    """A context manager that defers Ctrl-C and SIGTERM.
 
-    What they raise may come after a lock was taken and before anything is there to give it back, in
-    a queue for instance. The other threads then wait for it for ever, and whoever waits for them
-    too. So the first one takes effect only where `let_through` says that the thread works alone, or
-    on leaving; the second one at once. In threads that get no signals nothing happens.
+    A signal may arrive when a thread has just acquired a lock, in a queue for instance, and has not
+    yet prepared to release it. The other threads would then wait for the lock for ever. So the
+    first signal takes effect only inside `let_through`, where the thread works alone, or on
+    leaving; the second signal takes effect at once. Threads other than the main one get no signals.
     """
 
     def __init__(self) -> None:
@@ -29,28 +29,23 @@ class HeldInterrupts:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 handler = signal.getsignal(number)
-                if callable(handler):  # neither ignored nor the system's own business
+                if callable(handler):  # neither ignored nor handled by the system
                     self._before[number] = handler
                     signal.signal(number, self._receive)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, raised: object, _traceback: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if not isinstance(exc, KeyboardInterrupt):
+        if not isinstance(raised, KeyboardInterrupt):
             self._deliver()
 
     @contextlib.contextmanager
     def let_through(self) -> Iterator[None]:
-        """A block in which they take effect at once; before it, what was held does.
+        """A block in which signals take effect at once; a deferred signal takes effect before it.
 
         Raises:
-            KeyboardInterrupt: Or whatever handles signals outside raises.
+            KeyboardInterrupt: Raised by Python's handler; another handler may raise another error.
         """
         self._open = True
         try:

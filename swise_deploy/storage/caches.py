@@ -1,4 +1,4 @@
-"""Where this project keeps what it can make again."""
+"""Cache folders, for results that can be computed again."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,12 +11,12 @@ CacheKind = Literal[
 
 
 def cache_folder(kind: CacheKind | None = None) -> Path:
-    """A folder in the user's cache, by the conventions of the platform; it need not exist.
+    """A folder in the user's cache, by the conventions of the platform; it may not exist yet.
 
-    What is in it may be deleted at any time.
+    Its files may be deleted at any time.
 
     Args:
-        kind: What is kept there; None gives the folder of all kinds.
+        kind: Kind of content; None for the folder of all kinds.
     """
     folder = user_cache_path("swise-deploy", appauthor=False)
     return folder if kind is None else folder / kind

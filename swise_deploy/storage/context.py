@@ -1,7 +1,6 @@
-"""Things that are closed at the end."""
+"""Context managers that close themselves."""
 
 from abc import ABC, abstractmethod
-from types import TracebackType
 
 from typing_extensions import Self
 
@@ -11,15 +10,10 @@ class Closing(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what is held."""
+        """Release all resources."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

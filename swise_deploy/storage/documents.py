@@ -6,6 +6,7 @@ the ones below.
 """
 
 import dataclasses
+import logging
 import math
 import re
 import sys
@@ -16,13 +17,15 @@ from typing import Annotated, Any, TypeVar, cast
 import msgspec
 from msgspec import Meta
 
-from swise_deploy.errors import InputError
+from swise_deploy.errors import InputError, OutputError
 from swise_deploy.storage.files import write_json
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+logger = logging.getLogger(__name__)
 
 Document = TypeVar("Document")
 Content = TypeVar("Content", bytes, str)
@@ -65,11 +68,10 @@ def read_document(
         path: The file.
         document_type: A dataclass; every key has to be one of its fields.
         what: What the file is, for messages, such as "the manifest".
-        advice: How to get a good one, for messages.
-        schema_version: The only value of the key "schema_version" that is read; None for documents
-            without one.
-        kind: The only value of the key "kind" that is read; None for documents without one.
-        max_bytes: Larger files are refused unread.
+        advice: The way to get a valid one, for messages.
+        schema_version: Required value of the key "schema_version"; None for documents without one.
+        kind: Required value of the key "kind"; None for documents without one.
+        max_bytes: Larger files are refused before they are read.
 
     Raises:
         InputError: The file is missing, too large, not JSON, of another schema version, or a key,
@@ -92,6 +94,33 @@ def read_document(
         raise InputError(f"cannot read {what} {path}: {error}. {advice}") from error
 
 
+def read_cached(
+    path: Path, document_type: type[Document], *, schema_version: int
+) -> Document | None:
+    """Read a document from a cache; None where it is absent or invalid, which is logged."""
+    if not path.is_file():
+        return None
+    try:
+        return read_document(
+            path,
+            document_type,
+            what="the cached result",
+            advice="It is measured again",
+            schema_version=schema_version,
+        )
+    except InputError as error:
+        logger.info("%s", error)
+        return None
+
+
+def write_cached(path: Path, document: object) -> None:
+    """Write a document to a cache; a failure is logged."""
+    try:
+        write_document(path, document)
+    except OutputError as error:
+        logger.warning("the result is measured again next time: %s", error)
+
+
 def document_from_json(
     content: bytes | str,
     document_type: type[Document],
@@ -102,7 +131,7 @@ def document_from_json(
     """Parse JSON into a dataclass, or into any other type that msgspec supports.
 
     Raises:
-        ValueError: What `read_document` refuses, without the name of a file.
+        ValueError: The content is not a valid document, as for `read_document`.
     """
     encoded = content.encode() if isinstance(content, str) else content
     if _BIG_NUMBER.search(encoded):
@@ -116,7 +145,7 @@ def document_from_toml(
     """Parse TOML into a dataclass, with the checks of `document_from_json`.
 
     Raises:
-        ValueError: The text is not TOML, or of another schema version, or a key, type or value in
+        ValueError: The text is not TOML, it has another schema version, or a key, type or value in
             it is wrong.
     """
     return _parsed(tomllib.loads, text, document_type, schema_version, None)
@@ -134,7 +163,7 @@ def _parsed(
         _check_identity(plain, schema_version, kind)
         value = msgspec.convert(plain, document_type, strict=True)
         _refuse_unknown_keys(plain, msgspec.to_builtins(value, builtin_types=(bytes,)), "$")
-    except InputError as error:  # a dataclass refuses its own values
+    except InputError as error:  # raised by a dataclass's __post_init__
         raise ValueError(str(error)) from error
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
@@ -147,7 +176,7 @@ def _check_identity(plain: object, schema_version: int | None, kind: str | None)
     if schema_version is None and kind is None:
         return
     if not isinstance(plain, dict):
-        raise ValueError(f"expected a JSON object, got {type(plain).__name__}")  # noqa: TRY004  # the document's fault
+        raise ValueError(f"expected a JSON object, got {type(plain).__name__}")  # noqa: TRY004  # a document's value
     if kind is not None and plain.get("kind") != kind:
         raise ValueError(f"its kind is {_shown(plain.get('kind'))}, expected {kind!r}")
     if schema_version is not None and plain.get("schema_version") != schema_version:
@@ -157,15 +186,15 @@ def _check_identity(plain: object, schema_version: int | None, kind: str | None)
         )
 
 
-def _refuse_unknown_keys(plain: object, understood: object, place: str) -> None:
-    """Compare a document with what was understood of it."""
-    if isinstance(plain, dict) and isinstance(understood, dict):
-        if unknown := [key for key in plain if key not in understood]:
+def _refuse_unknown_keys(plain: object, parsed: object, place: str) -> None:
+    """Refuse keys of a document that are missing from its parsed value."""
+    if isinstance(plain, dict) and isinstance(parsed, dict):
+        if unknown := [key for key in plain if key not in parsed]:
             raise ValueError(f"unknown key {_shown(unknown[0])} at `{place}`")
         for key, value in plain.items():
-            _refuse_unknown_keys(value, understood[key], f"{place}.{key}")
-    elif isinstance(plain, list) and isinstance(understood, (list, tuple)):
-        for one, other in zip(plain, understood, strict=False):
+            _refuse_unknown_keys(value, parsed[key], f"{place}.{key}")
+    elif isinstance(plain, list) and isinstance(parsed, (list, tuple)):
+        for one, other in zip(plain, parsed, strict=False):
             _refuse_unknown_keys(one, other, f"{place}[...]")
 
 
@@ -186,7 +215,7 @@ def write_document(path: Path, document: object) -> None:
 
 
 def document_from_value(document: object) -> dict[str, Any]:
-    """A dataclass as JSON types."""
+    """Convert a dataclass to JSON types."""
     assert dataclasses.is_dataclass(document) and not isinstance(document, type)  # noqa: PT018
     return cast("dict[str, Any]", _plain(dataclasses.asdict(document)))
 

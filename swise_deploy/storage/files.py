@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, flushed, renamed."""
+"""Atomic writing of files: each is written beside its place, flushed and renamed."""
 
 import contextlib
 import functools
@@ -25,16 +25,16 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 MAX_NAME_BYTES = 255
-_MARK = "swise-"  # in the names of temporary files, so that no other file is taken for one
+_MARK = "swise-"  # part of the names of temporary files, which distinguishes them from others
 _LEFTOVER = re.compile(rf"\..*\.{_MARK}\w{{8}}(\.[^.]+)?", re.DOTALL)
 _JUST_MADE_S = 0.5  # longer than a run takes from making a temporary file to locking it
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; it becomes `path` when the block ends well.
+    """Yield a temporary path in the same folder; it becomes `path` when the block succeeds.
 
-    On an error or Ctrl-C the temporary file is removed and an older `path` stays as it was.
+    On an error or Ctrl-C the temporary file is removed and an older `path` does not change.
 
     Raises:
         OutputError: The folder is missing or not writable, or the disk is full.
@@ -50,7 +50,7 @@ def writing(path: Path) -> Iterator[Path]:
         usual = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
         _flush(temporary)
-        temporary.chmod(usual)  # some libraries put a private file of their own in its place
+        temporary.chmod(usual)  # some libraries replace it by a file that only its owner may read
         temporary.replace(path)
     except Exception as error:
         reason = _reason(error, temporary)
@@ -58,8 +58,8 @@ def writing(path: Path) -> Iterator[Path]:
             raise
         if (size := len(os.fsencode(path.name))) > MAX_NAME_BYTES:
             raise OutputError(
-                f"cannot write {path}: its name has {size} bytes; at most {MAX_NAME_BYTES} are "
-                "possible. Choose a shorter name"
+                f"cannot write {path}: its name has {size} bytes; expected at most "
+                f"{MAX_NAME_BYTES}. Choose a shorter name"
             ) from error
         raise _not_written(path, reason) from error
     finally:
@@ -73,17 +73,17 @@ def _not_written(path: Path, reason: str) -> OutputError:
 
 
 def _remedy(path: Path) -> str:
-    """What to do where nothing can be written; no option names the user's cache."""
+    """The fix for a path that cannot be written; no option sets the user's cache."""
     wanted = "a folder that is writable and has room"
     is_cache = path.absolute().is_relative_to(cache_folder())
     return f"Set XDG_CACHE_HOME to {wanted}" if is_cache else f"Choose {wanted}"
 
 
 def _reason(error: Exception, temporary: Path | None) -> str | None:
-    """Why a file could not be written; None where an error is about something else.
+    """The reason why a file cannot be written; None for errors of another kind.
 
-    Libraries that write have errors of their own. safetensors quotes the system as Rust does; torch
-    does not say what is wrong, but whether there is room for more at the end of the file does.
+    Libraries raise their own errors. safetensors quotes the system's error number, as Rust does.
+    torch does not name the reason; appending to the file shows whether the disk is full.
     """
     if isinstance(error, OSError):
         return str(error.strerror or error)
@@ -101,11 +101,11 @@ def _reason(error: Exception, temporary: Path | None) -> str | None:
 
 @contextlib.contextmanager
 def staging(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, for a result that is checked before it is kept.
+    """Yield a temporary folder beside `path`, for a result that is checked before it is published.
 
     Raises:
-        OutputError: The folder cannot be made, or something in it cannot be written; the message
-            names the files as they would be beside `path`.
+        OutputError: The folder cannot be created, or a file in it cannot be written; the message
+            names the file as if it were beside `path`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,10 +124,10 @@ def staging(path: Path) -> Iterator[Path]:
 
 
 def _create_beside(path: Path) -> Path:
-    """An empty file with the permissions that any new one gets.
+    """Create an empty file with the usual permissions.
 
-    tempfile's are for their owner alone, and the umask that would widen them cannot be read without
-    setting it, which other threads that write would see.
+    The files of tempfile are private, and the umask, from which the usual permissions follow,
+    cannot be read without setting it, which would affect other threads.
     """
     # The suffix stays last: Pillow and others choose the format by it.
     ending = f".{_MARK}{secrets.token_hex(4)}{path.suffix}"
@@ -138,7 +138,7 @@ def _create_beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _marked_alive(path: Path) -> Iterator[None]:
-    """Hold a lock on a temporary file or folder, which the system drops when this process ends."""
+    """Lock a temporary file or folder; the system releases the lock when this process ends."""
     if fcntl is None:
         yield
         return
@@ -153,12 +153,12 @@ def _marked_alive(path: Path) -> Iterator[None]:
 
 @functools.cache
 def _sweep_once(folder: Path) -> None:
-    """Once in a process: a folder may get thousands of files."""
+    """Remove leftovers once in a process: a folder may get thousands of files."""
     remove_leftovers(folder)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed runs left in a folder: temporary files and folders that no run locks."""
+    """Remove the temporary files and folders of killed runs, which no process locks."""
     if fcntl is None:
         return
     with contextlib.suppress(OSError):
@@ -168,7 +168,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _is_alive(path: Path) -> bool:
-    """Whether a run works on a temporary file or folder, or has just made it."""
+    """True where a process uses a temporary file or folder, or has just created it."""
     assert fcntl is not None
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -187,9 +187,9 @@ def _is_alive(path: Path) -> bool:
 
 
 def fitting_stem(stem: str, num_bytes: int) -> str:
-    """The longest start of a name that leaves room for that many bytes more.
+    """The longest start of a name that fits with `num_bytes` more.
 
-    File systems take names of up to 255 bytes, and a temporary name is longer than its file's.
+    File systems allow names of up to 255 bytes, and a temporary name is longer than its file's.
     """
     room = MAX_NAME_BYTES - num_bytes
     while len(os.fsencode(stem)) > room:
@@ -208,9 +208,9 @@ def _flush(path: Path) -> None:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """The values of a file with one JSON value a line, which need not exist yet.
+    """Read a file with one JSON value per line; an absent file has none.
 
-    Empty lines are left out, and a line that a kill cut short.
+    Empty lines and incomplete lines, which a killed process leaves, are skipped.
     """
     values: list[Any] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
@@ -228,40 +228,20 @@ def append_json_line(path: Path, value: object) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            # The newline comes first: a run that was killed may have left half a line.
+            # The newline comes first, since a killed process may have left an incomplete line.
             file.write("\n" + json.dumps(value))
     except OSError as error:
         raise _not_written(path, str(error.strerror or error)) from error
 
 
-def read_json(path: Path, *, what: str, advice: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: The file.
-        what: What it is, for messages, such as "the manifest".
-        advice: How to get a good one, for messages.
-
-    Raises:
-        InputError: It is missing, no JSON, or JSON of something else than an object.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {what} {path}: {error}. {advice}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{what} {path} is no JSON object. {advice}")
-    return document
-
-
 def write_json(path: Path, document: Mapping[str, object]) -> None:
-    """Write a JSON document, whole or not at all; see `json_text`."""
+    """Write a JSON document atomically; see `json_text`."""
     with writing(path) as temporary:
         temporary.write_text(json_text(document) + "\n", encoding="utf-8")
 
 
 def json_text(document: object) -> str:
-    """A document as JSON, with null for NaN and infinities, which JSON has not got."""
+    """Format a document as JSON, with null for NaN and infinity, which JSON does not have."""
     return json.dumps(_finite(document), indent=2, allow_nan=False)
 
 

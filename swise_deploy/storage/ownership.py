@@ -1,4 +1,4 @@
-"""Whether a file is the user's own: content that others may write is not trusted."""
+"""Ownership of files: content that other users may write is not trusted."""
 
 import os
 import stat
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def reason_not_own(path: Path) -> str:
-    """Why others may have written a file or folder; "" where only its owner, the user, may.
+    """The reason not to trust a file or folder; "" where only the user or root can write it.
 
-    Root's files are trusted as well. Where the system has no owners, nothing is found.
+    On systems without owners the result is "".
     """
     if not hasattr(os, "geteuid"):
         return ""

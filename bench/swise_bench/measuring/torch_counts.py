@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.module_tracker import ModuleTracker
 
+from swise_deploy.precision import precision_of_type
 from swise_export.graph.counting import Counts, LayerCounts
 
 aten = torch.ops.aten
@@ -61,7 +62,7 @@ def count_torch(module: nn.Module, *, lr_size: tuple[int, int]) -> Counts:
     layers = list(recorder.layers)
     never_read = sum(p.numel() for p in network.parameters()) - sum(x.params for x in layers)
     if never_read:
-        layers.append(LayerCounts("never read", "none", (), never_read, 0, 0, 0, 0, "none"))
+        layers.append(LayerCounts("never read", "none", never_read, 0, 0, 0, 0, "none"))
     return Counts(
         lr_size=lr_size,
         sr_size=(sr.shape[3], sr.shape[2]),
@@ -116,15 +117,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch la
             LayerCounts(
                 name=path.partition(".")[2] or path,
                 op_type="Conv" if name == _CONVOLUTION else name,
-                output_shape=tuple(result.shape),
                 params=params,
                 mult_adds=mult_adds,
                 activations=result.numel() if mult_adds else 0,
                 traffic_bytes=sum(t.nbytes for t in moved),
                 num_moved=sum(t.numel() for t in moved),
-                precision={torch.float32: "fp32", torch.float16: "fp16"}.get(
-                    result.dtype, str(result.dtype)
-                ),
+                precision=precision_of_type(str(result.dtype).removeprefix("torch."))
+                or str(result.dtype),
             )
         )
 

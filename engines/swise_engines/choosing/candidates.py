@@ -1,4 +1,4 @@
-"""Runtimes of this machine that can run a network, and engines that lie beside its file."""
+"""Runtimes of this machine that can run a network, and engines beside its file."""
 
 import logging
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from swise_export.runtimes.table import (
 logger = logging.getLogger(__name__)
 
 RunnerName = str
-"""Key of the runtimes table for ONNX files, or "auto" for the fastest of all that is installed."""
+"""Key of the runtimes table for ONNX files, or "auto" for the fastest installed one."""
 
 _ENGINE_RUNTIME = "tensorrt"
 
@@ -33,11 +33,11 @@ class Candidate:
     """A way to run a network.
 
     Attributes:
-        label: Runtime, version, device and form: everything that decides its speed.
+        label: Runtime, version, device and form: everything that determines its speed.
         runtime: Key of the runtimes table.
         path: The file that it runs.
-        open: Makes the runner, not yet activated.
-        form: Form of the network, where several compete.
+        open: Creates the runner, not yet activated.
+        form: Form of the network; "" where only one competes.
     """
 
     label: str
@@ -50,17 +50,17 @@ class Candidate:
 def candidates_for(
     path: Path, runner: RunnerName = "auto", *, threads: int | None = None, form: str = ""
 ) -> list[Candidate]:
-    """Find the runtimes that can run an ONNX file here; others are compared with the first.
+    """Find the runtimes that can run an ONNX file here; the first one is the reference.
 
     Args:
         path: The file.
-        runner: "auto" for all of them; else one by its key in the runtimes table.
-        threads: CPU threads; None leaves it to the runtime.
-        form: Form of a network that the file holds, where several compete.
+        runner: "auto" for all runtimes; else the key of one in the runtimes table.
+        threads: CPU threads; None for the runtime's default.
+        form: Form of the network in the file; "" where only one competes.
 
     Raises:
-        InputError: There is no such runner.
-        BackendMissingError: It was asked for by name and cannot run here.
+        InputError: The runner does not exist.
+        BackendMissingError: The requested runner cannot run here, or no runtime is installed.
     """
     choose(runner, runner_choices(), what="runner")
     if runner != "auto":

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from swise_deploy.errors import InputError, OutputError
-from swise_deploy.storage.documents import Count, Positive, read_document, write_document
+from swise_deploy.storage.documents import Count, Positive, read_cached, write_cached
 from swise_engines.upscaling.tiling import Overlap, Planes
 
 logger = logging.getLogger(__name__)
@@ -125,24 +124,12 @@ class _Measurement:
 
 def cached_overlap(path: Path, measure: Callable[[], Overlap | None]) -> Overlap | None:
     """Read an earlier measurement at `path`, or measure and store the result there."""
-    try:
-        found = read_document(
-            path,
-            _Measurement,
-            what="the receptive field",
-            advice="It is measured again",
-            schema_version=SCHEMA_VERSION,
-        )
-    except InputError as error:
-        logger.debug("%s", error)
-    else:
+    found = read_cached(path, _Measurement, schema_version=SCHEMA_VERSION)
+    if found is not None:
         return None if found.margin is None else Overlap(found.margin, step=found.step)
     overlap = measure()
     measurement = (
         _Measurement(None, 1) if overlap is None else _Measurement(overlap.margin, overlap.step)
     )
-    try:
-        write_document(path, measurement)
-    except OutputError as error:
-        logger.warning("the receptive field is measured again next time: %s", error)
+    write_cached(path, measurement)
     return overlap

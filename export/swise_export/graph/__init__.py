@@ -1,1 +1,1 @@
-"""ONNX graphs read: shapes, counts, activations, emulated fp16 rounding."""
+"""Analysis of ONNX graphs: their pictures, shapes, counts, activations, emulated fp16 rounding."""

@@ -1,6 +1,6 @@
-"""The largest activation of every layer, measured on real pictures.
+"""The largest activation of every layer, measured on pictures.
 
-fp16 holds nothing above 65504, and the first sign of an overflow is a black picture in production.
+fp16 has no number above 65504. An overflow that nobody measured shows as a black picture.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,10 @@ from swise_deploy.errors import ExportError
 from swise_deploy.pictures.files import RgbImage
 from swise_deploy.runner import float_from_image
 
-FP16_MAX = 65504.0
-
 
 @dataclass(frozen=True, slots=True)
 class ActivationRange:
-    """The largest magnitude that a tensor reached."""
+    """The largest magnitude of a tensor."""
 
     tensor: str
     node: str
@@ -28,10 +26,10 @@ class ActivationRange:
 
 
 def measure_ranges(model: onnx.ModelProto, images: Sequence[RgbImage]) -> list[ActivationRange]:
-    """Run an fp32 model on LR pictures and record the largest magnitude of every float tensor.
+    """Measure the largest magnitude of every float tensor of an fp32 model on LR pictures.
 
     Raises:
-        ExportError: A layer gives infinities or NaN in fp32 already; it is named.
+        ExportError: The output of a layer contains NaN or infinity in fp32; the message names it.
     """
     shaped = onnx.shape_inference.infer_shapes(model)
     floats = {
@@ -41,7 +39,7 @@ def measure_ranges(model: onnx.ModelProto, images: Sequence[RgbImage]) -> list[A
     }
     producers = [(n, name) for n in model.graph.node for name in n.output if name in floats]
     names = [name for _, name in producers]
-    session = session_watching(model, names)
+    session = session_with_outputs(model, names)
     largest = dict.fromkeys(names, 0.0)
     feed = session.get_inputs()[0]
     for image in images:
@@ -56,20 +54,20 @@ def measure_ranges(model: onnx.ModelProto, images: Sequence[RgbImage]) -> list[A
     return ranges
 
 
-def session_watching(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
-    """A session on the CPU that gives some fp32 tensors of a model beside its outputs."""
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    kept = {value.name for value in watched.graph.output}
-    watched.graph.output.extend(
+def session_with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
+    """Open a session on the CPU that also outputs some fp32 tensors of a model."""
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    present = {value.name for value in extended.graph.output}
+    extended.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         for name in names
-        if name not in kept
+        if name not in present
     )
     options = ort.SessionOptions()
     options.log_severity_level = 3
     return ort.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        extended.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 
@@ -77,6 +75,7 @@ def _refuse_non_finite(ranges: Iterable[ActivationRange]) -> None:
     for found in ranges:
         if not np.isfinite(found.max_abs):
             raise ExportError(
-                f"layer {found.node} ({found.op_type}) gives values that are not finite, in fp32 "
-                "already: the checkpoint is broken or has diverged. Use an earlier checkpoint"
+                f"the output of layer {found.node} ({found.op_type}) contains NaN or infinity in "
+                "fp32; expected finite values: the checkpoint is damaged or its training diverged. "
+                "Use an earlier checkpoint"
             )

@@ -1,8 +1,8 @@
-"""Pictures between this project's form and that of a file from elsewhere.
+"""Conversion of pictures between runners and ONNX files of any convention.
 
-Runners take and give (N, 3, H, W) float32 RGB in [0, 1]. Files exist for half precision, for
-0..255, for channels last, for luma alone, and for sides that are multiples of a window; one place
-converts for every runtime.
+Runners take and give (N, 3, H, W) float32 RGB in [0, 1]. A file may expect half precision, values
+in 0..255, channels last, luma alone, or sides that are multiples of a window. This module converts
+for every runtime.
 """
 
 from fractions import Fraction
@@ -21,22 +21,22 @@ class PictureAdapter:
     """Converts batches for one interface.
 
     Args:
-        interface: What the file takes and gives.
+        interface: Pictures that the file takes and gives.
     """
 
     def __init__(self, interface: Interface) -> None:
         self.interface = interface
 
     def encode(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Convert a batch to what the file takes.
+        """Convert a batch to the file's input.
 
         Args:
             lr: (N, 3, H, W) float32 in [0, 1]; (N, H, W, 3) uint8 where the interface's io is
                 "uint8".
 
         Returns:
-            The batch in the file's element type, layout, channels and range; sides mirrored up to
-            the multiple that the file needs.
+            The batch in the file's element type, layout, channels and range, its sides mirrored up
+            to the required multiple.
         """
         if self.interface.is_ordinary:
             return lr
@@ -50,12 +50,12 @@ class PictureAdapter:
         return _in_form(_padded(pictures, self.interface.multiple), port)
 
     def decode(self, sr: NDArray[np.generic], lr: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Convert what the file gave back.
+        """Convert the file's output to a runner's output.
 
         Args:
             sr: The file's output for `encode(lr)`.
-            lr: The batch that was encoded; its size decides what is cropped, and its chroma stands
-                in for a file of luma.
+            lr: The batch that was encoded: the output is cropped to its size times the scale, and
+                a file of luma takes chroma from it.
 
         Returns:
             (N, 3, H*scale, W*scale) float32, not clamped; uint8 where the io is "uint8".
@@ -84,12 +84,12 @@ def _in_form(pictures: NDArray[np.float32], port: Port) -> NDArray[np.generic]:
 
 
 def _padded(pictures: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
-    """Sides extended at the bottom and right to a multiple, mirrored."""
+    """Mirror the bottom and right edges up to a multiple."""
     height, width = pictures.shape[2:]
     below, beside = -height % multiple, -width % multiple
     if not below and not beside:
         return pictures
-    # Reflection without the edge, as networks pad; single lines and rows can only be repeated.
+    # Reflection without the edge, as networks pad; a single row or column can only be repeated.
     for axis, length, extra in ((2, height, below), (3, width, beside)):
         if extra:
             beyond = [(0, 0)] * 4
@@ -99,7 +99,7 @@ def _padded(pictures: NDArray[np.float32], multiple: int) -> NDArray[np.float32]
 
 
 def _luma(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, 3, H, W) in [0, 1] to (N, 1, H, W) in [0, 1]."""
+    """Luma of (N, 3, H, W) in [0, 1]: (N, 1, H, W) in [0, 1]."""
     weights = _LUMA_WEIGHTS[None, :, None, None]
     return np.asarray((pictures * weights).sum(axis=1, keepdims=True), np.float32)
 
@@ -107,9 +107,9 @@ def _luma(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
 def _with_chroma(
     luma: NDArray[np.float32], lr: NDArray[np.float32], scale: int
 ) -> NDArray[np.float32]:
-    """Upscaled luma with the chroma of `lr`, enlarged by MATLAB's bicubic.
+    """Join upscaled luma with the chroma of `lr`, enlarged by MATLAB's bicubic.
 
-    Adding one amount to R, G and B changes luma by that amount and chroma not at all, so the
+    The same amount added to R, G and B changes luma by that amount and leaves chroma alone, so the
     difference of luma is added to the enlarged picture.
     """
     channels_last = lr.transpose(0, 2, 3, 1).astype(np.float64)

@@ -1,10 +1,10 @@
-"""What an ONNX file costs, counted from its graph: parameters, Mult-Adds, memory traffic.
+"""Parameters, Mult-Adds and memory traffic of an ONNX file, counted from its graph.
 
 Conventions of the super-resolution literature: 1 Mult-Add is 1 multiply-accumulate (MAC) of a
 convolution or matrix product; a bias, an activation, a normalisation and a resize count nothing.
-So do fvcore; torch's FlopCounterMode counts 2 per MAC. Activations are the output elements of
-those same operators (NTIRE Efficient Super-Resolution). No torch, and the file does not have to be
-this project's.
+fvcore counts alike; torch's FlopCounterMode counts 2 per MAC. Activations are the output elements
+of convolutions and matrix products (NTIRE Efficient Super-Resolution). Any ONNX file can be
+counted, without torch.
 """
 
 import functools
@@ -51,26 +51,24 @@ NTIRE_LR_SIZE = (256, 256)
 
 @dataclass(frozen=True, slots=True)
 class LayerCounts:
-    """What one node costs.
+    """Counts of one node.
 
     Attributes:
-        name: The node's name, or its first output's.
+        name: The node's name, or that of its first output.
         op_type: ONNX operator.
-        output_shape: Shape of the first output.
-        params: Stored weights that this node is the first to read, itself or through nodes that see
-            no picture.
+        params: Stored weights that this node is the first to read, directly or through nodes that
+            do not depend on the picture.
         mult_adds: MACs.
         activations: Output elements, for convolutions and matrix products only.
-        traffic_bytes: Inputs read once and outputs written once, weights included, nothing fused.
-            Views (Reshape and its like) move nothing.
-        num_moved: Elements of the same, whatever their type.
-        precision: Type of the arithmetic: "int8" where the operands come out of DequantizeLinear,
+        traffic_bytes: Bytes of its inputs, weights and outputs, each moved once, nothing fused;
+            0 for views such as Reshape.
+        num_moved: Number of the same elements, whatever their type.
+        precision: Type of the arithmetic: "int8" if the operands are outputs of DequantizeLinear,
             else the type of the first input.
     """
 
     name: str
     op_type: str
-    output_shape: tuple[int, ...]
     params: int
     mult_adds: int
     activations: int
@@ -81,14 +79,14 @@ class LayerCounts:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a graph costs at one input size, for one picture.
+    """Counts of a graph for one picture of a given size.
 
     Attributes:
-        lr_size: Input size, (W, H), that was counted.
+        lr_size: Input size, (W, H).
         sr_size: Output size, (W, H).
-        layers: The nodes that run on data, in order; arithmetic on shapes is left out.
-        uncounted: Operators without Mult-Adds by the convention, and how many of each.
-        unknown: Nodes that could not be counted, with the reason; the sums miss them.
+        layers: Nodes that compute on the picture, in order; arithmetic on shapes is left out.
+        uncounted: Number of nodes by operator, of operators without Mult-Adds by the convention.
+        unknown: Nodes that could not be counted, with the reason; the sums do not include them.
     """
 
     lr_size: tuple[int, int]
@@ -99,12 +97,12 @@ class Counts:
 
     @property
     def params(self) -> int:
-        """Stored weights: floats, or integers that stand for numbers.
+        """Number of stored weights: floats, and integers that are quantised numbers.
 
-        Weights that the graph computes with (weight normalisation, a joined kernel, fp32 weights
-        before QuantizeLinear) count as they are stored, once; of a sparse one the stored elements.
-        Rank-0 constants are literals, scales and zero points are settings. A file does not state
-        which constants were learned: a fixed mean or a fixed filter counts too.
+        Weights that the graph transforms first (weight normalisation, a joined kernel, fp32 weights
+        before QuantizeLinear) count once, as they are stored; a sparse weight counts its stored
+        elements. Rank-0 constants, scales and zero points do not count. A file does not state which
+        constants were learned, so a fixed mean or a fixed filter counts as well.
         """
         return sum(layer.params for layer in self.layers)
 
@@ -125,14 +123,14 @@ class Counts:
 
     @property
     def traffic_bytes(self) -> int:
-        """Bytes moved if every node read its inputs and wrote its outputs; fusion lowers it."""
+        """Bytes moved if every node reads its inputs and writes its outputs; fusion lowers it."""
         return sum(layer.traffic_bytes for layer in self.layers)
 
 
 def lr_size_for_hr(scale: int, hr_size: tuple[int, int] = HR_SIZE) -> tuple[int, int]:
     """Input size, (W, H), for an output of `hr_size`; each side is rounded down.
 
-    For 1280x720, x3 is no integer: 426x240 is counted, which gives 1278x720.
+    1280 is not a multiple of 3: at x3, 426x240 is counted, which gives 1278x720.
     """
     return hr_size[0] // scale, hr_size[1] // scale
 
@@ -142,24 +140,24 @@ def count_onnx(source: Path | onnx.ModelProto, *, lr_size: tuple[int, int] | Non
 
     Args:
         source: A file, or a model in memory.
-        lr_size: Input size, (W, H). None takes the size that gives a 1280x720 output. A file of
-            fixed size is counted at its own, which the result states.
+        lr_size: Input size, (W, H); None for the size that gives a 1280x720 output. A file of fixed
+            size is counted at that size, which the result states.
 
     Raises:
-        InputError: No ONNX file, or not one picture in and one picture out.
+        InputError: The source is not an ONNX file with one picture input and one picture output.
     """
     model = source if isinstance(source, onnx.ModelProto) else load_onnx(source)
     name = "the ONNX model" if isinstance(source, onnx.ModelProto) else str(source)
     info = picture_input(model, name)
     stated = stated_input(model, name)
-    if stated is None and isinstance(source, Path):  # its layout shows in a run alone
+    if stated is None and isinstance(source, Path):  # only a run shows its layout
         interface = read_onnx_file(source).interface
         stated = StatedInput(interface.input, interface.size, interface.batch)
     if stated is not None and stated.size is not None:
         lr_size = stated.size
 
     def count(size: tuple[int, int]) -> Counts:
-        # Features of any number of channels can be counted, too.
+        # A graph of features, with any number of channels, can be counted as well.
         batch = (stated.batch if stated else fixed_dims(info)[0]) or 1
         shape = (batch, fixed_dims(info)[1] or 3, size[1], size[0])
         return _count(model, info.name, stated.port.shape(batch, *size) if stated else shape)
@@ -172,9 +170,9 @@ def count_onnx(source: Path | onnx.ModelProto, *, lr_size: tuple[int, int] | Non
 
 @functools.lru_cache(maxsize=64)
 def precision_of_file(file: OnnxFile) -> FilePrecision | None:
-    """Precision of a file's convolutions and matrix products; what the file states goes first.
+    """Precision of a file's convolutions and matrix products: stated in the file, or counted.
 
-    None where the file states nothing and its layers cannot be counted.
+    None where the file does not state it and its layers cannot be counted.
     """
     if file.precision:
         return file.precision
@@ -188,7 +186,7 @@ def precision_of_file(file: OnnxFile) -> FilePrecision | None:
 
 
 def _count(model: onnx.ModelProto, picture: str, shape: tuple[int, int, int, int]) -> Counts:
-    """Count at one shape of the input called `picture`."""
+    """Count a model for one shape of its input `picture`."""
     channels_last = shape[3] in CHANNELS and shape[1] not in CHANNELS
     height, width = shape[1:3] if channels_last else shape[2:4]
     graph = shape_graph(model, {picture: shape})
@@ -215,9 +213,9 @@ def _count(model: onnx.ModelProto, picture: str, shape: tuple[int, int, int, int
 def _count_layers(
     graph: ShapedGraph, picture: str, *, batch: int
 ) -> tuple[tuple[LayerCounts, ...], dict[str, str]]:
-    """The nodes that run on data, and those whose Mult-Adds are unknown, with the reason.
+    """The nodes that compute on the picture, and those of unknown Mult-Adds, with the reason.
 
-    A graph of a fixed batch counts one picture's share of it.
+    Of a graph with a fixed batch, one picture's share is counted.
     """
     on_data = {picture}
     roots = WeightRoots(graph)
@@ -266,7 +264,6 @@ def _count_node(
     return LayerCounts(
         name=node.name or next(name for name in node.output if name),
         op_type=op_type,
-        output_shape=outputs[0].shape,
         params=params,
         mult_adds=int(share * multiplies(node, inputs, outputs[0])) if multiplies else 0,
         activations=int(share * activations_of(node, inputs, outputs[0])) if multiplies else 0,

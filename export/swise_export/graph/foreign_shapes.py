@@ -1,7 +1,7 @@
-"""Shapes of ONNX Runtime's own operators, which ONNX has no schema for.
+"""Shape rules of ONNX Runtime's own operators, for which ONNX has no schema.
 
-They are described in ONNX Runtime's ContribOperators.md. Most are a standard operator with more
-attributes, or keep the shape of an input.
+ONNX Runtime's ContribOperators.md describes the operators. Most of them are a standard operator
+with more attributes, or keep the shape of an input.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from swise_export.graph.values import ValueType, type_proto
 _ORT = "com.microsoft"
 _NCHWC = "com.microsoft.nchwc"
 
-# Standard operator, the inputs that it takes, and the attributes that are its own.
+# By operator: the standard operator, the positions of its inputs, and its attributes.
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _POOL = ("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads")
 _EQUIVALENTS: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
@@ -67,11 +67,11 @@ Types = list[ValueType | None]
 
 
 def infer_foreign(node: onnx.NodeProto, inputs: Types, opset: int) -> ValueType | None:
-    """Type of the first output; None for an operator without a rule here.
+    """Infer the type of a node's first output; None for an operator without a rule here.
 
     Args:
         node: The node.
-        inputs: Types of its inputs; None where one is left out.
+        inputs: Types of its inputs; None for an omitted input.
         opset: Version of the standard operators.
     """
     name = operator_of(node)
@@ -154,7 +154,7 @@ def _fused_matmul(node: onnx.NodeProto, inputs: Types) -> ValueType | None:
 
 
 def _concat(node: onnx.NodeProto, inputs: Types) -> ValueType | None:
-    """QLinearConcat: the output's scale and zero point, then value, scale, zero point of each."""
+    """QLinearConcat: scale and zero point of the output, then value, scale, zero point of each."""
     parts = [value for value in inputs[2::3] if value is not None]
     axis = int(attribute(node, "axis", 0)) % len(parts[0].shape)
     shape = list(parts[0].shape)

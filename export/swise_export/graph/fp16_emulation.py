@@ -1,10 +1,9 @@
-"""Makes ONNX Runtime's CPU compute an fp16 graph as a GPU does: rounded to half after every layer.
+"""Emulation of a GPU's fp16 on a CPU: outputs are rounded to half precision after every layer.
 
 On x86, ONNX Runtime has no fp16 kernels. It casts each layer's inputs to fp32 and its output back,
 and then removes the casts between two layers, so that the whole graph runs in fp32: nothing is
-rounded and nothing overflows. Drift measured that way would be that of the weights alone. Here a
-Reshape to the same shape, which has an fp16 kernel, stands behind every fp16 layer and keeps the
-casts apart.
+rounded and nothing overflows, and the drift would be that of rounded weights alone. A Reshape to
+the same shape, which has an fp16 kernel, behind every fp16 layer prevents the removal.
 """
 
 import onnx
@@ -14,11 +13,11 @@ MOVES = frozenset(
     {"Concat", "Constant", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity"}
     | {"Pad", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
-"""Operators that pass values on as they are: what they give was rounded before."""
+"""Operators that copy values, which are rounded already."""
 
 
 def with_half_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy a model with a barrier behind every fp16 layer; the copy is for the CPU only."""
+    """Copy a model and add a barrier behind every fp16 layer, for ONNX Runtime on a CPU."""
     shaped = onnx.shape_inference.infer_shapes(model)
     halves = {
         value.name
@@ -45,7 +44,7 @@ def with_half_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def barrier(half: str, kept: str) -> list[onnx.NodeProto]:
-    """Nodes that pass an fp16 tensor on in a way that keeps ONNX Runtime's casts apart."""
+    """Nodes that copy an fp16 tensor and prevent ONNX Runtime from removing the casts around it."""
     shape = f"{half}/shape"
     return [
         helper.make_node("Shape", [half], [shape]),

@@ -1,4 +1,4 @@
-"""The pictures that a file takes and gives, as one value."""
+"""The pictures that an ONNX file takes and gives, as one value."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -54,15 +54,15 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """The pictures that a graph takes and gives, and the sizes that it takes.
+    """The pictures that a graph takes and gives, and their sizes.
 
     Attributes:
         input: The picture input.
         output: The picture output.
         scale: Output size over input size.
-        size: The only (width, height) that it takes; None for any.
-        batch: The only number of pictures that it takes; None for any.
-        multiple: Width and height have to be multiples of it.
+        size: The only (width, height) of its input; None for any.
+        batch: The only number of pictures in a batch; None for any.
+        multiple: Number of which width and height have to be multiples.
     """
 
     input: Port
@@ -81,10 +81,10 @@ class Interface:
 
     @property
     def io(self) -> PictureIO:
-        """The kind of pictures that a runner of this graph takes.
+        """Layout and type of the pictures that a runner of this graph takes.
 
-        "uint8" where the graph takes and gives uint8 pictures, channels last, itself; "float" for
-        everything else, which `PictureAdapter` converts.
+        "uint8" for a graph that takes and gives uint8 pictures, channels last; "float" for every
+        other graph, for which `PictureAdapter` converts.
         """
         ports = (self.input, self.output)
         is_uint8 = all(
@@ -94,7 +94,7 @@ class Interface:
 
     @property
     def is_ordinary(self) -> bool:
-        """True where pictures pass as they are, without conversion or padding."""
+        """True where pictures need no conversion and no padding."""
         if self.io == "uint8":
             return True
         ordinary = ("float32", "NCHW", 3, 1.0)

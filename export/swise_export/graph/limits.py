@@ -1,7 +1,7 @@
-"""Limits on ONNX files: measured before anything is expanded, inferred or run.
+"""Limits on ONNX files, checked before functions are expanded, shapes are inferred or a model runs.
 
-Networks of the field stay far below them. A file beyond them is damaged or hostile, and shape
-inference or a runtime would take minutes or gigabytes before it said so.
+Super-resolution networks stay far below the limits. A file beyond them is damaged or hostile, and
+shape inference or a runtime would fail only after minutes or gigabytes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,29 +12,29 @@ import onnx
 from swise_deploy.errors import InputError
 
 MAX_NODES = 16_384
-"""Nodes once model-local functions are expanded."""
+"""Number of nodes after model-local functions are expanded."""
 
 MAX_NESTING = 8
-"""Graphs inside graphs (the branches of If)."""
+"""Depth of graphs inside graphs, such as the branches of If."""
 
 MAX_ELEMENTS = 1 << 31
-"""Stored numbers of all tensors together."""
+"""Number of stored elements of all tensors together."""
 
 MAX_RANK = 16
 
-MAX_ROUNDS = 1024
-"""Rounds of a Loop."""
+MAX_ITERATIONS = 1024
+"""Number of iterations of a Loop."""
 
 REFUSED_OPERATORS = frozenset({"SequenceMap"})
-"""Control flow that may never end; no super-resolution network needs it. A Loop is refused, too,
-unless the file stores how often it runs at most."""
+"""Control flow that may not terminate; no super-resolution network needs it. A Loop is refused as
+well, unless the file stores its largest number of iterations."""
 
 
 def check_limits(model: onnx.ModelProto, path: Path) -> None:
     """Refuse a model beyond the limits.
 
     Raises:
-        InputError: Names the file, what it holds and the limit.
+        InputError: The message names the file, its value and the limit.
     """
     functions = {(f.domain, f.name): f for f in model.functions}
     sizes: dict[tuple[str, str], int] = {}
@@ -42,7 +42,7 @@ def check_limits(model: onnx.ModelProto, path: Path) -> None:
     num_nodes = _num_nodes(model.graph.node, functions, sizes, (), path=path, limits=limits)
     if num_nodes > MAX_NODES:
         raise InputError(
-            f"{path} holds {num_nodes:,} nodes once its functions are expanded; expected at most "
+            f"{path} has {num_nodes:,} nodes after its functions are expanded; expected at most "
             f"{MAX_NODES:,}. Simplify the graph, or export the network again"
         )
     _check_tensors(model, path)
@@ -66,8 +66,8 @@ def _num_nodes(
     for node in nodes:
         if node.op_type in REFUSED_OPERATORS and node.domain in ("", "ai.onnx"):
             raise InputError(
-                f"{path} holds a {node.op_type}, which may never end and which no super-resolution "
-                "network needs. Export the network with its loops unrolled"
+                f"{path} contains a {node.op_type}, which may not terminate; expected operators of "
+                "super-resolution networks. Export the network with its loops unrolled"
             )
         key = (node.domain, node.op_type)
         if key in within:
@@ -83,28 +83,29 @@ def _num_nodes(
             total += sizes[key]
         else:
             total += 1
-        rounds = _rounds(node, limits, path)
+        iterations = _max_iterations(node, limits, path)
         for attribute in node.attribute:
             for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                 inner = {**limits, **dict(_stored_integers(graph))}
-                total += rounds * _num_nodes(
+                total += iterations * _num_nodes(
                     graph.node, functions, sizes, within, path=path, limits=inner, depth=depth + 1
                 )
     return total
 
 
-def _rounds(node: onnx.NodeProto, limits: Mapping[str, int], path: Path) -> int:
-    """How often the graph inside a node runs at most."""
+def _max_iterations(node: onnx.NodeProto, limits: Mapping[str, int], path: Path) -> int:
+    """The largest number of times that the graph inside a node runs."""
     if node.op_type != "Loop" or node.domain not in ("", "ai.onnx"):
         return 1
-    rounds = limits.get(node.input[0] if node.input else "")
-    if rounds is None or rounds > MAX_ROUNDS:
-        found = "no number of rounds" if rounds is None else f"{rounds:,} rounds"
+    iterations = limits.get(node.input[0] if node.input else "")
+    if iterations is None or iterations > MAX_ITERATIONS:
+        found = "an unknown number of" if iterations is None else f"{iterations:,}"
         raise InputError(
-            f"{path} holds a Loop of {found}; expected a stored number of at most {MAX_ROUNDS:,}: "
-            "it may never end. Export the network with its loops unrolled"
+            f"{path} contains a Loop of {found} iterations, which may not terminate; expected a "
+            f"stored number of at most {MAX_ITERATIONS:,}. Export the network with its loops "
+            "unrolled"
         )
-    return max(1, rounds)
+    return max(1, iterations)
 
 
 def _stored_integers(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
@@ -136,11 +137,15 @@ def _check_tensors(model: onnx.ModelProto, path: Path) -> None:
         count = 1
         for dim in tensor.dims:
             if dim < 0:
-                raise InputError(f"{path} has a tensor {tensor.name!r} with a dimension of {dim}")
+                raise InputError(
+                    f"{path} has a tensor {tensor.name!r} with a dimension of {dim}; expected 0 or "
+                    "more. Export the network again"
+                )
             count *= max(1, dim)
         num_elements += count
         if len(tensor.dims) > MAX_RANK or num_elements > MAX_ELEMENTS:
             raise InputError(
-                f"{path} declares more than {MAX_ELEMENTS:,} stored numbers, or a tensor of more "
-                f"than {MAX_RANK} dimensions ({tensor.name!r}). Expected a network's weights"
+                f"{path} declares more than {MAX_ELEMENTS:,} stored elements, or a tensor of more "
+                f"than {MAX_RANK} dimensions ({tensor.name!r}); expected the weights of a network. "
+                "Export the network again"
             )

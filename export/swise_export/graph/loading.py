@@ -1,4 +1,4 @@
-"""ONNX files loaded, hashed and measured, with the weights that lie outside of them."""
+"""Loading and hashing of ONNX files with their external data."""
 
 import functools
 import hashlib
@@ -20,7 +20,7 @@ def load_onnx(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
 
     Args:
         path: The file.
-        external_data: Whether weights that lie outside the file are loaded too.
+        external_data: Also load weights that are stored outside the file.
 
     Raises:
         InputError: The file is missing, damaged, empty or beyond the limits.
@@ -34,7 +34,7 @@ def load_onnx(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
             f"cannot read {path}: {first_line(error)}. Expected a whole ONNX file"
         ) from error
     if not model.graph.node:
-        raise InputError(f"{path} holds no nodes. Expected a whole ONNX file")
+        raise InputError(f"{path} has no nodes. Expected a whole ONNX file")
     check_limits(model, path)
     return model
 
@@ -61,7 +61,7 @@ def facts_of_model(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def external_data_of(model: onnx.ModelProto) -> list[ExternalDataInfo]:
-    """Where the model's tensors lie outside its file."""
+    """The places of tensors that are stored outside the model's file."""
     stored = list(model.graph.initializer)
     for node in model.graph.node:
         stored += [a.t for a in node.attribute if a.type == onnx.AttributeProto.TENSOR]
@@ -69,12 +69,12 @@ def external_data_of(model: onnx.ModelProto) -> list[ExternalDataInfo]:
 
 
 def sha256_of_onnx(path: Path, model: onnx.ModelProto | None = None) -> str:
-    """Hash of an ONNX file with its external data.
+    """Hash an ONNX file with its external data.
 
-    A file without external data has the hash of its bytes, as `sha256sum` prints it.
+    Without external data it is the hash of the file's bytes, as `sha256sum` prints it.
 
     Raises:
-        InputError: It, or its external data, cannot be read.
+        InputError: The file or its external data cannot be read.
     """
     loaded = load_onnx(path, external_data=False) if model is None else model
     own = sha256_of(path)
@@ -86,21 +86,15 @@ def sha256_of_onnx(path: Path, model: onnx.ModelProto | None = None) -> str:
         data = path.parent / name
         if not data.is_file():
             raise InputError(
-                f"{path} keeps weights in {name!r}, and there is no such file beside it. Copy it "
-                "there too, or save the model in one file"
+                f"{path} stores weights in {name!r}; no such file is beside it. Copy it there, or "
+                "save the model in one file"
             )
         digest.update(f"\n{name}\n{sha256_of(data)}".encode())
     return digest.hexdigest()
 
 
-def size_bytes_of(path: Path, model: onnx.ModelProto) -> int:
-    """Bytes of a file with its external data."""
-    names = {info.location for info in external_data_of(model)}
-    return sum(p.stat().st_size for p in (path, *(path.parent / name for name in names)))
-
-
 def files_of(path: Path) -> list[Path]:
-    """The ONNX file and the files that hold its external data.
+    """The ONNX file and the files with its external data.
 
     Raises:
         InputError: The file cannot be read.
@@ -117,6 +111,6 @@ def files_of(path: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=64)
 def _external_names(path: Path, mtime_ns: int, size_bytes: int) -> tuple[str, ...]:
-    del mtime_ns, size_bytes  # what changes when the file does
+    del mtime_ns, size_bytes  # part of the cache key
     model = load_onnx(path, external_data=False)
     return tuple(sorted({info.location for info in external_data_of(model)}))

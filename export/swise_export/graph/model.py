@@ -1,9 +1,8 @@
-"""An ONNX file of a super-resolution network: what it takes and gives, read once.
+"""The pictures and facts of an ONNX file of a super-resolution network, read once.
 
 `read_onnx_file` is the only reader of these facts; runtimes, engine builds, upscaling and
-benchmarks take the value that it returns. What the graph states is read from the graph (`stated`);
-what it does not state (the range of its values, the multiple that its sides need) is measured once
-by running it (`probing`).
+benchmarks use its result. `stated` reads what the graph states. `probing` runs the graph once to
+measure what it does not state: the range of its values, and the multiple that its sides have to be.
 """
 
 import functools
@@ -27,9 +26,9 @@ class OnnxFile:
 
     Attributes:
         path: The file.
-        sha256: Hash of its content, external data included; `sha256_of` where it has none.
-        interface: What it takes and gives.
-        facts: What swise-export wrote into its metadata, by key; empty for other files.
+        sha256: Result of `sha256_of_onnx`.
+        interface: Pictures that it takes and gives.
+        facts: Metadata that swise-export wrote, by key; empty for other files.
         opset: Version of the default operator set.
     """
 
@@ -46,7 +45,7 @@ class OnnxFile:
 
     @property
     def io(self) -> PictureIO:
-        """The kind of pictures that a runner of the file takes."""
+        """Layout and type of the pictures that a runner of the file takes."""
         return self.interface.io
 
     @property
@@ -72,13 +71,13 @@ class OnnxFile:
 
 
 def read_onnx_file(path: Path) -> OnnxFile:
-    """Read what an ONNX file takes and gives.
+    """Read the pictures and facts of an ONNX file.
 
-    The answer is kept for the process; a file that has changed since is read again.
+    Results are cached in the process; a changed file is read again.
 
     Raises:
         InputError: The file is missing, damaged, beyond the limits, or not a picture network. The
-            message names the file, what it takes and gives, and a way out.
+            message names the file, its inputs or outputs, and a solution.
     """
     return _read_cached(path, _identity(path))
 
@@ -97,14 +96,14 @@ def _read_cached(path: Path, identity: object) -> OnnxFile:
 
 
 def _identity(path: Path) -> tuple[object, ...]:
-    """What changes when the file or its external data does."""
+    """A key that changes when the file or its external data changes."""
     found = []
     for file in files_of(path):
         try:
             status = file.stat()
         except OSError as error:
             raise InputError(
-                f"{path} keeps weights in {file.name!r}, which cannot be read: "
+                f"{path} stores weights in {file.name!r}, which cannot be read: "
                 f"{error.strerror or error}. Copy it beside the file, or save the model in one file"
             ) from error
         found.append((str(file), status.st_mtime_ns, status.st_size, status.st_ino))

@@ -1,7 +1,7 @@
-"""Operators of ONNX and of ONNX Runtime: the Mult-Adds of those that multiply, and those without.
+"""Operators of ONNX and of ONNX Runtime, with the Mult-Adds of those that multiply.
 
-An operator is named as `operator_of` names it. What stands in none of the tables is unknown: its
-Mult-Adds are not taken to be 0.
+Operators are named as `operator_of` names them. The Mult-Adds of an operator in none of the tables
+are unknown, not 0.
 """
 
 import math
@@ -35,7 +35,7 @@ def _present(value: ValueType | None) -> ValueType:
 
 
 def _convolution(weight_at: int) -> MultAdds:
-    """Group convolution divides by itself: the weight holds C_in/groups."""
+    """Mult-Adds of a convolution; the weights of a group convolution have C_in/groups channels."""
 
     def multiply(node: onnx.NodeProto, inputs: Inputs, output: ValueType) -> int:
         del node
@@ -61,7 +61,7 @@ def _packed_matrix_product(node: onnx.NodeProto, inputs: Inputs, output: ValueTy
 
 
 def _einsum(node: onnx.NodeProto, inputs: Inputs, output: ValueType) -> int:
-    """Products of two terms at a time from the left, each over all indices of the two."""
+    """Multiply two terms at a time, from the left, each product over all indices of both."""
     del output
     equation = attribute(node, "equation", b"").decode()
     present = [_present(value) for value in inputs]
@@ -78,10 +78,11 @@ def _einsum(node: onnx.NodeProto, inputs: Inputs, output: ValueType) -> int:
 
 
 def einsum_terms(equation: str, ranks: list[int]) -> tuple[list[list[str]], list[str]]:
-    """The indices of each operand and of the output; an ellipsis becomes indices of its own.
+    """The indices of each operand and of the output; an ellipsis is expanded to indices.
 
     Args:
-        equation: As numpy.einsum takes it; without "->" the output has the indices that occur once.
+        equation: An equation of numpy.einsum; without "->" the output has the indices that occur
+            once.
         ranks: Rank of each operand.
     """
     left, arrow, right = equation.replace(" ", "").partition("->")
@@ -105,7 +106,7 @@ def einsum_terms(equation: str, ranks: list[int]) -> tuple[list[list[str]], list
 
 
 def _recurrent(node: onnx.NodeProto, inputs: Inputs, output: ValueType) -> int:
-    """Every step multiplies its input by W and the last state by R, in every direction."""
+    """Mult-Adds of steps that multiply the input by W and the state by R, in every direction."""
     del node, output
     steps = math.prod(_present(inputs[0]).shape[:2])
     return steps * (_present(inputs[1]).num_elements + _present(inputs[2]).num_elements)
@@ -124,7 +125,7 @@ class _Heads:
 
     @property
     def mult_adds(self) -> int:
-        """Queries by keys, then the scores by values."""
+        """MACs of queries by keys and of scores by values."""
         return self.num_scores * (self.width + self.value_width)
 
     @property
@@ -150,7 +151,7 @@ def _attention(node: onnx.NodeProto, inputs: Inputs, output: ValueType) -> int:
 
 
 def _joint_attention(node: onnx.NodeProto, inputs: Inputs, output: ValueType) -> int:
-    """ONNX Runtime's Attention: one product makes queries, keys and values."""
+    """Mult-Adds of ONNX Runtime's Attention, which computes Q, K and V in one product."""
     del node
     pictures, weight = _present(inputs[0]).shape, _present(inputs[1])
     batch, length, _ = pictures
@@ -160,7 +161,7 @@ def _joint_attention(node: onnx.NodeProto, inputs: Inputs, output: ValueType) ->
 
 
 def _grid(node: onnx.NodeProto, inputs: Inputs, output: ValueType) -> int:
-    """Every coordinate is a row of theta by a place and 1."""
+    """Mult-Adds of coordinates: each is the product of a row of theta with a position and 1."""
     del node
     return output.num_elements * _present(inputs[0]).shape[-1]
 
@@ -172,7 +173,7 @@ MULT_ADDS: Mapping[str, MultAdds] = {
     "Conv": _convolution(1),
     "ConvInteger": _convolution(1),
     "QLinearConv": _convolution(3),
-    "DeformConv": _convolution(1),  # taking its samples counts nothing, as a resize
+    "DeformConv": _convolution(1),  # sampling counts nothing, as in a resize
     "ConvTranspose": _transposed_convolution,
     "MatMul": _matrix_product,
     "MatMulInteger": _matrix_product,
@@ -209,10 +210,10 @@ INT8_OPERATORS = frozenset(
     | {f"{_ORT}.QLinearConv", f"{_ORT}.QGemm", f"{_ORT}.QAttention"}
     | {f"{_ORT}.MatMulIntegerToFloat", f"{_ORT}.DynamicQuantizeMatMul"}
 )
-"""Operators that multiply 8-bit integers themselves."""
+"""Operators that multiply 8-bit integers."""
 
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
-"""Operators that only look at memory differently."""
+"""Operators that reinterpret memory and move nothing."""
 
 MOVERS = VIEWS | frozenset(
     {"Concat", "Split", "Slice", "Transpose", "DepthToSpace", "SpaceToDepth", "Pad", "Expand"}
@@ -241,7 +242,7 @@ FREE = frozenset(
     # Pooling and interpolation.
     | {"AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GridSample", "LpPool"}
     | {"MaxPool", "MaxRoiPool", "MaxUnpool", "Resize", "RoiAlign", "Upsample"}
-    # Places, masks and data that does not come from the picture.
+    # Indices, masks and data that does not depend on the picture.
     | {"CenterCropPad", "Col2Im", "Compress", "Constant", "ConstantOfShape", "EyeLike"}
     | {"GatherElements", "GatherND", "NonMaxSuppression", "NonZero", "OneHot", "Range"}
     | {"RandomNormalLike", "RandomUniformLike", "ReverseSequence", "Scatter", "ScatterElements"}
@@ -278,12 +279,11 @@ FREE = frozenset(
 )
 """Operators without Mult-Adds by the convention: pointwise, normalisation, pooling, resizing."""
 
-
 KNOWN = frozenset(MULT_ADDS) | MOVERS | FREE
-"""Operators whose Mult-Adds are known; those of any other are not taken to be 0."""
+"""Operators whose Mult-Adds are known."""
 
 
 def activations_of(node: onnx.NodeProto, inputs: Inputs, output: ValueType) -> int:
-    """Output elements of the products within an operator that multiplies."""
+    """Output elements of the products inside an operator that multiplies."""
     scores = _heads(node, inputs).num_scores if operator_of(node) == "Attention" else 0
     return scores + output.num_elements

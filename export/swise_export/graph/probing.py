@@ -1,33 +1,36 @@
-"""What only a run shows of an ONNX file from elsewhere: layout, scale, sizes and value range.
+"""Measurement of the layout, scale, sizes and value range that an ONNX file does not state.
 
-The file runs once in ONNX Runtime on a shipped photograph. A network of super-resolution gives the
-same picture, larger: brought back to the input's size, its output is close to the input where it
-was fed as it wants. That tells 0..1 from 0..255. The answer is kept by the file's content.
+The file runs in ONNX Runtime on a shipped photograph. A super-resolution network returns the same
+picture, larger: reduced to the input's size, its output is close to the input if the input had the
+right range. That distinguishes 0..1 from 0..255. The result is cached by the file's content.
 """
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from swise_deploy.command.dependencies import installed_version
-from swise_deploy.errors import BackendMissingError, InputError, OutputError, first_line
+from swise_deploy.errors import BackendMissingError, InputError, first_line
 from swise_deploy.pictures.files import RgbImage, read_rgb
 from swise_deploy.pictures.folders import sample_paths
+from swise_deploy.runner import batch_from_images
 from swise_deploy.storage.caches import cache_folder
-from swise_deploy.storage.documents import read_document, write_document
+from swise_deploy.storage.documents import read_cached, write_cached
 from swise_export.graph.adapter import PictureAdapter
-from swise_export.graph.interface import WHITES, Interface, Layout, Port
+from swise_export.graph.interface import WHITES, ElementType, Interface, Layout, Port
 from swise_export.graph.loading import session_source
 from swise_export.graph.stated import (
     element_type,
     fixed_dims,
     picture_input,
+    port_of_shape,
     refuse_outputs,
 )
 
@@ -36,30 +39,30 @@ logger = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 
 _SIZES = ((64, 64), (48, 48), (96, 96), (128, 128), (56, 56), (40, 40), (32, 32), (224, 224))
-"""Tried in turn, (W, H), until one runs."""
+"""Sizes, (W, H), that are tried in turn until one runs."""
 
 _MULTIPLES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 96, 128)
-"""Multiples that networks need: windows, strides of encoders."""
+"""Multiples that networks require: windows, strides of encoders."""
 
 _SMALLEST_SIDE = 32
-"""The multiple is looked for with pictures of at least this side."""
+"""The smallest side of pictures in the search for the multiple."""
 
 _FITTING_ERROR = 0.6
-"""Error of `_error` below which a range may be taken in the place of the ordinary one.
+"""The largest `_error` of a range that fits.
 
-A sharpener that doubles detail has 1, an output that does not follow the picture at least 1.
+A sharpener that doubles detail has 1; an output that is unrelated to the picture has at least 1.
 """
 
 _FITTING_SHARE = 1 / 3
-"""Another range is taken where its error is at most this share of the ordinary one's."""
+"""Another range than 0..1 fits if its error is at most this share of the error of 0..1."""
 
 _SUSPICIOUS_ERROR = 1.5
-"""Error of the best range above which a warning is due."""
+"""The error of the best range above which a warning is logged."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """The answer as it is kept."""
+class _CachedInterface:
+    """A measured interface in the cache."""
 
     sha256: str
     interface: Interface
@@ -69,52 +72,38 @@ class _Kept:
 def probe_interface(
     path: Path, sha256: str, model: onnx.ModelProto, stated: Interface | None
 ) -> Interface:
-    """What a file takes and gives, by running it.
+    """Measure the pictures that a file takes and gives by running it, or read the cached result.
 
     Args:
         path: The file.
         sha256: Hash of its content.
-        model: The same, weights need not be loaded.
-        stated: What the graph states; None where it leaves the layout or the scale open.
+        model: The loaded file; weights are not needed.
+        stated: The interface that the graph states; None where it leaves layout or scale open.
 
     Raises:
-        InputError: It does not run on pictures, or what it gives is not a larger picture.
+        InputError: The file does not run on pictures, or its output is not a larger picture.
     """
-    kept = cache_folder("interfaces") / f"{sha256}.json"
-    if kept.is_file():
-        try:
-            found = read_document(
-                kept,
-                _Kept,
-                what="the kept interface",
-                advice="It is measured again",
-                schema_version=SCHEMA_VERSION,
-            )
-        except InputError as error:
-            logger.info("%s", error)
-        else:
-            if found.sha256 == sha256:
-                return found.interface
+    cached = cache_folder("interfaces") / f"{sha256}.json"
+    found = read_cached(cached, _CachedInterface, schema_version=SCHEMA_VERSION)
+    if found is not None and found.sha256 == sha256:
+        return found.interface
     measured = _measure(path, model, stated)
-    try:
-        write_document(kept, _Kept(sha256, measured))
-    except OutputError as error:
-        logger.info("it is measured again next time: %s", error)
+    write_cached(cached, _CachedInterface(sha256, measured))
     return measured
 
 
 def _measure(path: Path, model: onnx.ModelProto, stated: Interface | None) -> Interface:
-    if installed_version("onnxruntime") is None and not _has_onnxruntime():
+    if find_spec("onnxruntime") is None:
         if stated is not None:
-            return stated  # the sizes and the range that graphs usually have
+            return stated  # with the usual sizes and range
         raise BackendMissingError(
-            f"{path} leaves its layout or its scale open, which only a run shows, and no ONNX "
-            "Runtime is installed. Install onnxruntime"
+            f"{path} does not state its layout or its scale, and ONNX Runtime, which would measure "
+            "them, is not installed. Install it with: pip install onnxruntime"
         )
     session = _Session(path)
     starts = [stated] if stated is not None else list(_guesses(path, model))
     reasons: list[str] = []
-    strange: tuple[tuple[int, int], dict[str, NDArray[np.generic]]] | None = None
+    unusable: tuple[tuple[int, int], dict[str, NDArray[np.generic]]] | None = None
     for start in starts:
         for size in [start.size] if start.size is not None else _SIZES:
             answer = session.attempt(start, size, reasons)
@@ -122,28 +111,22 @@ def _measure(path: Path, model: onnx.ModelProto, stated: Interface | None) -> In
                 continue
             scaled = _with_output(start, answer, size)
             if scaled is None:
-                strange = strange or (size, answer)
+                unusable = unusable or (size, answer)
                 continue
             multiple, only = _sizes(session, scaled, size)
             found = replace(scaled, multiple=multiple, size=only)
             return _with_range(session, found, only or size)
-    if strange is not None:
-        refuse_outputs(str(path), strange[0], {n: value.shape for n, value in strange[1].items()})
+    if unusable is not None:
+        refuse_outputs(str(path), unusable[0], {n: value.shape for n, value in unusable[1].items()})
     raise InputError(
-        f"{path} runs on no picture of {' or '.join(f'{w}x{h}' for w, h in _SIZES)} pixels: "
-        f"{reasons[0] if reasons else 'it gives no larger picture'}. Export it with open sizes, "
+        f"{path} does not run on pictures of {' or '.join(f'{w}x{h}' for w, h in _SIZES)} pixels: "
+        f"{reasons[0] if reasons else 'it gives no larger picture'}. Export it with dynamic sizes, "
         "or with its one size fixed in the graph"
     )
 
 
-def _has_onnxruntime() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("onnxruntime") is not None
-
-
 def _guesses(path: Path, model: onnx.ModelProto) -> Iterator[Interface]:
-    """Ways to feed a graph that leaves its layout open, most usual first."""
+    """Possible interfaces of a graph that does not state its layout, the most usual one first."""
     info = picture_input(model, str(path))
     dims = fixed_dims(info)
     dtype = element_type(info, str(path))
@@ -161,7 +144,7 @@ def _guesses(path: Path, model: onnx.ModelProto) -> Iterator[Interface]:
 
 
 class _Session:
-    """The file in ONNX Runtime, which fails quietly."""
+    """A file in ONNX Runtime; failures of runs are collected, not raised."""
 
     def __init__(self, path: Path) -> None:
         import onnxruntime
@@ -184,7 +167,7 @@ class _Session:
     def attempt(
         self, interface: Interface, size: tuple[int, int], reasons: list[str], *, white: float = 0
     ) -> dict[str, NDArray[np.generic]] | None:
-        """All outputs for a photograph of (width, height); None where it fails."""
+        """All outputs for a photograph of (width, height); None where the run fails."""
         port = replace(interface.input, white=white) if white else interface.input
         interface = replace(interface, input=port, multiple=1)
         adapter = PictureAdapter(interface)
@@ -198,16 +181,13 @@ class _Session:
 
 
 def _batch(interface: Interface, size: tuple[int, int]) -> NDArray[np.generic]:
-    """A photograph as a runner of the interface takes it."""
-    picture = np.repeat(photograph(size)[None], interface.batch or 1, axis=0)
-    if interface.io == "uint8":
-        return picture
-    floats = picture.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-    return np.ascontiguousarray(floats)
+    """A batch of a photograph, in the layout that the interface's io names."""
+    pictures = np.repeat(photograph(size)[None], interface.batch or 1, axis=0)
+    return batch_from_images(pictures, interface.io)
 
 
 def photograph(size: tuple[int, int]) -> RgbImage:
-    """The middle of a shipped photograph, (H, W, 3) uint8, mirrored where it is too small."""
+    """The centre of a shipped photograph, (H, W, 3) uint8, mirrored where it is too small."""
     width, height = size
     image = read_rgb(sample_paths()[0])
     beyond = ((0, max(0, height - image.shape[0])), (0, max(0, width - image.shape[1])), (0, 0))
@@ -223,34 +203,13 @@ def _with_output(
     answer: dict[str, NDArray[np.generic]],
     size: tuple[int, int],
 ) -> Interface | None:
-    """The interface with its picture output and its scale; None where a run shows no such thing."""
-    width, height = size
+    """The interface with its picture output and scale; None if no output is a larger picture."""
     found: list[tuple[Port, int]] = []
     for name, value in answer.items():
-        if value.ndim != 4 or str(value.dtype) not in ("float32", "float16", "float64", "uint8"):
-            continue
-        order: Sequence[Layout] = (
-            ("NHWC", "NCHW") if start.input.layout == "NHWC" else ("NCHW", "NHWC")
-        )
-        for layout in order:
-            rows, columns, channels = (
-                value.shape[1:] if layout == "NHWC" else (*value.shape[2:], value.shape[1])
-            )
-            scale = columns // width
-            if (
-                channels in (1, 3, 4)
-                and scale >= 1
-                and (columns, rows)
-                == (
-                    width * scale,
-                    height * scale,
-                )
-            ):
-                dtype = str(value.dtype)
-                white = 255.0 if dtype == "uint8" else 1.0
-                port = Port(name, dtype, layout, channels, white)  # type: ignore[arg-type]  # compared above
-                found.append((port, scale))
-                break
+        dtype = str(value.dtype)
+        element = cast("ElementType", dtype) if dtype in get_args(ElementType) else None
+        port = port_of_shape(name, element, value.shape, size, start.input.layout)
+        found += [port] if port is not None else []
     if len(found) > 1:
         named = [(port, scale) for port, scale in found if port.name == start.output.name]
         found = named if start.scale > 1 and named else found
@@ -263,12 +222,12 @@ def _with_output(
 def _sizes(
     session: _Session, interface: Interface, works: tuple[int, int]
 ) -> tuple[int, tuple[int, int] | None]:
-    """The multiple that sides need, or the only size that runs."""
+    """The multiple that sides have to be, or the only size that runs."""
     if interface.size is not None:
         return 1, interface.size
     for multiple in _MULTIPLES:
         least = -(-_SMALLEST_SIDE // multiple)
-        # Neighbouring counts have no common divisor: no larger multiple is met by chance.
+        # Consecutive numbers have no common divisor, so no larger multiple fits by chance.
         sizes = [
             (multiple * (least + 1), multiple * least),
             (multiple * least, multiple * (least + 3)),
@@ -289,7 +248,7 @@ def _gives(session: _Session, interface: Interface, size: tuple[int, int]) -> bo
 
 
 def _with_range(session: _Session, interface: Interface, size: tuple[int, int]) -> Interface:
-    """The interface with the values of white that its network works on."""
+    """The interface with the values of white that fit its network."""
     usual = _error(session, interface, size)
     if usual <= _FITTING_ERROR:
         return interface
@@ -308,8 +267,8 @@ def _with_range(session: _Session, interface: Interface, size: tuple[int, int]) 
     if errors[best] > min(_FITTING_ERROR, usual * _FITTING_SHARE):
         if errors[best] > _SUSPICIOUS_ERROR:
             logger.warning(
-                "%s gives pictures unlike its input in every range tried: its weights may be "
-                "untrained, or it does not upscale. It is fed 0 to %.0f",
+                "%s gives pictures that are unlike its input in every range: its weights may be "
+                "untrained, or it does not upscale. Its input is 0 to %.0f",
                 session.path,
                 interface.input.white,
             )
@@ -324,9 +283,10 @@ def _with_range(session: _Session, interface: Interface, size: tuple[int, int]) 
 
 
 def _error(session: _Session, interface: Interface, size: tuple[int, int]) -> float:
-    """Distance of the output, brought back to the input's size, from the input.
+    """Distance of the output, reduced to the input's size, from the input.
 
-    The difference of the means, of white, plus the deviation of the rest over that of the input.
+    The sum of the difference of the means, as a share of white, and of the standard deviation of
+    the difference over that of the input.
     """
     padded = tuple(-(-side // interface.multiple) * interface.multiple for side in size)
     answer = session.attempt(interface, (padded[0], padded[1]), [])

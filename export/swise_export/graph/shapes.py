@@ -1,8 +1,8 @@
-"""Shapes, types and small constants of every value in an ONNX graph, for one given input size.
+"""Shapes, types and small constants of every value in an ONNX graph, for one input size.
 
 Exporters write sizes as arithmetic inside the graph (Shape, Gather, Mul, Concat, then Resize).
-ONNX's own inference stops at some of that arithmetic, so here it is computed: node by node, shapes
-follow from the operator's schema, and what is small and known is evaluated.
+ONNX's inference stops at some of that arithmetic. This module infers node by node: shapes follow
+from the operator's schema, and small known values are evaluated.
 """
 
 import logging
@@ -22,23 +22,22 @@ from swise_export.graph.values import ValueType, content_key, type_proto
 
 logger = logging.getLogger(__name__)
 
-# Larger constants are weights: their shape matters here, their values do not.
+# Larger constants are weights; only their shapes matter here.
 MAX_EVALUATED_ELEMENTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class ShapedGraph:
-    """What is known of a graph once its input sizes are fixed.
+    """A graph whose input sizes are fixed.
 
     Attributes:
         nodes: The nodes that run, in order; the branch of an `If` with a known condition and the
             body of a `Loop` or `Scan` of known length are inlined.
-        repeats: How many times each node runs: once outside loops.
+        repeats: Number of times that each node runs: 1 outside loops.
         types: Type of every value that could be inferred.
         weights: Names of the values that are stored in the file: initializers and Constant nodes.
-        stored_elements: Elements that the file stores of a sparse weight.
-        stored_before: Weights that repeat an earlier one's content, and that one. Only those of
-            rank 2 or more and of many values: equal biases of untrained layers are no copies.
+        stored_elements: Number of stored elements of each sparse weight.
+        stored_before: By weight, the earlier weight with the same content (see `content_key`).
         unknown: Nodes whose outputs could not be inferred, with the reason.
     """
 
@@ -139,7 +138,7 @@ def _inline_branch(node: onnx.NodeProto, state: _State) -> None:
 
 
 def _inline_loop(node: onnx.NodeProto, state: _State) -> None:
-    """Count the body once, with the number of times that it runs."""
+    """Inline the body once, with the number of times that it runs."""
     body = state.inline(subgraph(node, "body"))
     limit, condition = (node.input[0], node.input[1]) if len(node.input) > 1 else ("", "")
     if limit not in state.data or not bool(state.data.get(condition, condition == "")):
@@ -191,18 +190,18 @@ def _walk_body(
     times: int,
     state: _State,
 ) -> bool:
-    """Walk a body once; False where a value that it hands to the next round changes its shape.
+    """Walk a body once; False where a value that it passes to the next iteration changes its shape.
 
     Args:
         body: The inner graph.
-        states: Values that rounds hand on: their names outside and in the body.
-        results: The same after a round, in the same order; further results are collected.
-        times: How many rounds there are.
-        state: What is known.
+        states: Values that iterations pass on: their names outside and in the body.
+        results: The same after an iteration, in the same order; further results are collected.
+        times: Number of iterations.
+        state: The state of the inference.
     """
     for outer, inner in states:
         state.link(outer, inner)
-        state.data.pop(inner, None)  # its value is another in the next round
+        state.data.pop(inner, None)  # its value differs in the next iteration
     before = state.repeat
     state.repeat *= times
     _walk(body, state)
@@ -216,7 +215,7 @@ def _walk_body(
 def _finish_body(
     node: onnx.NodeProto, inner: list[str], num_states: int, times: int, state: _State
 ) -> None:
-    """Name a body's results as its node does; what it collects gets an axis in front."""
+    """Rename a body's results as its node does; collected results get an axis in front."""
     for at, (name, outer) in enumerate(zip(inner, node.output, strict=False)):
         if not outer:
             continue
@@ -227,7 +226,7 @@ def _finish_body(
             state.types[outer] = ValueType(collected.dtype, (times, *collected.shape))
 
 
-_UNKNOWN_LENGTH = "the number of its rounds depends on data"
+_UNKNOWN_LENGTH = "the number of its iterations depends on data"
 _INLINERS = {"Loop": _inline_loop, "Scan": _inline_scan}
 
 
@@ -313,7 +312,7 @@ def _measured(node: onnx.NodeProto, shape: tuple[int, ...]) -> NDArray[np.generi
     return np.array(shape[bounds.get("start", 0) : bounds.get("end", len(shape))], np.int64)
 
 
-# Random or with subgraphs; dequantised weights keep their integer storage.
+# Random operators, operators with subgraphs, and weights that stay integers in the file.
 _NOT_EVALUATED = frozenset(
     {"If", "Loop", "Scan", "RandomNormal", "RandomUniform", "Bernoulli", "DequantizeLinear"}
 )

@@ -1,4 +1,4 @@
-"""What a graph states about its pictures: names, types, layout, fixed sizes, scale."""
+"""The pictures of a graph as it states them: names, types, layout, fixed sizes, scale."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ _ELEMENT_TYPES: Mapping[int, ElementType] = {
 
 
 def interface_of_model(model: onnx.ModelProto, path: Path | None = None) -> Interface | None:
-    """What a graph takes and gives, as far as the graph states it.
+    """The pictures that a graph takes and gives, as the graph states them.
 
     Args:
-        model: The model; weights need not be loaded.
+        model: The model; weights are not needed.
         path: Its file, for messages.
 
     Returns:
-        None where the graph leaves its layout or its scale open: running it shows them. Ranges and
-        multiples are what the metadata states, or ordinary ones.
+        None where the graph does not state its layout or its scale. The multiple is that of the
+        metadata, or 1; floats have the range 0..1, uint8 has 0..255.
 
     Raises:
         InputError: It is not a picture network.
@@ -74,7 +74,7 @@ def stated_input(model: onnx.ModelProto, name: str) -> StatedInput | None:
     """The picture input of a graph; None where its dimensions leave the layout open.
 
     Raises:
-        InputError: There is no such input, or pictures of its type are not served.
+        InputError: There is no such input, or its element type is not supported.
     """
     info = picture_input(model, name)
     dims = fixed_dims(info)
@@ -129,10 +129,10 @@ def describe_value(info: onnx.ValueInfoProto) -> str:
 
 
 def fixed_dims(info: onnx.ValueInfoProto) -> list[int]:
-    """Dimensions of a value; 0 where any is taken.
+    """Dimensions of a value; 0 for a dynamic one.
 
     Raises:
-        InputError: A dimension is negative or beyond what pictures have.
+        InputError: A dimension is negative or larger than `MAX_SIDE`.
     """
     dims = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
     if any(not 0 <= dim <= MAX_SIDE for dim in dims):
@@ -146,7 +146,7 @@ def element_type(info: onnx.ValueInfoProto, name: str) -> ElementType:
     """Element type of a picture.
 
     Raises:
-        InputError: Pictures of that type are not served.
+        InputError: The type is not supported.
     """
     found = _ELEMENT_TYPES.get(info.type.tensor_type.elem_type)
     if found is None:
@@ -159,7 +159,7 @@ def element_type(info: onnx.ValueInfoProto, name: str) -> ElementType:
 
 
 def _layout_of(dims: Sequence[int], dtype: ElementType) -> tuple[Layout | None, int | None]:
-    """Layout and channels by the fixed dimensions; None where they do not tell."""
+    """Layout and channels by the fixed dimensions; None where they do not determine them."""
     second, last = dims[1] in CHANNELS, dims[3] in CHANNELS
     if second and not last:
         return "NCHW", dims[1]
@@ -171,7 +171,7 @@ def _layout_of(dims: Sequence[int], dtype: ElementType) -> tuple[Layout | None, 
 
 
 def _output_by_shapes(model: onnx.ModelProto, stated: StatedInput) -> tuple[Port, int] | None:
-    """The picture output and the scale, by shape inference; None where that does not reach it."""
+    """The picture output and the scale, by shape inference; None where it cannot infer them."""
     taken = stated.port
     probes = [stated.size] if stated.size is not None else [(64, 64), (128, 64)]
     ports: list[tuple[Port, int]] = []
@@ -181,14 +181,15 @@ def _output_by_shapes(model: onnx.ModelProto, stated: StatedInput) -> tuple[Port
             graph = shape_graph(model, shapes)
         except InputError:
             raise
-        except Exception:  # noqa: BLE001  # rules of others' operators; running it decides
+        except Exception:  # noqa: BLE001  # onnx raises several kinds; a run shows the output
             return None
         found = []
         for info in model.graph.output:
             value = graph.types.get(info.name)
             if value is None:
                 return None
-            port = _port_of_shape(info.name, value.dtype, value.shape, (width, height), taken)
+            element = _ELEMENT_TYPES.get(value.dtype)
+            port = port_of_shape(info.name, element, value.shape, (width, height), taken.layout)
             found += [port] if port is not None else []
         if len(found) != 1:
             return None
@@ -198,14 +199,17 @@ def _output_by_shapes(model: onnx.ModelProto, stated: StatedInput) -> tuple[Port
     return ports[0]
 
 
-def _port_of_shape(
-    tensor: str, dtype: int, shape: Sequence[int], lr_size: tuple[int, int], taken: Port
+def port_of_shape(
+    tensor: str,
+    element: ElementType | None,
+    shape: Sequence[int],
+    lr_size: tuple[int, int],
+    input_layout: Layout,
 ) -> tuple[Port, int] | None:
-    """A picture output by its shape, with its scale; None where it is no picture."""
-    element = _ELEMENT_TYPES.get(dtype)
+    """A picture output by its shape, with its scale; None for other shapes."""
     if element is None or len(shape) != 4:
         return None
-    layouts: tuple[Layout, ...] = (taken.layout, "NHWC" if taken.layout == "NCHW" else "NCHW")
+    layouts: tuple[Layout, ...] = (input_layout, "NHWC" if input_layout == "NCHW" else "NCHW")
     for layout in layouts:
         if layout == "NHWC":
             height, width, channels = shape[1:]
@@ -226,11 +230,11 @@ def refuse_outputs(
 
     Args:
         name: The file.
-        lr_size: (width, height) of the pictures that it was given.
-        outputs: Shape of every output for them.
+        lr_size: (width, height) of the input pictures.
+        outputs: Shape of every output.
 
     Raises:
-        InputError: Always; it names the outputs and their shapes.
+        InputError: Always; the message names the outputs and their shapes.
     """
     found = ", ".join(f"{tensor} {tuple(shape)}" for tensor, shape in outputs.items()) or "nothing"
     raise InputError(
@@ -241,24 +245,24 @@ def refuse_outputs(
 
 
 def stated_scale(facts: Mapping[str, str], name: str) -> int:
-    """The scale that a file's metadata states; 0 where it states none.
+    """The scale in a file's metadata; 0 where it is absent.
 
     Raises:
-        InputError: What it states is not a scale.
+        InputError: The value is not a scale.
     """
     return stated_number(facts, "scale", name)
 
 
 def stated_number(facts: Mapping[str, str], key: str, name: str) -> int:
-    """A whole number of a file's metadata; 0 where it is absent.
+    """A whole number in a file's metadata; 0 where it is absent.
 
     Raises:
-        InputError: What it states is not a number from 0 to 65536.
+        InputError: The value is not a whole number of at most 5 digits.
     """
     stated = facts.get(key, "0")
     if not (stated.isascii() and stated.isdecimal() and len(stated) < 6):
         raise InputError(
-            f"{name} states {stated[:40]!r} in its metadata {METADATA_PREFIX}{key}; expected a "
-            "whole number. Export it again"
+            f"{name} has {stated[:40]!r} in its metadata {METADATA_PREFIX}{key}; expected a whole "
+            "number. Export it again"
         )
     return int(stated)

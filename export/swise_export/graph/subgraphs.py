@@ -6,15 +6,15 @@ import onnx
 
 
 def subgraph(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
-    """The graph that a node holds as an attribute."""
+    """The graph in an attribute of a node."""
     found: onnx.GraphProto = next(a.g for a in node.attribute if a.name == name)
     return found
 
 
 def renamed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
-    """A copy in which every value that the graph defines has a prefix.
+    """Copy a graph with a prefix on every value that it defines.
 
-    Graphs beside each other may use the same names; values of the graphs around keep theirs.
+    Sibling graphs may use the same names. Values of the enclosing graphs keep their names.
     """
     copy = onnx.GraphProto()
     copy.CopyFrom(graph)

@@ -34,15 +34,14 @@ _PACKED_BITS = {
     if name in onnx.TensorProto.DataType.keys()  # noqa: SIM118  # a protobuf enum, not a dict
 }
 
-
 _FEW_VALUES = 4
 
 
 def content_key(tensor: onnx.TensorProto) -> tuple[object, ...] | None:
-    """Equal for stored weights that are copies of each other; None where that cannot be known.
+    """A key that is equal for copies of one stored weight; None for weights without a key.
 
-    Tensors of rank 0 and 1 and those of a few values only have no key: biases and scales of
-    untrained layers and identity kernels are equal without being one weight.
+    Tensors of rank 0 and 1 and those with only a few different values have none: biases and scales
+    of untrained layers and identity kernels may be equal without being copies.
     """
     content = tensor.raw_data
     num = int(np.prod(tensor.dims, dtype=np.int64))
@@ -56,5 +55,5 @@ def content_key(tensor: onnx.TensorProto) -> tuple[object, ...] | None:
 
 
 def type_proto(value: ValueType) -> onnx.TypeProto:
-    """The type as ONNX writes it."""
+    """Convert a type to ONNX's message."""
     return helper.make_tensor_type_proto(value.dtype, value.shape)

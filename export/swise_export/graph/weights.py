@@ -1,4 +1,4 @@
-"""The stored weights behind each value of a graph."""
+"""The stored weights from which each value of a graph is computed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -71,13 +71,13 @@ _VALUE_INPUTS: Mapping[str, tuple[int, ...]] = {
     f"{_ORT}.MatMulNBits": (0, 1),
     f"{_ORT}.QAttention": (0, 1, 2),
 }
-"""Inputs that hold values, of operators whose others are settings: sizes, axes, scales."""
+"""Positions of the inputs with values; the other inputs are settings: sizes, axes, scales."""
 
 _ON_INTEGERS = frozenset({f"{_ORT}.QLinearAdd", f"{_ORT}.QLinearMul"})
 
 
 class WeightRoots:
-    """Finds the stored tensors that a value is computed from, without the picture.
+    """Finds the stored tensors from which a value that is independent of the picture is computed.
 
     Args:
         graph: The graph; its nodes are passed to `follow` in their order.
@@ -90,7 +90,7 @@ class WeightRoots:
         }
 
     def follow(self, node: onnx.NodeProto) -> None:
-        """Hand the roots of a node's values on to its outputs: a node that sees no picture."""
+        """Pass the roots of a node's inputs to its outputs; the node is independent of pictures."""
         if node.op_type in ("Shape", "Size", "Constant"):
             return
         found = frozenset[str]().union(
@@ -100,9 +100,9 @@ class WeightRoots:
             self._roots.update((name, found) for name in node.output if name)
 
     def read_by(self, node: onnx.NodeProto) -> frozenset[str]:
-        """Stored weights that a node reads: floats, and integers that stand for numbers.
+        """The stored weights that a node reads: floats, and integers that are quantised numbers.
 
-        Rank-0 constants are literals. Indices and sizes stay integers.
+        Rank-0 constants, indices and sizes are not weights.
         """
         multiplies = operator_of(node) in MULT_ADDS
         found: set[str] = set()
@@ -119,7 +119,7 @@ class WeightRoots:
 
 
 def value_inputs(node: onnx.NodeProto) -> Sequence[tuple[int, str]]:
-    """Position and name of the inputs that hold values, not settings."""
+    """Position and name of the inputs with values; settings are left out."""
     wanted = _VALUE_INPUTS.get(operator_of(node))
     return [
         (at, name)

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from swise_deploy.evaluation.pairs import Pair
 from swise_deploy.runner import float_from_image
 from swise_deploy.storage.files import writing
-from swise_export.graph.activations import session_watching
+from swise_export.graph.activations import session_with_outputs
 from swise_export.precision.qdq import (
     INT8_MAX,
     Int8Weights,
@@ -190,7 +190,7 @@ def _collect(
     tensors = list(dict.fromkeys(layer.input for layer in layers))
     feed = model.graph.input[0].name
     fetched = [name for name in tensors if name != feed]
-    session = session_watching(model, fetched)
+    session = session_with_outputs(model, fetched)
     largest = dict.fromkeys(tensors, 0.0)
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
     moments: dict[str, list[NDArray[np.float64]]] = {}

@@ -45,7 +45,8 @@ def test_a_stopped_command_leaves_nothing_behind_and_exits_as_shells_report_it(
     process.send_signal(number)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == code
-    assert stderr == "error: interrupted; nothing half-written was left behind\n"
+    assert stderr.startswith("error: interrupted")
+    assert stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

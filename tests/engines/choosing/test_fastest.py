@@ -103,7 +103,7 @@ def test_a_hiccup_at_first_sight_does_not_decide(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"shift": 2 / 255}, "levels of 255"), ({"bad": True}, "nan levels")],
+    [({"shift": 2 / 255}, "2/255"), ({"bad": True}, "nan/255")],
 )
 def test_a_fast_one_with_another_picture_cannot_win(
     tmp_path: Path, changes: dict[str, float], message: str
@@ -117,7 +117,7 @@ def test_a_fast_one_with_another_picture_cannot_win(
 
 def test_a_network_that_gives_no_numbers_is_refused_whoever_runs_it(tmp_path: Path) -> None:
     files = [save_repeating(tmp_path / f"{name}.onnx", bad=True) for name in "ab"]
-    with pytest.raises(SwiseError, match=r"a\.onnx gives pixels that are no numbers"):
+    with pytest.raises(SwiseError, match=r"a\.onnx .*NaN"):
         measure_fastest([in_onnxruntime(path) for path in files])
 
 
@@ -251,4 +251,4 @@ def test_an_engine_for_this_gpu_takes_part_in_the_measurement(
     choice = measure_fastest(candidates_for(path))
     assert "tiny.here.engine" in choice.candidate.label + choice.reason
     refused = [why for label, why in choice.refused.items() if "tiny.here.engine" in label]
-    assert all("times as long at first sight" in why for why in refused)
+    assert all("times as long in a first estimate" in why for why in refused)

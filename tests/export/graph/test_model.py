@@ -289,7 +289,7 @@ def test_a_loop_is_refused_by_name(tmp_path: Path) -> None:
     body = helper.make_graph([], "body", [], [])
     loop = helper.make_node("Loop", ["", "", "lr"], ["sr"], body=body)
     path = save(tmp_path / "loop.onnx", [loop])
-    with pytest.raises(InputError, match=r"loop\.onnx holds a Loop"):
+    with pytest.raises(InputError, match=r"loop\.onnx.*Loop"):
         read_onnx_file(path)
 
 

@@ -110,9 +110,7 @@ def test_network_that_overflows_in_half_precision_exports_correctly(tmp_path: Pa
 def test_network_that_has_diverged_is_refused_with_the_layer(network_x2: LoadedNetwork) -> None:
     network_x2.module.head.weight.data[0, 0, 0, 0] = torch.inf  # type: ignore[union-attr, index]  # a SwiseNet
     model = traced(deploy_form(network_x2.module), network_x2)
-    with pytest.raises(
-        ExportError, match=r"layer /head/Conv \(Conv\) gives values that are not fin"
-    ):
+    with pytest.raises(ExportError, match=r"layer /head/Conv \(Conv\)"):
         measure_ranges(model, [IMAGE])
 
 
