@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError
 from swise_deploy.storage.documents import document_from_json
+from swise_deploy.storage.files import sha256_of
 from swise_engines.trtexec.folder import TrtexecFolder, read_folder
 
 MAX_BYTES = 1 << 30  # of a 4K picture as text
@@ -73,6 +74,7 @@ def read_results(folder: Path) -> TrtexecResults:
     results = folder / "results"
     if not results.is_dir():
         raise InputError(f"{folder} has no results yet. Run sh run.sh in it on the device")
+    _check_hashes(folder, facts)
     times = _read_json(results / "times.json", list[dict[str, float]])
     if not times:
         raise InputError(f"{results / 'times.json'} has no times; expected one entry a call")
@@ -89,6 +91,21 @@ def read_results(folder: Path) -> TrtexecResults:
         layers=_layers(results / "profile.json"),
         psnr_db=_psnr(folder, facts, results / "output.json"),
     )
+
+
+def _check_hashes(folder: Path, facts: TrtexecFolder) -> None:
+    """Check that the device ran this folder's model on its picture."""
+    files = {
+        "model.onnx": facts.model_sha256,
+        "input.raw": facts.input_sha256,
+        "reference.raw": facts.reference_sha256,
+    }
+    for name, expected in files.items():
+        if sha256_of(folder / name) != expected:
+            raise InputError(
+                f"{folder / name} was changed after the folder was written. Write it again with "
+                "swise-build FILE.onnx --trtexec, and run it again"
+            )
 
 
 def _figures(times: tuple[float, ...]) -> dict[str, float]:

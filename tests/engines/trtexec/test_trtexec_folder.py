@@ -290,6 +290,15 @@ def test_damaged_results_are_refused_by_name(folder, device, name, content, mess
         read_results(path)
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "input.raw", "reference.raw"])
+def test_results_of_changed_files_are_refused(folder, device, name):
+    path = folder("fp32")
+    assert device()(path)[0].returncode == 0
+    (path / name).write_bytes((path / name).read_bytes() + b"\0")
+    with pytest.raises(InputError, match=f"{name} was changed"):
+        read_results(path)
+
+
 def test_a_folder_without_results_names_the_command(folder):
     with pytest.raises(InputError, match=r"sh run\.sh"):
         read_results(folder())
