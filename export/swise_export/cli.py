@@ -17,26 +17,44 @@ from swise_deploy.command.console import (
 )
 from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.command.dependencies import require
-from swise_deploy.errors import InputError
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import json_text
 
 if TYPE_CHECKING:
-    from swise_deploy.checkpoints.load import LoadedNetwork
-    from swise_export.config import ExportConfig
+    from swise_export.config import ExportRequest
 
 _EPILOG = """examples:
   swise-export --fp16                          shipped SwiseNet x2, half precision
   swise-export --fp16 --scale 4 --io uint8     8-bit pictures in and out
   swise-export --int8 --max-drift 0.1          as much INT8 as 0.1 dB allow, the rest fp16
   swise-export --weights my.pth --images DIR   your checkpoint, verified on your pictures
-exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 the drift gate refused"""
+exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 a quality gate refused"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = _parser().parse_args(argv)
-    return run_command(lambda: _export(args))
+
+    def run() -> int:
+        request = _request(args)
+        progress("loading torch and the network")
+        job = require("swise_export.job", extra="export", purpose="turning a checkpoint into ONNX")
+        from swise_export.report import dict_from_report, text_from_report, warning_from_report
+
+        report = job.export_requested(request, report=progress)
+        if warning := warning_from_report(report):
+            progress(warning)
+        if args.json:
+            print(json_text(dict_from_report(report)))
+        else:
+            print(text_from_report(report))
+            progress(
+                f"next: swise-build {shlex.quote(str(report.artifact))} --target NAME   "
+                "(swise-build --list names them)"
+            )
+        return 0
+
+    return run_command(run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +80,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="checkpoint; swisenet:2 names shipped weights, the default",
     )
+    network.add_argument(
+        "--range",
+        type=int,
+        choices=(1, 255),
+        help="the value of white in the network's own pictures (default: found on --images)",
+    )
+    network.add_argument(
+        "--bgr", action="store_true", help="the network takes and gives blue, green, red"
+    )
     artefact = parser.add_argument_group("artefact")
     precision = artefact.add_mutually_exclusive_group()
     precision.add_argument("--fp32", dest="precision", action="store_const", const="fp32")
@@ -84,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     artefact.add_argument(
         "--size", type=parse_size, metavar="WxH", help="only this input size (default: any)"
+    )
+    artefact.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an artefact of another network or of other settings",
     )
     artefact.add_argument(
         "--plain", action="store_true", help="do not rewrite the network for speed"
@@ -143,54 +175,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _export(args: argparse.Namespace) -> int:
-    # Only here: --help must not wait for torch.
-    from swise_deploy.pictures.folders import find_images
-
-    images = find_images(args.images) if args.images is not None else None
-    if args.calib is not None and args.precision != "int8":
-        raise InputError(f"--calib {args.calib} is for INT8, not {args.precision}. Add --int8")
-    calibration = find_images(args.calib) if args.calib is not None else None
-    if args.output is not None and (args.output.suffix.lower() != ".onnx" or args.output.is_dir()):
-        raise InputError(f"--output {args.output}: expected the name of a file, such as NAME.onnx")
-    progress("loading torch and the network")
-    require("swise_export.job", extra="export", purpose="turning a checkpoint into ONNX")
-    from swise_export.job import export_verified
-    from swise_export.report import dict_from_report, text_from_report
-
-    network = _network(args)
-    name = f"{network.name}_x{network.scale}_{args.precision}.onnx"
-    report = export_verified(
-        network,
-        args.output or Path(name),
-        _config(args),
-        images=images,
-        calibration=calibration,
-        say=progress,
-    )
-    if args.json:
-        print(json_text(dict_from_report(report)))
-    else:
-        print(text_from_report(report))
-        progress(
-            f"next: swise-build {shlex.quote(str(report.artifact))} --target NAME   "
-            "(swise-build --list names them)"
-        )
-    return 0
-
-
-def _network(args: argparse.Namespace) -> "LoadedNetwork":
-    from swise_deploy.checkpoints.foreign import open_any
+def _request(args: argparse.Namespace) -> "ExportRequest":
+    # --help must not wait for them.
     from swise_deploy.checkpoints.shipped import resolve_weights
+    from swise_export.config import ExportConfig, ExportRequest
 
-    weights = None if args.weights is None else resolve_weights(str(args.weights))
-    return open_any(args.model, scale=args.scale, weights=weights)
-
-
-def _config(args: argparse.Namespace) -> "ExportConfig":
-    from swise_export.config import ExportConfig
-
-    return ExportConfig(
+    config = ExportConfig(
         precision=args.precision,
         io=args.io,
         size=args.size,
@@ -202,6 +192,18 @@ def _config(args: argparse.Namespace) -> "ExportConfig":
         plan=args.precision_plan,
         cache=cache_folder("int8"),
         threads=args.threads or num_usable_cpus(),
+        white=args.range,
+        bgr=args.bgr,
+        overwrite=args.overwrite,
+    )
+    return ExportRequest(
+        config=config,
+        model=args.model,
+        scale=args.scale,
+        weights=None if args.weights is None else resolve_weights(str(args.weights)),
+        output=args.output,
+        images=args.images,
+        calibration=args.calib,
     )
 
 

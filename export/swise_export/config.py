@@ -1,4 +1,4 @@
-"""What `swise-export` is asked for, as one value."""
+"""The settings of an export, as one value."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,14 @@ class ExportConfig:
         max_drift_db: PSNR-Y that may be lost on average.
         max_worst_db: PSNR-Y that any one picture may lose; None sets no limit.
         threads: Threads of ONNX Runtime for verification and latency.
-        rest: With INT8, what the other layers compute in; None is fp16, or what the plan says.
+        rest: With INT8, precision of the other layers; None is fp16, or the plan's.
         range_method: With INT8, how ranges are chosen; None takes the one with the least drift.
         plan: With INT8, a precision plan: replayed if the file is there, written if not.
         cache: With INT8, a folder for what was measured before; None measures again.
+        batch: 1 exports for one picture at a time; None for any number.
+        white: The value of white in the network's own pictures; None finds it on ground truth.
+        bgr: True where blue is the network's first channel.
+        overwrite: Whether an artefact of another network or setting may be replaced.
     """
 
     precision: ExportPrecision = "fp32"
@@ -38,6 +42,10 @@ class ExportConfig:
     range_method: RangeMethod | None = None
     plan: Path | None = None
     cache: Path | None = None
+    batch: int | None = None
+    white: Literal[1, 255] | None = None
+    bgr: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < LEAST_LR_SIDE:
@@ -57,3 +65,38 @@ class ExportConfig:
     def budget(self) -> DriftBudget:
         """What may be lost."""
         return DriftBudget(self.max_drift_db, self.max_worst_db)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """An export as `swise-export` is asked for it: which network, to which file, on which pictures.
+
+    Attributes:
+        config: What to make, and how good it must be.
+        model: A key of the network registry, "package.module:factory", "spandrel", or None.
+        scale: Output size over input size; None takes the network's own.
+        weights: A checkpoint; None takes the shipped weights.
+        output: NAME.onnx; None names it after network, scale and precision.
+        images: A folder of ground-truth pictures; None takes the shipped samples.
+        calibration: With INT8, a folder of pictures to calibrate on; None takes the shipped ones.
+    """
+
+    config: ExportConfig
+    model: str | None = None
+    scale: int | None = None
+    weights: Path | None = None
+    output: Path | None = None
+    images: Path | None = None
+    calibration: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.calibration is not None and self.config.precision != "int8":
+            raise InputError(
+                f"--calib {self.calibration} is for INT8, not {self.config.precision}. Add --int8"
+            )
+        if self.output is not None and (
+            self.output.suffix.lower() != ".onnx" or self.output.is_dir()
+        ):
+            raise InputError(
+                f"--output {self.output}: expected the name of a file, such as NAME.onnx"
+            )

@@ -1,4 +1,4 @@
-"""The whole job: export, run the file itself, compare, count, time; keep it only if it is good."""
+"""An export from network to report: traced, run, compared, counted, timed; kept only if good."""
 
 import contextlib
 import dataclasses
@@ -10,20 +10,31 @@ from pathlib import Path
 
 import numpy as np
 
+from swise_deploy.checkpoints.foreign import open_any
 from swise_deploy.checkpoints.load import LoadedNetwork
-from swise_deploy.errors import BackendMissingError, QualityGateError
-from swise_deploy.evaluation.pairs import Pair, read_pairs
-from swise_deploy.pictures.folders import sample_paths
+from swise_deploy.errors import BackendMissingError, InputError, QualityGateError
+from swise_deploy.evaluation.pairs import Pair, mean_quality, read_pairs
+from swise_deploy.networks.registry import NETWORKS
+from swise_deploy.pictures.folders import find_images, sample_paths
 from swise_deploy.runners.torch_cpu import TorchRunner
 from swise_deploy.storage.files import staging
 from swise_deploy.timing import Interval, Timing, picture_call, ratio, time_calls
-from swise_export.config import ExportConfig
+from swise_export.config import ExportConfig, ExportRequest
 from swise_export.graph.counting import count_onnx
-from swise_export.manifest import Manifest, manifest_path, write_manifest
+from swise_export.manifest import (
+    AbsoluteQuality,
+    Drift,
+    Manifest,
+    manifest_path,
+    read_manifest,
+    write_manifest,
+)
 from swise_export.precision.pareto import draw_pareto
 from swise_export.precision.plan import PrecisionPlan, write_plan
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.tracing.attempts import Attempt, find_attempts, range_crop
+from swise_export.tracing.faithful import TOLERANCE, find_faithful
+from swise_export.tracing.feeding import bicubic_psnr_y_db, fed_network, find_white
 from swise_export.tracing.trace import export_onnx, traced
 from swise_export.verification.drift import PictureDrift, check_gate, measure_drift
 
@@ -36,13 +47,13 @@ _LATENCY_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was made and what it cost.
+    """An artefact and its cost.
 
     Attributes:
         mult_adds: Of the network as its paper writes it, at `counted_lr_size`.
         artifact_mult_adds: Of the graph that was written.
         latency: Of the file on the CPU, at `latency_lr_size`.
-        plan: Where INT8 was placed; None without INT8.
+        plan: The placement of INT8; None without INT8.
         time_against_fp32: With INT8, the file's time as a ratio to the fp32 export's, both on this
             CPU in one run.
         pareto: Picture of drift against share; None where none was drawn.
@@ -65,6 +76,30 @@ class ExportReport:
     pareto: Path | None = None
 
 
+def export_requested(
+    request: ExportRequest, *, report: Callable[[str], None] = logger.info
+) -> ExportReport:
+    """Open a network, export it and verify the file; see `export_verified`.
+
+    Raises:
+        InputError: A file, a folder or an option cannot be used.
+        BackendMissingError: A package is missing.
+        SwiseError: What `export_verified` raises.
+    """
+    images = None if request.images is None else find_images(request.images)
+    calibration = None if request.calibration is None else find_images(request.calibration)
+    network = open_any(request.model, scale=request.scale, weights=request.weights)
+    name = f"{network.name}_x{network.scale}_{request.config.precision}.onnx"
+    return export_verified(
+        network,
+        request.output or Path(name),
+        request.config,
+        images=images,
+        calibration=calibration,
+        report=report,
+    )
+
+
 def export_verified(
     network: LoadedNetwork,
     path: Path,
@@ -72,11 +107,14 @@ def export_verified(
     *,
     images: Sequence[Path] | None = None,
     calibration: Sequence[Path] | None = None,
-    say: Callable[[str], None] = logger.info,
+    report: Callable[[str], None] = logger.info,
 ) -> ExportReport:
     """Export a network, verify the file on pictures and keep it only if it passes.
 
-    What does not pass is tried again with more of it in a higher precision.
+    Three questions, in this order: is the traced graph the network (at several sizes, to 1e-3)? Is
+    the network any good as it is fed (its quality beside bicubic's)? What did the precision cost
+    (drift)? An attempt that costs too much is followed by one with more layers in a higher
+    precision.
 
     Args:
         network: What to export.
@@ -84,33 +122,45 @@ def export_verified(
         config: What to make.
         images: Ground-truth pictures; None for the shipped samples.
         calibration: With INT8, pictures to calibrate and place it on; None for those shipped.
-        say: Takes a line about each step as it begins.
+        report: Takes a line about each step as it begins.
 
     Raises:
-        QualityGateError: It lost too much; what stood at `path` before is still there.
-        InputError: No picture can be used.
+        QualityGateError: The graph is not the network, or it lost too much; an earlier file at
+            `path` is still there.
+        InputError: No picture can be used, or another artefact is at `path`.
         ExportError: The network cannot be exported.
         OutputError: The files cannot be written.
     """
     start = time.perf_counter()
+    _refuse_other_artefact(path, network, config)
     pairs = read_pairs(images or sample_paths(), network.scale)
     if config.size is not None:
         pairs = _cut_to_size(pairs, config.size, network.scale)
+    network = _fed(network, config, pairs, report)
+    report("comparing the traced graph with the network at several sizes")
+    faithful = find_faithful(network, form=config.form, size=config.size, report=report)
+    reference, network = network, faithful.network
+    config = dataclasses.replace(config, batch=faithful.batch)
     with staging(path) as folder:
         staged = folder / path.name
-        attempts = find_attempts(network, config, pairs, calibration, say)
+        attempts = find_attempts(network, config, pairs, calibration, report)
         attempt, manifest, pictures = _first_that_passes(
-            attempts, staged, network, config, pairs=pairs, say=say
+            attempts, staged, network, config, reference=reference, pairs=pairs, report=report
+        )
+        manifest = dataclasses.replace(
+            manifest,
+            parity=faithful.max_abs,
+            quality=_absolute_quality(pictures, pairs, network.scale),
         )
         plan = attempt.int8.plan if attempt.int8 is not None else None
-        say("counting and timing")
+        report("counting and timing")
         lr_size = config.size or LATENCY_LR_SIZE
         latency, against, provider = _time(staged, network, config, lr_size)
         counts = count_onnx(staged)
         # The paper's convention: the network as it is written, not as it was rewritten.
-        written = count_onnx(traced(network.module, network, size=config.size))
+        written = count_onnx(traced(network.module, network, size=config.size, batch=config.batch))
         write_manifest(staged, manifest)
-        pareto = _draw(staged, plan, manifest, say)
+        pareto = _draw(staged, plan, manifest, report)
         if plan is not None and config.plan is not None and not config.plan.exists():
             write_plan(config.plan, plan)
         if pareto is not None:
@@ -142,12 +192,13 @@ def _first_that_passes(
     network: LoadedNetwork,
     config: ExportConfig,
     *,
+    reference: LoadedNetwork,
     pairs: Sequence[Pair],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> tuple[Attempt, Manifest, list[PictureDrift]]:
     refused: QualityGateError | None = None
     for attempt in attempts:
-        say(f"exporting {network.name} x{network.scale} {config.precision}")
+        report(f"exporting {network.name} x{network.scale} {config.precision}")
         manifest = export_onnx(
             network,
             staged,
@@ -158,19 +209,24 @@ def _first_that_passes(
             range_images=[range_crop(pair.lr, config.size) for pair in pairs[:4]],
             keep_fp32=attempt.keep_fp32,
             int8=attempt.int8,
+            batch=config.batch,
         )
         try:
             with (
                 OnnxRunner(staged, threads=config.threads, as_device=True) as artefact,
-                TorchRunner(network) as reference,
+                TorchRunner(reference) as torch_runner,
             ):
                 drift, pictures = measure_drift(
-                    artefact, reference, pairs, on_picture=lambda name: say(f"verifying on {name}")
+                    artefact,
+                    torch_runner,
+                    pairs,
+                    on_picture=lambda name: report(f"verifying on {name}"),
                 )
+            _check_parity(drift, config)
             check_gate(drift, config.budget)
         except QualityGateError as error:
             refused = error
-            say(f"refused: {str(error).split('. ')[0]}")
+            report(f"refused: {str(error).split('. ')[0]}")
             continue
         return attempt, dataclasses.replace(manifest, drift=drift), pictures
     assert refused is not None
@@ -185,7 +241,14 @@ def _time(
         calls = {"artefact": picture_call(artefact, lr_size)}
         if config.precision == "int8":
             full = staged.with_name("fp32.onnx")
-            export_onnx(network, full, io=config.io, size=config.size, form=config.form)
+            export_onnx(
+                network,
+                full,
+                io=config.io,
+                size=config.size,
+                form=config.form,
+                batch=config.batch,
+            )
             runner = stack.enter_context(OnnxRunner(full, threads=config.threads))
             calls["fp32"] = picture_call(runner, lr_size)
         timings = time_calls(calls, min_runs=10, max_seconds=_LATENCY_SECONDS * len(calls))
@@ -194,7 +257,10 @@ def _time(
 
 
 def _draw(
-    staged: Path, plan: PrecisionPlan | None, manifest: Manifest, say: Callable[[str], None]
+    staged: Path,
+    plan: PrecisionPlan | None,
+    manifest: Manifest,
+    report: Callable[[str], None],
 ) -> Path | None:
     if plan is None or not plan.drift_by_step:
         return None
@@ -202,7 +268,7 @@ def _draw(
     try:
         draw_pareto(path, plan, title=f"{manifest.model} x{manifest.scale}, INT8 and {plan.rest}")
     except BackendMissingError as error:
-        say(f"no picture of drift against share: {error}")
+        report(f"no picture of drift against share: {error}")
         return None
     return path
 
@@ -220,3 +286,79 @@ def _cut_to_size(pairs: Sequence[Pair], size: tuple[int, int], scale: int) -> li
         )
         cut.append(Pair(pair.name, pair.lr[rows][:, columns], pair.hr[hr_rows][:, hr_columns]))
     return cut
+
+
+def _refuse_other_artefact(path: Path, network: LoadedNetwork, config: ExportConfig) -> None:
+    """Keep an artefact of another network or of other settings, unless it may be replaced.
+
+    Raises:
+        InputError: It is there; the message says which.
+    """
+    if config.overwrite or not path.exists():
+        return
+    try:
+        manifest = read_manifest(path)
+    except InputError:
+        found = "a file that is not described by a manifest of this version"
+    else:
+        shape = manifest.input.shape
+        height, width = shape[1:3] if manifest.io == "uint8" else shape[2:]
+        is_fixed = isinstance(height, int) and isinstance(width, int)
+        size = (width, height) if is_fixed else None
+        facts = {
+            "model": (manifest.model, network.name),
+            "scale": (manifest.scale, network.scale),
+            "weights": (manifest.weights_sha256[:12], network.weights_sha256[:12]),
+            "form": (manifest.form, config.form),
+            "io": (manifest.io, config.io),
+            "size": (size, config.size),
+        }
+        other = {what: was for what, (was, asked) in facts.items() if was != asked}
+        if not other:
+            return
+        found = "an export of " + ", ".join(f"{what} {was}" for what, was in other.items())
+    raise InputError(
+        f"{path} is there already, {found}. Give another name with -o, or replace it with "
+        "--overwrite"
+    )
+
+
+def _fed(
+    network: LoadedNetwork,
+    config: ExportConfig,
+    pairs: Sequence[Pair],
+    report: Callable[[str], None],
+) -> LoadedNetwork:
+    """The network behind the conversion of pictures that it wants."""
+    white = config.white
+    if white is None and network.name in NETWORKS:
+        white = 1  # networks of the registry take [0, 1]
+    if white is None:
+        white, line = find_white(network, pairs)
+        if line:
+            report(line)
+    return fed_network(network, white=white, bgr=config.bgr)
+
+
+def _check_parity(drift: Drift, config: ExportConfig) -> None:
+    """Refuse an fp32 file whose pictures are not the network's, whichever are better.
+
+    Raises:
+        QualityGateError: They differ by more than rounding.
+    """
+    # 8-bit pictures differ by one value where rounding falls to the other side.
+    tolerance = TOLERANCE if config.io == "float" else 1.5 / 255
+    if config.precision == "fp32" and drift.max_abs > tolerance:
+        raise QualityGateError(
+            f"the fp32 file differs from the network by up to {drift.max_abs:.2g} of white, on "
+            f"{drift.images} pictures; at most {tolerance:.2g} is rounding. Nothing was kept. "
+            "Export it for one size with --size WxH"
+        )
+
+
+def _absolute_quality(
+    pictures: Sequence[PictureDrift], pairs: Sequence[Pair], scale: int
+) -> AbsoluteQuality:
+    artefact = mean_quality({p.name: p.artefact for p in pictures})
+    network = mean_quality({p.name: p.reference for p in pictures})
+    return AbsoluteQuality(artefact.psnr_y_db, network.psnr_y_db, bicubic_psnr_y_db(pairs, scale))

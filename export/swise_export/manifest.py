@@ -94,6 +94,26 @@ class Int8Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class AbsoluteQuality:
+    """Quality against ground truth, on the pictures of the verification.
+
+    Attributes:
+        psnr_y_db: Mean PSNR-Y of the artefact.
+        network_psnr_y_db: Of the fp32 torch network.
+        bicubic_psnr_y_db: Of MATLAB's bicubic enlargement.
+    """
+
+    psnr_y_db: float
+    network_psnr_y_db: float
+    bicubic_psnr_y_db: float
+
+    @property
+    def is_below_bicubic(self) -> bool:
+        """True where the network is worse than no network."""
+        return self.network_psnr_y_db < self.bicubic_psnr_y_db
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """NAME.json beside NAME.onnx.
 
@@ -106,6 +126,9 @@ class Manifest:
         weights_sha256: Hash of the weights file.
         fp32_nodes: Nodes that compute in fp32 in a graph of lower precision.
         activations: Largest magnitude that each layer reached in fp32, by node, on pictures.
+        parity: Largest difference between the traced fp32 graph and torch over several sizes, of
+            white; None where it was not compared.
+        quality: Against ground truth; None where it was not measured.
         drift: None where it was not measured.
         int8: None where nothing is INT8.
         versions: Versions of what made the file.
@@ -125,6 +148,8 @@ class Manifest:
     weights_sha256: str
     fp32_nodes: tuple[str, ...] = ()
     activations: Mapping[str, float] = field(default_factory=dict)
+    parity: NonNegative | None = None
+    quality: AbsoluteQuality | None = None
     drift: Drift | None = None
     int8: Int8Facts | None = None
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.timing import Interval, Timing
 from swise_export.graph.counting import lr_size_for_hr
 from swise_export.job import ExportReport
-from swise_export.manifest import manifest_path
+from swise_export.manifest import AbsoluteQuality, manifest_path
 from swise_export.precision.pareto import pareto_front
 from swise_export.precision.plan import PrecisionPlan
 
@@ -34,7 +34,12 @@ def dict_from_report(report: ExportReport) -> dict[str, object]:
         "artifact_mult_adds_g": report.artifact_mult_adds / _GIGA,
         "lr_size": list(report.counted_lr_size),
         "size_bytes": report.size_bytes,
-        "parity": {"max_abs": drift.max_abs, "psnr_db": drift.output_psnr_db},
+        "parity": {
+            "traced_max_abs": manifest.parity,
+            "max_abs": drift.max_abs,
+            "psnr_db": drift.output_psnr_db,
+        },
+        "quality": None if manifest.quality is None else dataclasses.asdict(manifest.quality),
         "drift": {
             "images": drift.images,
             "psnr_y_db": drift.psnr_y_db,
@@ -98,6 +103,7 @@ def text_from_report(report: ExportReport) -> str:
                 f"{drift.output_psnr_db:.1f} dB"
             ),
         ),
+        *_quality_rows(manifest.quality),
         (
             "drift",
             (
@@ -227,3 +233,24 @@ def _latency(timing: Timing) -> str:
 
 def _signed(value: float | None) -> str:
     return "no" if value is None else f"{value:+.5f}"
+
+
+def _quality_rows(quality: AbsoluteQuality | None) -> list[tuple[str, str]]:
+    if quality is None:
+        return []
+    network, bicubic = quality.network_psnr_y_db, quality.bicubic_psnr_y_db
+    text = f"{quality.psnr_y_db:.2f} dB PSNR-Y (network {network:.2f}, bicubic {bicubic:.2f})"
+    return [("quality", text)]
+
+
+def warning_from_report(report: ExportReport) -> str:
+    """A warning about a network that is worse than bicubic; "" where it is better."""
+    quality = report.manifest.quality
+    if quality is None or not quality.is_below_bicubic:
+        return ""
+    return (
+        f"WARNING: the network is worse than bicubic on these pictures: PSNR-Y "
+        f"{quality.network_psnr_y_db:.2f} dB, bicubic {quality.bicubic_psnr_y_db:.2f} dB. Usual "
+        "causes: no trained weights were loaded (--weights), the network works on 0 to 255 "
+        "(--range 255), it takes BGR (--bgr), or it was trained for another task or degradation"
+    )

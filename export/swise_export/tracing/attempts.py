@@ -1,4 +1,4 @@
-"""What to try for an export that has to keep its drift, from the lowest precision upwards."""
+"""Attempts at an export that has to keep its drift, from the lowest precision upwards."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from swise_export.precision.fp16 import fp16_from_fp32
 from swise_export.precision.fp16_search import nodes_for_fp32
 from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search, calibrate_for_plan
 from swise_export.precision.plan import PrecisionPlan, read_plan
-from swise_export.tracing.trace import traced_form
+from swise_export.tracing.trace import OPSET, OPSET_INT8_FP16, traced_form
 from swise_export.verification.budget import DriftBudget
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Attempt:
 
     Attributes:
         keep_fp32: Nodes that stay in fp32 beside those that always do.
-        int8: Which layers are INT8; None for none.
+        int8: The layers in INT8; None for none.
     """
 
     keep_fp32: tuple[str, ...] = ()
@@ -48,11 +48,11 @@ def find_attempts(
     calibration: Sequence[Path] | None,
     say: Callable[[str], None] = logger.info,
 ) -> Iterator[Attempt]:
-    """What to try, in order; each is worked out only when the one before was refused.
+    """Attempts in order; each is made only when the one before was refused.
 
     Args:
-        network: What is exported.
-        config: What is asked for.
+        network: The network.
+        config: What to make.
         pairs: Pictures that the export is verified on.
         calibration: Pictures for INT8; None for those shipped for it.
         say: Takes lines of progress.
@@ -63,7 +63,7 @@ def find_attempts(
     yield Attempt()
     if config.precision == "fp16":
         say("looking for the operations that need fp32")
-        model = traced_form(network, form=config.form)
+        model = traced_form(network, form=config.form, batch=config.batch)
         kept = fp16_from_fp32(model, [range_crop(p.lr, None) for p in pairs[:4]]).fp32_nodes
         found = nodes_for_fp32(
             model,
@@ -92,8 +92,12 @@ def _int8_attempts(
     if calibration is None:
         say("calibrating on the shipped photographs; your own (--calib DIR) are better")
     pairs = read_pairs(calibration or calibration_paths(), network.scale)
-    model = traced_form(network, form=config.form)
-    if config.plan is not None and config.plan.exists():
+    replays = config.plan is not None and config.plan.exists()
+    rest = read_plan(config.plan).rest if config.plan is not None and replays else config.rest
+    # In the opset that will be written: layers are named otherwise in another.
+    opset = OPSET if rest == "fp32" else OPSET_INT8_FP16
+    model = traced_form(network, form=config.form, batch=config.batch, opset=opset)
+    if config.plan is not None and replays:
         plan = read_plan(config.plan)
         _refuse_other_plan(plan, network, config)
         say(f"replaying the precision plan {config.plan}")

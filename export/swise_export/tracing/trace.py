@@ -1,5 +1,6 @@
 """From a torch network to an ONNX file."""
 
+import contextlib
 import dataclasses
 import logging
 import tempfile
@@ -7,6 +8,7 @@ import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,7 @@ from swise_export.precision.fp16 import HalfModel, fp16_from_fp32
 from swise_export.precision.int8 import Int8Recipe, int8_model
 from swise_export.precision.plan import PrecisionPlan
 from swise_export.rewriting.deploy_form import deploy_form
+from swise_export.rewriting.folding import folded_parametrizations
 from swise_export.tracing.shared_weights import share_weights
 
 logger = logging.getLogger(__name__)
@@ -41,8 +44,8 @@ OPSET = 17
 # The first whose QuantizeLinear takes fp16; TensorRT 10, 11, RTX and ONNX Runtime take it.
 OPSET_INT8_FP16 = 19
 
-# Any size does: the sizes of a dynamic export are free.
-_TRACED_SIZE = (32, 24)
+TRACED_SIZE = (32, 24)
+"""(width, height) of the example that is traced where the file takes any size."""
 
 
 def _with_uint8_pictures(network: nn.Module) -> list[RemovableHandle]:
@@ -51,17 +54,17 @@ def _with_uint8_pictures(network: nn.Module) -> list[RemovableHandle]:
     Hooks, not a module around it: its layers keep their names.
     """
 
-    def float_from_levels(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    def float_from_uint8(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         # TensorRT takes uint8 at the input only if the first thing done to it is the cast.
         return (args[0].to(torch.float32).permute(0, 3, 1, 2) / 255,)
 
-    def levels_from_float(_: nn.Module, __: tuple[Tensor], sr: Tensor) -> Tensor:
-        levels = torch.round(torch.clamp(sr, 0, 1) * 255)
-        return levels.permute(0, 2, 3, 1).to(torch.uint8)
+    def uint8_from_float(_: nn.Module, __: tuple[Tensor], sr: Tensor) -> Tensor:
+        rounded = torch.round(torch.clamp(sr, 0, 1) * 255)
+        return rounded.permute(0, 2, 3, 1).to(torch.uint8)
 
     return [
-        network.register_forward_pre_hook(float_from_levels),
-        network.register_forward_hook(levels_from_float),
+        network.register_forward_pre_hook(float_from_uint8),
+        network.register_forward_hook(uint8_from_float),
     ]
 
 
@@ -76,6 +79,7 @@ def export_onnx(
     range_images: Sequence[RgbImage] = (),
     keep_fp32: Collection[str] = (),
     int8: Int8Recipe | None = None,
+    batch: int | None = None,
 ) -> Manifest:
     """Export a network to one ONNX file with its manifest beside it.
 
@@ -83,20 +87,21 @@ def export_onnx(
         network: What to export.
         path: NAME.onnx; NAME.json is written too. Either both are new afterwards, or neither.
         precision: "fp16" computes in half precision wherever the activations allow it; "int8"
-            does what `int8` says.
-        io: How pictures enter and leave.
+            follows `int8`.
+        io: Layout and type of the pictures that the file takes and gives.
         size: (width, height) of the only input size; None for any.
         form: "plain" exports the network as it is written.
         range_images: LR pictures on which activation ranges are measured for fp16; without any,
             only the operations that always need fp32 get it.
         keep_fp32: More nodes that stay in fp32.
-        int8: Which layers are INT8, and their weights.
+        int8: The layers that are INT8, and their weights.
+        batch: 1 traces for one picture at a time; None for any number.
 
     Raises:
         ExportError: The network cannot be traced, or it gives values that are not finite.
         OutputError: The file cannot be written.
     """
-    model = traced_form(network, form=form, io=io, size=size, opset=opset_of(int8))
+    model = traced_form(network, form=form, io=io, size=size, batch=batch, opset=opset_of(int8))
     found = HalfModel(model, (), ())
     written: FilePrecision = precision if int8 is None else int8.precision
     if precision == "fp16":
@@ -135,7 +140,7 @@ def opset_of(int8: Int8Recipe | None) -> int:
 
 
 def int8_facts(plan: PrecisionPlan) -> Int8Facts:
-    """What a manifest says of a plan."""
+    """A plan's facts for a manifest."""
     return Int8Facts(
         mult_adds_share=plan.mult_adds_share,
         layers=len(plan.int8_layers),
@@ -154,11 +159,38 @@ def traced_form(
     form: Form = "deploy",
     io: PictureIO = "float",
     size: tuple[int, int] | None = None,
+    batch: int | None = None,
     opset: int = OPSET,
 ) -> onnx.ModelProto:
     """Trace a network in a form; the arguments are those of `export_onnx`."""
-    module = deploy_form(network.module) if form == "deploy" else network.module.eval()
-    return traced(module, network, io=io, size=size, opset=opset)
+    module = folded_parametrizations(network.module)
+    if form == "deploy":
+        module = deploy_form(module)
+    return traced(module, network, io=io, size=size, batch=batch, opset=opset)
+
+
+def python_values(network: LoadedNetwork, *, form: Form = "deploy") -> list[str]:
+    """Lines of a network's own code at which tracing turned tensors into Python numbers."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with contextlib.suppress(ExportError):
+            _trace_warned(network, form)
+    own = [
+        f"{Path(w.filename).name} line {w.lineno}"
+        for w in caught
+        if w.category.__name__ == "TracerWarning" and "torch" not in Path(w.filename).parts
+    ]
+    return list(dict.fromkeys(own))[:3]
+
+
+def _trace_warned(network: LoadedNetwork, form: Form) -> None:
+    module = folded_parametrizations(network.module)
+    module = deploy_form(module) if form == "deploy" else module.eval()
+    width, height = TRACED_SIZE
+    try:
+        torch.jit.trace(module, torch.rand(1, 3, height, width), check_trace=False)  # type: ignore[no-untyped-call]  # torch's own
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ExportError(first_line(error)) from error
 
 
 def save_with_manifest(model: onnx.ModelProto, path: Path, manifest: Manifest) -> Manifest:
@@ -184,6 +216,7 @@ def traced(
     *,
     io: PictureIO = "float",
     size: tuple[int, int] | None = None,
+    batch: int | None = None,
     opset: int = OPSET,
 ) -> onnx.ModelProto:
     """Trace a module into an fp32 model; the arguments are those of `export_onnx`.
@@ -191,8 +224,8 @@ def traced(
     Raises:
         ExportError: It cannot be traced.
     """
-    width, height = size or _TRACED_SIZE
-    sample = torch.rand(1 if size else 2, 3, height, width)
+    width, height = size or TRACED_SIZE
+    sample = torch.rand(1 if size or batch == 1 else 2, 3, height, width)
     handles: list[RemovableHandle] = []
     if io == "uint8":
         handles = _with_uint8_pictures(module)
@@ -202,6 +235,9 @@ def traced(
         "lr": {0: "batch", rows: "height", columns: "width"},
         "sr": {0: "batch", rows: f"height_x{network.scale}", columns: f"width_x{network.scale}"},
     }
+    if batch is not None:
+        for axes in dynamic.values():
+            del axes[0]
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         # The tracer warns of its own age and of Python numbers that are meant to be constants.
         warnings.simplefilter("ignore")
@@ -219,14 +255,15 @@ def traced(
             )
             model = onnx.load(target)
             onnx.checker.check_model(model)
-        except (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError) as error:
+        except Exception as error:  # foreign code and the tracer raise errors of any class
             raise ExportError(
-                f"{network.name} x{network.scale} could not be traced: {first_line(error)}"
+                f"{network.name} x{network.scale} cannot be traced: {first_line(error)}"
             ) from error
         finally:
             for handle in handles:
                 handle.remove()
     _own_weights(model)
+    _narrow_doubles(model)
     if size is not None:
         height, width = (side * network.scale for side in (height, width))
         shape = (1, height, width, 3) if io == "uint8" else (1, 3, height, width)
@@ -235,10 +272,30 @@ def traced(
 
 
 def _fix_output(model: onnx.ModelProto, shape: Sequence[int]) -> None:
-    """State the output's shape: what the tracer works out leaves the batch open."""
+    """State the output's shape: the tracer leaves the batch open."""
     dims = model.graph.output[0].type.tensor_type.shape.dim
     for dim, length in zip(dims, shape, strict=True):
         dim.dim_value = length
+
+
+def _narrow_doubles(model: onnx.ModelProto) -> None:
+    """Turn float64 constants and casts into float32.
+
+    The tracer stores Python's numbers as float64 where it folds constants, although torch computes
+    in float32 with them; runtimes lack kernels for float64, TensorRT all of them.
+    """
+    double, single = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
+    stored = [t for t in model.graph.initializer if t.data_type == double]
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "to" and attribute.i == double:
+                attribute.i = single
+            if attribute.HasField("t") and attribute.t.data_type == double:
+                stored.append(attribute.t)
+    for tensor in stored:
+        values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    del model.graph.value_info[:]
 
 
 def _own_weights(model: onnx.ModelProto) -> None:
