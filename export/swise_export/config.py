@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.pairs import LEAST_LR_SIDE

@@ -80,10 +80,13 @@ def test_gate_refuses_and_leaves_nothing(
     out = tmp_path / "net.onnx"
     out.write_text("an older artefact")
     # No artefact gains 100 dB.
-    assert main(["--images", str(pictures), "-o", str(out), flag, "-100"]) == 4
-    said = capsys.readouterr().err
-    assert allowed in said
-    assert f"Allow more with {flag}" in said
+    arguments = ["--images", str(pictures), "-o", str(out), flag, "-100"]
+    assert main(arguments) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 4
+    stderr = capsys.readouterr().err
+    assert allowed in stderr
+    assert f"Allow more with {flag}" in stderr
     assert out.read_text() == "an older artefact"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "pictures"]
 
@@ -142,7 +145,7 @@ def broken_weights(folder: Path, kind: str) -> Path:
         ("onnx", "swise-build, swise-bench and swise-upscale take ONNX files"),
         ("folder", "folder.pth is a folder"),
         ("incomplete", "fuse.weight"),
-        ("pickle", "pathlib.PosixPath, which is code and not weights, and is refused"),
+        ("pickle", "pickle.pth holds no tensors"),
     ],
 )
 def test_bad_checkpoint_is_named(

@@ -19,7 +19,8 @@ def test_a_file_goes_to_the_runtime_of_its_kind(nearest: Path) -> None:
 def test_a_network_is_named_with_its_scale() -> None:
     subject = parse_subject("swisenet:2@plain-openvino")
     assert (subject.network, subject.scale, subject.runner) == ("swisenet", 2, "plain-openvino")
-    assert parse_subject("swisenet:x4").runner == "torch"
+    assert parse_subject("fsrcnn:x2").runner == "torch"
+    assert parse_subject("swisenet:x4").runner == "onnxruntime"  # a file of it ships
 
 
 def test_weights_are_named_with_a_scale_where_they_serve_several(tmp_path: Path) -> None:

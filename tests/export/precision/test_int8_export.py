@@ -88,7 +88,8 @@ def test_report_manifest_and_graph_agree(
     capsys.readouterr()
     assert main([*arguments, "-o", str(again), "--rest", "fp32"]) == 2
     assert "made for rest fp16, not fp32" in capsys.readouterr().err
-    assert main(["--int8", "--precision-plan", str(plan), "-o", str(again)]) == 2
+    other = tmp_path / "other.onnx"
+    assert main(["--int8", "--precision-plan", str(plan), "-o", str(other)]) == 2
     assert "was made for model fsrcnn, not swisenet" in capsys.readouterr().err
 
 

@@ -145,7 +145,7 @@ def test_untraceable_network_is_named(tmp_path: Path) -> None:
 
     from swise_deploy.errors import ExportError
 
-    with pytest.raises(ExportError, match="stubborn x2 could not be traced"):
+    with pytest.raises(ExportError, match="stubborn x2 cannot be traced"):
         export_onnx(LoadedNetwork(Stubborn(), "stubborn", 2, "", ""), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
