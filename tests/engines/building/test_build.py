@@ -80,7 +80,7 @@ def test_several_profiles_become_part_of_one_engine(build, make_onnx):
     assert built.manifest.optimization_level == 1
 
 
-def test_fp16_asked_and_fp32_found_is_an_error_and_leaves_nothing(build, make_onnx, tmp_path):
+def test_fp16_requested_and_fp32_found_is_an_error_without_output(build, make_onnx, tmp_path):
     with pytest.raises(BuildError, match=r"fp16 was requested.*100\.0% fp32"):
         build(make_onnx("fp32"), precision="fp16")
     assert list(tmp_path.iterdir()) == []
@@ -109,7 +109,7 @@ def test_an_operator_that_tensorrt_lacks_is_named(build, make_onnx, tmp_path):
         build(tmp_path / "strange.onnx")
 
 
-def test_too_little_workspace_is_told_with_the_option_that_raises_it(build, make_onnx):
+def test_too_little_workspace_names_the_option_that_raises_it(build, make_onnx):
     with pytest.raises(BuildError, match=r"workspace: 1 MiB.*Raise --workspace"):
         build(make_onnx("fp32"), workspace_mib=1)
 

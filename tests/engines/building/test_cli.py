@@ -38,7 +38,7 @@ def start(*arguments: object, code: str = "") -> subprocess.Popen[str]:
     )
 
 
-def test_the_report_says_what_was_built_for_what(make_onnx, options, capsys, tmp_path):
+def test_the_report_names_the_engine_and_its_target(make_onnx, options, capsys, tmp_path):
     assert cli_build.main([str(make_onnx("fp16")), "--target", "sm89", *options]) == 0
     printed = capsys.readouterr()
     assert "for SM 8.9, tensorrt_rtx" in printed.out
@@ -67,7 +67,9 @@ def test_without_a_name_the_engine_lies_beside_the_onnx_file(make_onnx, options,
     del options
 
 
-def test_fp16_asked_and_fp32_found_fails_and_writes_nothing(make_onnx, options, capsys, tmp_path):
+def test_fp16_requested_and_fp32_found_fails_and_writes_nothing(
+    make_onnx, options, capsys, tmp_path
+):
     arguments = [str(make_onnx("fp32")), "--target", "sm86", "--precision", "fp16", *options]
     assert cli_build.main(arguments) == 1
     assert "fp16 was requested" in capsys.readouterr().err
@@ -103,7 +105,7 @@ def test_the_targets_are_listed(capsys):
         assert any(line.split()[:1] == [name] for line in listed.splitlines())
 
 
-def test_a_file_is_asked_for(capsys):
+def test_a_missing_file_is_a_usage_error(capsys):
     with pytest.raises(SystemExit):
         cli_build.main(["--target", "sm86"])
     assert "FILE.onnx is missing" in capsys.readouterr().err
@@ -150,9 +152,9 @@ def test_two_at_once_build_once(rtx, make_onnx, tmp_path):
     ]
     outputs = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
-    said = "".join(err for _, err in outputs)
-    assert said.count(".engine with tensorrt_rtx") == 1
-    assert said.count("the cache has this engine") == 1
+    stderr = "".join(err for _, err in outputs)
+    assert stderr.count(".engine with tensorrt_rtx") == 1
+    assert stderr.count("the cache has this engine") == 1
     first, second = (tmp_path / f"{name}.engine" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert manifest_path(first).read_bytes() == manifest_path(second).read_bytes()

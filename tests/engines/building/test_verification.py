@@ -91,7 +91,7 @@ def test_8_bit_pictures_are_compared_as_pictures(built, make_onnx, artefact, ref
         (None, r"built for SM 8\.6, but this is a Test GPU of SM 8\.9"),
     ],
 )
-def test_where_it_cannot_run_the_reason_is_kept_and_insisting_fails(built, gpu, says):
+def test_where_it_cannot_run_the_reason_is_kept_and_verify_fails(built, gpu, says):
     if gpu is None:
         gpu = GpuAtHand(_OtherCard())
     options = {"images": None, "budget": DriftBudget(0.05), "notify": str}
@@ -102,7 +102,7 @@ def test_where_it_cannot_run_the_reason_is_kept_and_insisting_fails(built, gpu, 
         verify_built(built, Path("absent.onnx"), gpu, verify=True, **options)
 
 
-def test_no_verify_says_so(built):
+def test_no_verify_is_the_reason_in_the_manifest(built):
     options = {"images": None, "budget": DriftBudget(0.05), "notify": str}
     kept = verify_built(built, Path("a"), GpuAtHand(None, "none"), verify=False, **options)
     assert kept.manifest.drift_note == "not measured: --no-verify was given"

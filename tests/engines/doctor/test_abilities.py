@@ -212,7 +212,7 @@ def test_what_is_installed_but_broken_is_not_installed_again(jetson):
     assert ability.fix == (f"{sys.executable} -m swise_engines.doctor.probe tensorrt",)
 
 
-def test_a_ready_jetson_serves_itself_and_says_with_what(jetson):
+def test_a_ready_jetson_serves_itself(jetson):
     found = packages(ORIN_GPU, tensorrt="10.3.0", polygraphy="0.49.20", pycuda="2024.1.2")
     seen = examine(jetson, found)
     for name in ("current", "jetson-orin-nano-super", "jetson-orin-nano"):
@@ -221,7 +221,7 @@ def test_a_ready_jetson_serves_itself_and_says_with_what(jetson):
         assert support.build.why == "TensorRT 10.3.0 for SM 8.7"
 
 
-def test_a_tensorrt_that_does_not_serve_the_device_is_told(jetson):
+def test_a_tensorrt_that_does_not_serve_the_device_is_named(jetson):
     found = packages(ORIN_GPU, tensorrt="11.4.1", polygraphy="0.53.6", pycuda="2024.1.2")
     support = check_target(examine(jetson, found), "jetson-orin-nano")
     assert not support.build.works
@@ -456,7 +456,7 @@ int cuGetErrorString(int s, const char **t) { *t = "no CUDA-capable device is de
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.parametrize(("status", "works"), [(0, True), (100, False)])
-def test_the_cuda_driver_is_asked_through_its_c_interface(tmp_path, monkeypatch, status, works):
+def test_the_cuda_driver_is_called_through_its_c_interface(tmp_path, monkeypatch, status, works):
     (tmp_path / "cuda.c").write_text(LIBCUDA)
     library = str(tmp_path / "libcuda.so.1")
     source = str(tmp_path / "cuda.c")

@@ -7,7 +7,7 @@ from swise_engines.doctor import cli as cli_doctor
 from swise_engines.targets.catalogue import load_targets
 
 
-def test_the_screen_names_what_works_and_the_asked_target(capsys):
+def test_the_screen_names_what_works_and_the_target(capsys):
     assert cli_doctor.main(["--target", "jetson-nano"]) == 3
     screen = capsys.readouterr().out
     assert "upscale and benchmark ONNX files" in screen

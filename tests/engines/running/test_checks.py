@@ -58,7 +58,7 @@ def test_without_manifest_only_trust_admits(engine):
     assert check_file(engine, trust=True) is None
 
 
-def test_trust_does_not_admit_a_changed_engine(engine):
+def test_trust_does_not_accept_a_changed_engine(engine):
     engine.write_bytes(engine.read_bytes()[:-1])
     with pytest.raises(InputError, match="truncated"):
         check_file(engine, trust=True)
@@ -199,7 +199,7 @@ ON_AN_H100 = (
 
 
 @pytest.mark.usefixtures("rtx")
-def test_a_gpu_that_tensorrt_does_not_serve_is_told_in_its_words():
+def test_a_gpu_that_tensorrt_does_not_serve_gives_the_log_of_tensorrt():
     trt = load_tensorrt("tensorrt_rtx")
     messages = Messages(trt)
 

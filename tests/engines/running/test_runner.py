@@ -204,7 +204,7 @@ def test_a_shape_that_tensorrt_refuses_leaves_nothing_half_set(loaded, tmp_path)
 
 
 @pytest.mark.parametrize("loaded", ["discrete"], indirect=True)
-def test_too_large_for_the_memory_is_told_in_numbers(loaded, tmp_path):
+def test_too_large_for_the_memory_states_the_sizes(loaded, tmp_path):
     loaded.facts = EngineFacts(HostEngine.facts.interface, (profile_from_sizes([(640, 640)]),))
     runner = EngineRunner(tmp_path / "a.engine")
     with runner, pytest.raises(SwiseError, match="needs 5 MiB, but 1 of 1 MiB are free"):

@@ -130,6 +130,6 @@ def test_pictures_go_through_it(runner):
     np.testing.assert_array_equal(sr, picture.repeat(2, 0).repeat(2, 1))
 
 
-def test_its_name_says_what_runs(runner):
+def test_its_name_has_runtime_and_device(runner):
     with runner:
         assert len(runner.name) > 3

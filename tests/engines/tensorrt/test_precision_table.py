@@ -83,7 +83,7 @@ def test_int8_means_both_operands_come_from_int8(parse):
 
 @pytest.mark.parametrize("asked", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "int8"])
-def test_another_precision_than_asked_is_an_error(parse, kind, asked):
+def test_another_precision_than_requested_is_an_error(parse, kind, asked):
     found = table(parse(kind))
     if kind == asked:
         check_precision(asked, found)
@@ -98,7 +98,7 @@ def test_mixed_asks_for_something_below_fp32(parse):
         check_precision("mixed", table(parse("fp32")))
 
 
-def test_nothing_asked_is_never_refused(parse):
+def test_without_a_request_nothing_is_refused(parse):
     check_precision("", table(parse("fp32")))
 
 
@@ -170,13 +170,13 @@ def test_fused_engine_layers_share_out_the_work_of_their_nodes(make_onnx):
     assert found.rows[0].weights == {"fp16": 1}
 
 
-def test_names_joined_by_plus_are_told_apart(make_onnx):
+def test_names_joined_by_plus_are_separated(make_onnx):
     counts = read_source(make_onnx("fp32")).counts
     text = json.dumps({"Layers": [inspected("first + second", "Half")]})
     assert table_from_layers(layers_from_inspector(text), counts, "built engine").share("fp16") == 1
 
 
-def test_work_of_unknown_layers_is_told_not_dropped(make_onnx):
+def test_work_of_unknown_layers_is_reported(make_onnx):
     counts = read_source(make_onnx("fp32")).counts
     layers = layers_from_inspector(json.dumps({"Layers": [inspected("second", "Half")]}))
     found = table_from_layers(layers, counts, "built engine")
@@ -218,7 +218,7 @@ def test_types_are_found_where_tensorrt_8_10_and_11_put_them(fields):
 
 
 @pytest.mark.parametrize("is_escaped", [True, False])
-def test_joined_nodes_are_told_apart_by_either_separator(is_escaped):
+def test_joined_nodes_are_separated_by_either_separator(is_escaped):
     names = "[ONNX Layer: one]\x1f[ONNX Layer: two]\x1e[ONNX Layer: three]"
     text = json.dumps({"Layers": [inspected("a kernel", "Half", Metadata=names)]})
     if not is_escaped:
@@ -239,7 +239,7 @@ def test_joined_nodes_are_told_apart_by_either_separator(is_escaped):
         ("Int32", "Int32", None, SHAPES),
     ],
 )
-def test_what_a_kernel_multiplies_in_is_told_by_what_it_reads_and_its_weights(
+def test_the_precision_of_a_kernel_follows_from_its_inputs_and_weights(
     reads, writes, weights, precision
 ):
     entry = inspected("second", reads, weights, Outputs=tensor(writes))

@@ -81,7 +81,7 @@ def test_the_profile_tuned_nearest_is_chosen():
     assert choose_profile(profiles, Extent(1, 380, 380)) == 1
 
 
-def test_an_input_outside_is_told_which_sizes_fit():
+def test_an_input_outside_lists_the_sizes_that_fit():
     profiles = [profile_from_sizes([(8, 8), (16, 16), (32, 24)]), profile_from_sizes([(64, 64)])]
     with pytest.raises(InputError) as error:
         choose_profile(profiles, Extent(1, 48, 24))
