@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from swise_deploy.command.cpus import num_usable_cpus
+from swise_deploy.command.cpus import (
+    num_usable_cpus,
+    own_processor_seconds,
+    processor_ticks,
+)
 from swise_deploy.command.dependencies import installed_version
 
 QUIET_SHARE = 0.05
@@ -173,18 +177,18 @@ class QuietnessWatch:
     def start(self) -> None:
         """Take the readings that `finish` compares with."""
         self._load = os.getloadavg()[0]
-        self._busy, self._total = _cpu_times(self._root)
-        self._own = _own_seconds()
+        self._busy, self._total = processor_ticks(self._root)
+        self._own = own_processor_seconds()
         self._throttles = _throttle_count(self._root)
 
     def finish(self) -> Quietness:
         """What happened since `start`."""
-        busy, total = _cpu_times(self._root)
+        busy, total = processor_ticks(self._root)
         throttles = _throttle_count(self._root)
         throttled = None if throttles is None else throttles > (self._throttles or 0)
         if total <= self._total:
             return Quietness(None, self._load, throttled)
-        ticks_own = (_own_seconds() - self._own) * os.sysconf("SC_CLK_TCK")
+        ticks_own = (own_processor_seconds() - self._own) * os.sysconf("SC_CLK_TCK")
         share = max(0.0, busy - self._busy - ticks_own) / (total - self._total)
         return Quietness(share, self._load, throttled)
 
@@ -264,31 +268,6 @@ def _temperatures(root: Path) -> tuple[Temperature, ...]:
 def _packages() -> dict[str, str]:
     versions = ((name, installed_version(name)) for name in PACKAGES)
     return {name: version for name, version in versions if version}
-
-
-def _cpu_times(root: Path) -> tuple[float, float]:
-    """Busy and total ticks of the usable processors, or of all where they have no lines."""
-    rows = {
-        name: [float(value) for value in values[:8]]
-        for name, *values in map(str.split, _text(root / "proc/stat").splitlines())
-        if name.startswith("cpu")
-    }
-    usable = [rows[name] for name in _usable_cpu_names() if name in rows]
-    counted = usable or [row for name, row in rows.items() if name == "cpu"]
-    # user nice system idle iowait irq softirq steal
-    total = sum(map(sum, counted))
-    return total - sum(row[3] + row[4] for row in counted), total
-
-
-def _usable_cpu_names() -> list[str]:
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    return [f"cpu{number}" for number in os.sched_getaffinity(0)]
-
-
-def _own_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def _throttle_count(root: Path) -> int | None:

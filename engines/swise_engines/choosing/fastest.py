@@ -1,25 +1,26 @@
 """Choice of the fastest candidate on this machine, measured once and cached.
 
 Candidates run one photograph in turn. A candidate whose picture differs from that of the first one
-cannot win, however fast it is.
+cannot win, however fast it is. Where the measurement does not decide, the first one runs.
 """
 
 import contextlib
 import hashlib
 import json
 import logging
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swise_deploy.command.cpus import num_usable_cpus
+from swise_deploy.command.cpus import OtherPrograms, num_usable_cpus
 from swise_deploy.errors import SwiseError
 from swise_deploy.runner import Runner, batch_from_images
 from swise_deploy.storage.documents import read_cached, write_cached
@@ -34,12 +35,16 @@ from swise_export.runtimes.table import RUNTIMES
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # One 8-bit value, the smallest difference in a picture; runtimes differ by about 1e-5 in fp32.
 MAX_DIFFERENCE = 1 / 255
-# Small enough that the whole measurement takes seconds even for large networks.
-_LR_SIZE = (128, 96)
+FIRST_RUN_LIMIT_S = 5.0
+"""Seconds after which the measurement of a first run starts nothing new."""
+
+# Small enough that the whole measurement takes seconds even for large networks; the second one
+# where the time is limited.
+_LR_SIZE, _SMALL_LR_SIZE = (128, 96), (96, 64)
 # A candidate that is this many times slower in a first estimate is not measured further.
 _MAX_SLOWNESS = 1.6
 _MIN_ESTIMATE_RUNS, _ESTIMATE_MS = 3, 200.0
@@ -48,6 +53,12 @@ _MIN_SECONDS, _MAX_SECONDS = 1.0, 10.0
 _MAX_RELATIVE_WIDTH = 0.05
 # Threads of ONNX Runtime spin for a while after a run; the next candidate waits for their end.
 _PAUSE_S = 0.02
+# Rounds that `time_calls` makes at least, warm-up included.
+_MIN_ROUNDS = 8
+# The interval of a ratio within this distance of 1 is a tie, which is decided as well.
+_TIE = 0.05
+# Share of the processors that other programs may use while a choice is made that is cached.
+_QUIET_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +69,34 @@ class Choice:
         candidate: The candidate.
         reason: Its comparison with the others, in one line.
         refused: Reasons why candidates could not win, by label.
+        is_certain: True if the confidence intervals decide and the machine was quiet.
     """
 
     candidate: Candidate
     reason: str
     refused: Mapping[str, str] = field(default_factory=dict)
+    is_certain: bool = True
 
 
 def choose_fastest(
-    candidates: Sequence[Candidate], *, cache: Path, threads: int | None = None
+    candidates: Sequence[Candidate],
+    *,
+    cache: Path,
+    threads: int | None = None,
+    limit_s: float | None = None,
+    remeasure: bool = False,
 ) -> Choice:
     """Measure the candidates, or read the cached choice of the same ones on this machine.
+
+    Only a certain choice is cached; another one is measured again next time.
 
     Args:
         candidates: Ways to run the network, the most dependable one first; the pictures of the
             others are compared with its picture.
         cache: Folder of cached choices.
         threads: CPU threads of the candidates; None where the runtimes decide.
+        limit_s: Seconds after which the measurement starts nothing new; None for up to a minute.
+        remeasure: Measure even if a choice is cached.
 
     Raises:
         SwiseError: The first candidate does not run.
@@ -82,33 +104,46 @@ def choose_fastest(
     if len(candidates) == 1:
         return Choice(candidates[0], "no other installed runtime runs it")
     cached = cache / f"{_key(candidates, threads)}.json"
-    choice = _cached_choice(cached, candidates)
+    choice = None if remeasure else _cached_choice(cached, candidates)
     if choice is None:
         logger.info(
-            "measuring once, for up to a minute, which runtime is fastest here "
-            "(--runner NAME skips that): %s",
+            "measuring for up to %s which runtime is fastest here (--runner NAME skips that): %s",
+            "a minute" if limit_s is None else f"{limit_s:g} s",
             ", ".join(candidate.label for candidate in candidates),
         )
-        choice = measure_fastest(candidates)
-        write_cached(
-            cached, _CachedChoice(choice.candidate.label, choice.reason, dict(choice.refused))
-        )
+        choice = measure_fastest(candidates, limit_s=limit_s)
+        if choice.is_certain:
+            write_cached(
+                cached, _CachedChoice(choice.candidate.label, choice.reason, dict(choice.refused))
+            )
     return choice
 
 
-def measure_fastest(candidates: Sequence[Candidate]) -> Choice:
-    """Run the candidates in turn and choose the one with the lowest median time.
+def measure_fastest(candidates: Sequence[Candidate], *, limit_s: float | None = None) -> Choice:
+    """Run the candidates in turn and choose the fastest, or the first one where nothing decides.
+
+    Args:
+        candidates: As for `choose_fastest`.
+        limit_s: Seconds after which nothing new is started; what runs then is finished.
 
     Raises:
         SwiseError: The first candidate does not run.
     """
-    size, batch = _input_of(candidates)
+    deadline_s = math.inf if limit_s is None else time.perf_counter() + limit_s
+    others = OtherPrograms()
+    size, batch = _input_of(candidates, _LR_SIZE if limit_s is None else _SMALL_LR_SIZE)
     refused: dict[str, str] = {}
     calls: dict[str, Call] = {}
     estimates_ms: dict[str, float] = {}
     expected: NDArray[np.float32] | None = None
+    timings: dict[str, Timing] = {}
+    is_cut = False
     with ExitStack() as stack:
         for candidate in candidates:
+            if expected is not None and time.perf_counter() >= deadline_s:
+                refused[candidate.label] = "not measured: the time was over (use --remeasure)"
+                is_cut = True
+                continue
             try:
                 runner = stack.enter_context(candidate.open())
                 lr = _photograph(runner, size, batch)
@@ -128,21 +163,32 @@ def measure_fastest(candidates: Sequence[Candidate]) -> Choice:
                 continue
             call = partial(runner.infer, lr)
             calls[candidate.label] = call
-            estimates_ms[candidate.label] = _estimate_ms(call)
+            estimates_ms[candidate.label] = _estimate_ms(call, deadline_s)
+            logger.info("  %s: %.1f ms", candidate.label, estimates_ms[candidate.label])
         for label in list(calls):
             slowness = estimates_ms[label] / min(estimates_ms.values())
             if slowness > _MAX_SLOWNESS:
                 refused[label] = f"took {slowness:.1f} times as long in a first estimate"
                 del calls[label]
-        seconds = sum(estimates_ms[label] for label in calls) * _USUAL_RUNS / 1000
-        timings = time_calls(
-            calls,
-            min_runs=_MIN_RUNS,
-            max_seconds=max(_MIN_SECONDS, min(seconds, _MAX_SECONDS)),
-            max_relative_width=_MAX_RELATIVE_WIDTH,
-            pause_s=_PAUSE_S,
-        )
-    return _fastest_of(candidates, timings, refused)
+        round_s = sum(estimates_ms[label] for label in calls) / 1000
+        left_s = deadline_s - time.perf_counter()
+        if len(calls) > 1 and _MIN_ROUNDS * round_s < left_s:
+            usual_s = max(_MIN_SECONDS, min(round_s * _USUAL_RUNS, _MAX_SECONDS))
+            timings = time_calls(
+                calls,
+                min_runs=_MIN_RUNS,
+                max_seconds=min(usual_s, left_s / 2),  # warm-up may take as long
+                max_relative_width=_MAX_RELATIVE_WIDTH,
+                pause_s=_PAUSE_S,
+            )
+    choice = _fastest_of([c for c in candidates if c.label in calls], timings, refused)
+    share = others.share()
+    is_quiet = share is None or share <= _QUIET_SHARE
+    if choice.is_certain and is_quiet and not is_cut:
+        return choice
+    load = "" if is_quiet else f", other programs used {share:.0%} of the processors"
+    reason = f"{choice.reason}; not certain{load}: measured again next time"
+    return replace(choice, reason=reason, is_certain=False)
 
 
 def _refuse_nan(sr: NDArray[np.float32], candidate: Candidate) -> NDArray[np.float32]:
@@ -156,10 +202,12 @@ def _refuse_nan(sr: NDArray[np.float32], candidate: Candidate) -> NDArray[np.flo
     return sr
 
 
-def _estimate_ms(call: Call) -> float:
+def _estimate_ms(call: Call, deadline_s: float) -> float:
     """The shortest of a few runs; other programs make single runs many times longer."""
     times_ms: list[float] = []
     while len(times_ms) < _MIN_ESTIMATE_RUNS or sum(times_ms) < _ESTIMATE_MS:
+        if times_ms and time.perf_counter() >= deadline_s:
+            break
         start = time.perf_counter()
         call()
         times_ms.append((time.perf_counter() - start) * 1000)
@@ -169,25 +217,38 @@ def _estimate_ms(call: Call) -> float:
 def _fastest_of(
     candidates: Sequence[Candidate], timings: Mapping[str, Timing], refused: Mapping[str, str]
 ) -> Choice:
-    best = min(timings, key=lambda label: timings[label].p50_ms)
+    """The fastest of the remaining candidates, by their ratios within each round.
+
+    Args:
+        candidates: In their order; the first one wins unless another one is certainly faster.
+        timings: By label; empty where there was no time for them.
+        refused: Reasons by label.
+    """
+    best = candidates[0]
+    for candidate in candidates[1:] if timings else []:
+        if ratio(timings[candidate.label], timings[best.label]).high < 1:
+            best = candidate
     parts = []
+    is_certain = bool(timings) or len(candidates) == 1
     for label, timing in timings.items():
-        if label != best:
-            slower = ratio(timing, timings[best])
+        if label != best.label:
+            slower = ratio(timing, timings[best.label])
+            is_certain &= slower.low > 1 or 1 - _TIE <= slower.low <= slower.high <= 1 + _TIE
             span = f"95% CI {slower.low:.2f} to {slower.high:.2f}"
-            parts.append(f"{label} takes {slower.value:.2f} times as long ({span})")
+            parts.append(f"{label} takes {slower.value:.2f} times as long as {best.label} ({span})")
     parts += [f"{label}: {reason}" for label, reason in refused.items()]
-    by_label = {candidate.label: candidate for candidate in candidates}
-    return Choice(by_label[best], "; ".join(parts), refused)
+    return Choice(best, "; ".join(parts) or "no other candidate was measured", refused, is_certain)
 
 
-def _input_of(candidates: Sequence[Candidate]) -> tuple[tuple[int, int], int]:
+def _input_of(
+    candidates: Sequence[Candidate], wanted: tuple[int, int]
+) -> tuple[tuple[int, int], int]:
     """(width, height) and batch for the first candidate, within the profiles of engines."""
     interface = read_onnx_file(candidates[0].path).interface
     batch = interface.batch or 1
     if interface.size is not None:
         return interface.size, batch
-    width, height = _LR_SIZE
+    width, height = wanted
     for candidate in candidates:
         manifest = (
             read_manifest(candidate.path) if RUNTIMES[candidate.runtime].takes == "engine" else None

@@ -52,6 +52,7 @@ def _config(parsed: argparse.Namespace) -> "UpscaleConfig":
         tile=parsed.tile,
         memory_mib=parsed.memory,
         threads=parsed.threads,
+        remeasure=parsed.remeasure,
         overwrite=parsed.overwrite,
         as_json=parsed.json,
         is_quiet=parsed.quiet,
@@ -92,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
         "--runner",
         default="auto",
         choices=runner_choices(),
-        help="default auto: the fastest that is installed, measured here once for each network",
+        help="default auto: the fastest that is installed, measured once for each network",
+    )
+    parser.add_argument(
+        "--remeasure",
+        action="store_true",
+        help="measure again, for up to a minute, which runner is fastest",
     )
     parser.add_argument(
         "--weights", metavar="FILE", help="weights for --model NAME; swisenet:2 names shipped ones"

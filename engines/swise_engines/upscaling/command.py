@@ -112,6 +112,7 @@ def _open(config: UpscaleConfig) -> Upscaler:
         tile=config.tile,
         memory_mib=config.memory_mib,
         threads=config.threads,
+        remeasure=config.remeasure,
     )
 
 

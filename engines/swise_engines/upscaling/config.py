@@ -26,6 +26,7 @@ class UpscaleConfig:
         tile: Side of the tiles in input pixels; None follows from the memory.
         memory_mib: Memory that one run of the network may take.
         threads: CPU threads of the network.
+        remeasure: Measure again which runner is fastest.
         overwrite: Replace results that exist; without it they are skipped.
         as_json: Print the summary as JSON.
         is_quiet: Print errors only.
@@ -47,6 +48,7 @@ class UpscaleConfig:
     tile: int | None = None
     memory_mib: int | None = None
     threads: int | None = None
+    remeasure: bool = False
     overwrite: bool = False
     as_json: bool = False
     is_quiet: bool = False

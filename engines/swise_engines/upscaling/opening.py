@@ -20,7 +20,7 @@ from swise_deploy.runner import Runner
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import sha256_of
 from swise_engines.choosing.candidates import Candidate, RunnerName, candidates_for
-from swise_engines.choosing.fastest import choose_fastest
+from swise_engines.choosing.fastest import FIRST_RUN_LIMIT_S, choose_fastest
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
 from swise_engines.tensorrt.profiles import Profile
 from swise_engines.upscaling.receptive_field import PROBE_SIZES, cached_overlap, measure_overlap
@@ -77,6 +77,7 @@ def open_source(
     tile: int | None = None,
     memory_mib: int | None = None,
     threads: int | None = None,
+    remeasure: bool = False,
 ) -> Source:
     """Choose the runner for a file, a network's name, or "auto".
 
@@ -93,8 +94,14 @@ def open_source(
     _refuse_other_scale(path, scale_of(path) or scale, scale)
     candidates = candidates_for(path, runner, threads=threads)
     if runner == "auto" and path != Path(source) and len(candidates) > 1:
-        candidates += _plain_candidates(source, path, scale, weights, threads)
-    choice = choose_fastest(candidates, cache=cache_folder("fastest"), threads=threads)
+        candidates += _plain_candidates(source, path, scale, weights, threads, may_export=remeasure)
+    choice = choose_fastest(
+        candidates,
+        cache=cache_folder("fastest"),
+        threads=threads,
+        limit_s=None if remeasure else FIRST_RUN_LIMIT_S,
+        remeasure=remeasure,
+    )
     chosen = choice.candidate
     if RUNTIMES[chosen.runtime].takes == "engine":
         opened = _engine_source(chosen.path, scale, tile)
@@ -179,17 +186,37 @@ def _exported(
 
 
 def _plain_candidates(
-    source: str | Path, deploy: Path, scale: int | None, weights: Path | None, threads: int | None
+    source: str | Path,
+    deploy: Path,
+    scale: int | None,
+    weights: Path | None,
+    threads: int | None,
+    *,
+    may_export: bool,
 ) -> list[Candidate]:
-    """The network as it is written, where it can be exported and is another graph than `deploy`."""
+    """The network as it is written, where its graph is another one than `deploy`.
+
+    An export takes many seconds, so that a first run does not make it.
+    """
     try:
-        plain = _exported(*_network_of(source, weights), scale, "plain")
+        name, file = _network_of(source, weights)
+        plain = _exported(name, file, scale, "plain") if may_export else _kept(name, file, scale)
     except BackendMissingError as error:
         logger.info("the plain form is not compared: %s", error)
         return []
-    if load_onnx(plain).graph == load_onnx(deploy).graph:
+    if plain is None or load_onnx(plain).graph == load_onnx(deploy).graph:
         return []
     return candidates_for(plain, threads=threads, form="plain")
+
+
+def _kept(name: str | None, weights: Path | None, scale: int | None) -> Path | None:
+    """The plain form of a network with shipped weights, if it was exported before."""
+    shipped = shipped_weights(name, scale or 2) if name is not None and weights is None else None
+    if name is None or shipped is None:
+        return None
+    sha256 = sha256_of(shipped)
+    folder = cache_folder("exported")
+    return find_export(folder, name, scale or 2, weights_sha256=sha256, form="plain")
 
 
 def _onnx_source(

@@ -85,6 +85,7 @@ class Upscaler(Closing):
         tile: int | None = None,
         memory_mib: int | None = None,
         threads: int | None = None,
+        remeasure: bool = False,
     ) -> Self:
         """Open an ONNX file, an engine, weights, or a network by name.
 
@@ -99,6 +100,8 @@ class Upscaler(Closing):
                 profile or the memory budget.
             memory_mib: Memory that one run of the network may take.
             threads: CPU threads of the network; None leaves it to what runs it.
+            remeasure: Measure which runner is fastest, for up to a minute, whatever was found
+                before; without it a first run measures for about 5 s.
 
         Raises:
             InputError: There is no such source, or it cannot be used.
@@ -112,6 +115,7 @@ class Upscaler(Closing):
             tile=tile,
             memory_mib=memory_mib,
             threads=threads,
+            remeasure=remeasure,
         )
         return cls(
             opened.runner,

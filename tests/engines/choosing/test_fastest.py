@@ -146,11 +146,12 @@ def test_a_verdict_is_kept_for_the_same_files_and_threads(
     cache = tmp_path / "verdicts"
     measured = []
 
-    def measure(candidates: list[Candidate]) -> fastest.Choice:
+    def measure(candidates: list[Candidate], *, limit_s: float | None = None) -> fastest.Choice:
         measured.append([candidate.label for candidate in candidates])
-        return measure_fastest(candidates)
+        return measure_fastest(candidates, limit_s=limit_s)
 
     monkeypatch.setattr(fastest, "measure_fastest", measure)
+    others_take(0.0, monkeypatch)
     choice = choose_fastest([first, second], cache=cache, threads=1)
     assert choose_fastest([first, second], cache=cache, threads=1) == choice
     assert len(measured) == 1
@@ -164,6 +165,92 @@ def test_a_verdict_is_kept_for_the_same_files_and_threads(
             encoding="utf-8",
         )
     assert choose_fastest([first, second], cache=cache, threads=1).candidate is second
+    choose_fastest([first, second], cache=cache, threads=1, remeasure=True)
+    assert len(measured) == 5
+
+
+def others_take(share: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastest.OtherPrograms, "share", lambda _: share)
+
+
+def test_a_verdict_of_a_busy_machine_is_used_once_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heavy = in_onnxruntime(save_repeating(tmp_path / "heavy.onnx", width=64))
+    light = in_onnxruntime(save_repeating(tmp_path / "light.onnx"))
+    cache = tmp_path / "verdicts"
+    others_take(0.6, monkeypatch)
+    choice = choose_fastest([heavy, light], cache=cache, threads=1)
+    assert choice.candidate is light
+    assert not choice.is_certain
+    assert "60%" in choice.reason
+    assert not cache.exists()
+    others_take(0.01, monkeypatch)
+    assert choose_fastest([heavy, light], cache=cache, threads=1).is_certain
+    assert len(list(cache.iterdir())) == 1
+
+
+class Sleeper(OnnxRunner):
+    """A runner whose every call takes as long as it is given."""
+
+    seconds = 0.0
+
+    def infer(self, lr: np.ndarray) -> np.ndarray:
+        sr = super().infer(lr)
+        time.sleep(self.seconds)
+        return sr
+
+
+def sleeping(path: Path, label: str, times_s: list[float]) -> Candidate:
+    """Takes the times in turn, again and again."""
+
+    def start() -> Sleeper:
+        runner = Sleeper(path, threads=1)
+        turns = iter(lambda: times_s[next(count) % len(times_s)], None)
+        count = iter(range(10**6))
+        infer = runner.infer
+
+        def timed(lr: np.ndarray) -> np.ndarray:
+            runner.seconds = next(turns) or 0.0
+            return infer(lr)
+
+        runner.infer = timed  # type: ignore[method-assign]  # a runner made for this test
+        return runner
+
+    return Candidate(label, "onnxruntime", path, start)
+
+
+def test_what_is_not_certain_is_run_by_the_first_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Now the one and now the other is faster, so that the interval of their ratio crosses 1."""
+    path = save_repeating(tmp_path / "light.onnx")
+    others_take(0.0, monkeypatch)
+    first = sleeping(path, "first", [0.020])
+    second = sleeping(path, "second", [0.014, 0.029, 0.015, 0.028])
+    cache = tmp_path / "verdicts"
+    choice = choose_fastest([first, second], cache=cache, threads=1)
+    assert choice.candidate is first
+    assert not choice.is_certain
+    assert "second takes" in choice.reason
+    assert "as long as first" in choice.reason
+    assert not cache.exists()
+
+
+def test_a_first_run_starts_nothing_new_after_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_repeating(tmp_path / "light.onnx")
+    others_take(0.0, monkeypatch)
+    slow = sleeping(path, "slow", [0.4])
+    other = sleeping(path, "other", [0.0])
+    start = time.perf_counter()
+    choice = choose_fastest([slow, other], cache=tmp_path / "verdicts", limit_s=0.5)
+    assert time.perf_counter() - start < 3
+    assert choice.candidate is slow
+    assert "other: not measured" in choice.reason
+    assert not (tmp_path / "verdicts").exists()
+    assert choose_fastest([slow, other], cache=tmp_path / "verdicts").candidate is other
 
 
 def test_both_runtimes_compete_for_a_file_and_the_choice_is_told(tmp_path: Path) -> None:
