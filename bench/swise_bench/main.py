@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("swise_bench.cli", "what an artefact costs and what it is worth, measured"),
     "upscale": ("swise_engines.upscaling.cli", "pictures and videos, upscaled"),
     "train": ("swise_export.training.cli", "weights from photographs"),
+    "cache": ("swise_deploy.storage.cli", "what the commands keep, shown and cleared"),
     "doctor": ("swise_engines.doctor.cli", "what this machine can do, and what it lacks"),
 }
 """Subcommand to the module whose `main(argv)` runs it, and what it makes."""

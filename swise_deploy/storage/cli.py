@@ -1,0 +1,111 @@
+"""`swise cache`: show and clear what the commands keep to be faster next time."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from swise_deploy.command.console import add_version, run_command
+from swise_deploy.errors import OutputError
+from swise_deploy.storage.caches import CacheKind, cache_folder
+from swise_deploy.storage.files import json_text
+
+_CONTENTS: dict[CacheKind, str] = {
+    "bench": "networks that swise-bench exported",
+    "exported": "networks that swise-upscale exported",
+    "fastest": "which runner is fastest here, for each network",
+    "int8": "sensitivities of layers to INT8",
+    "interfaces": "input and output of ONNX files",
+    "receptive_fields": "overlap of tiles, for each network",
+    "training": "decoded pictures and pictures of teachers",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """What to do with the caches.
+
+    Attributes:
+        kinds: Which of them; all of them where empty.
+        clear: Delete them instead of showing them.
+        as_json: Print JSON.
+    """
+
+    kinds: tuple[CacheKind, ...] = ()
+    clear: bool = False
+    as_json: bool = False
+
+
+def main(arguments: "Sequence[str] | None" = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="swise cache", description="Show what the commands keep, or clear it."
+    )
+    kinds = get_args(CacheKind)
+    parser.add_argument(
+        "kinds", nargs="*", metavar="KIND", help=f"{', '.join(kinds)}; default: all of them"
+    )
+    parser.add_argument("--clear", action="store_true", help="delete what is kept")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_version(parser)
+    parsed = parser.parse_args(arguments)
+    if unknown := [kind for kind in parsed.kinds if kind not in kinds]:
+        parser.error(f"unknown kind {unknown[0]!r}; expected {', '.join(kinds)}")
+    config = CacheConfig(tuple(parsed.kinds), clear=parsed.clear, as_json=parsed.json)
+    return run_command(lambda: run_cache(config))
+
+
+def run_cache(config: CacheConfig) -> int:
+    """Show or clear the caches; return the exit code.
+
+    Raises:
+        OutputError: Something cannot be deleted.
+    """
+    kinds: tuple[CacheKind, ...] = config.kinds or get_args(CacheKind)
+    rows = {kind: _measured(cache_folder(kind)) for kind in kinds}
+    if config.clear:
+        for kind in kinds:
+            _clear(cache_folder(kind))
+    if config.as_json:
+        document = {
+            "folder": str(cache_folder()),
+            "cleared": config.clear,
+            "kinds": {
+                kind: {"num_files": number, "size_bytes": size}
+                for kind, (number, size) in rows.items()
+            },
+        }
+        sys.stdout.write(json_text(document) + "\n")
+        return 0
+    lines = [f"{'deleted from' if config.clear else 'kept in'} {cache_folder()}:"]
+    lines += [
+        f"  {kind:<17} {number:>6} files {size / 2**20:>9.1f} MiB  {_CONTENTS[kind]}"
+        for kind, (number, size) in rows.items()
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _measured(folder: Path) -> tuple[int, int]:
+    """Number of files in a folder, and their bytes."""
+    sizes = [path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()]
+    return len(sizes), sum(sizes)
+
+
+def _clear(folder: Path) -> None:
+    try:
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.is_dir():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(
+            f"cannot delete {folder}: {error.strerror or error}. Delete it by hand"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
