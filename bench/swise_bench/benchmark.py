@@ -48,6 +48,7 @@ from swise_bench.subjects.spec import (
 )
 from swise_deploy.command.console import progress, size_text
 from swise_deploy.errors import SwiseError, first_line
+from swise_deploy.evaluation.own_pairs import match_by_name
 from swise_deploy.pictures.folders import find_images
 from swise_deploy.runner import Runner
 from swise_deploy.storage.caches import cache_folder
@@ -77,6 +78,7 @@ class Settings:
         min_runs: Rounds to make if time allows.
         max_seconds: Time of the counted rounds for each subject, size and batch.
         images: Folders of ground truth; none leaves quality out.
+        lr_images: The LR pictures of each of `images`; none makes them by MATLAB's bicubic.
         with_memory: True measures memory, in a process of its own.
         with_energy: True measures energy.
         energy_seconds: Seconds of rest, and then of work, for it.
@@ -91,6 +93,7 @@ class Settings:
     min_runs: int = 20
     max_seconds: float = 10.0
     images: tuple[Path, ...] = ()
+    lr_images: tuple[Path, ...] = ()
     with_memory: bool = False
     with_energy: bool = False
     energy_seconds: float = 5.0
@@ -280,12 +283,23 @@ def _measure_energy(runner: Runner, settings: Settings) -> Energy | NotMeasured:
     )
 
 
+def _lr_of(
+    folder: Path, paths: Sequence[Path], scale: int, settings: Settings
+) -> Mapping[Path, Path] | None:
+    """The user's own LR picture of each ground truth; None where they are made by bicubic."""
+    if not settings.lr_images:
+        return None
+    lr_folder = settings.lr_images[settings.images.index(folder)]
+    return match_by_name(paths, find_images(lr_folder, ground_truth=False), scale).pairs
+
+
 def _score(one: _Measured, runner: Runner, settings: Settings) -> None:
     identity = content_hash(one.path) if one.path else load_network(one.subject).weights_sha256
     for folder in settings.images:
         progress(f"quality of {one.subject.name} on {folder}")
         try:
             paths = find_images(folder)
+            lr = _lr_of(folder, paths, runner.scale, settings)
             with _rounding(runner, one.path, settings) as scored_runner:
                 one.scored[folder] = (
                     score_pictures(
@@ -294,6 +308,7 @@ def _score(one: _Measured, runner: Runner, settings: Settings) -> None:
                         runner.scale,
                         identity=f"{identity} {scored_runner.name}",
                         cache=settings.cache,
+                        lr=lr,
                     ),
                     score_reference(
                         one.subject,
@@ -303,6 +318,7 @@ def _score(one: _Measured, runner: Runner, settings: Settings) -> None:
                         is_file=one.path is not None,
                         threads=settings.threads,
                         cache=settings.cache,
+                        lr=lr,
                     ),
                 )
         except Exception as error:  # noqa: BLE001  # a runtime's errors have no base class

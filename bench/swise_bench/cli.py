@@ -73,6 +73,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="ground truth for PSNR, SSIM and drift; may be repeated",
     )
+    measure.add_argument(
+        "--lr-images",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="the LR pictures of each --images, matched by name (default: MATLAB's bicubic)",
+    )
     measure.add_argument("--layers", action="store_true", help="time every layer")
     measure.add_argument("--memory", action="store_true", help="peak memory, each in its process")
     measure.add_argument("--energy", action="store_true", help="joules per frame, with a sensor")
@@ -181,6 +189,7 @@ def _run(options: argparse.Namespace) -> int:
             min_runs=options.runs,
             max_seconds=options.seconds,
             images=tuple(options.images),
+            lr_images=tuple(options.lr_images),
             with_memory=options.memory,
             with_energy=options.energy,
             energy_seconds=options.energy_seconds,

@@ -66,6 +66,8 @@ def run_subjects(config: BenchConfig) -> int:
     """
     for folder in config.images:
         find_images(folder)
+    for folder in config.lr_images:
+        find_images(folder, ground_truth=False)
     for target in config.targets:
         find_target(target)
     baseline = read_benchmark(config.baseline) if config.baseline else None
@@ -117,6 +119,7 @@ def _settings(config: BenchConfig) -> tuple[list[Subject], Settings]:
         min_runs=config.min_runs,
         max_seconds=config.max_seconds,
         images=config.images,
+        lr_images=config.lr_images,
         with_memory=config.with_memory or config.is_full,
         with_energy=config.with_energy or config.is_full,
         energy_seconds=config.energy_seconds,
@@ -228,7 +231,7 @@ def _file_of(subject: Subject, settings: Settings) -> Path | None:
 def _showcase(settings: Settings, benchmark: Benchmark) -> Showcase | None:
     """The picture that lost most, through every subject of the first one's scale."""
     first = benchmark.subjects[0]
-    if not settings.images or isinstance(first.quality, NotMeasured):
+    if not settings.images or settings.lr_images or isinstance(first.quality, NotMeasured):
         return None
     worst = first.quality[0].worst.picture
     names = picture_names(find_images(settings.images[0]))

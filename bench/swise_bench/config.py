@@ -49,6 +49,7 @@ class BenchConfig:
         min_runs: Rounds to make if time allows.
         max_seconds: Time of the counted rounds for each subject, size and batch.
         images: Folders of ground truth.
+        lr_images: The LR pictures of each of `images`; empty makes them by MATLAB's bicubic.
         with_memory: True measures memory.
         with_energy: True measures energy.
         energy_seconds: Seconds of rest, and then of work, for it.
@@ -69,6 +70,7 @@ class BenchConfig:
     min_runs: int = 20
     max_seconds: float = 10.0
     images: tuple[Path, ...] = ()
+    lr_images: tuple[Path, ...] = ()
     with_memory: bool = False
     with_energy: bool = False
     energy_seconds: float = 5.0
@@ -89,6 +91,13 @@ class BenchConfig:
             )
         if self.outputs.figure and not self.images:
             raise InputError("--figure needs pictures. Give --images DIR")
+        if self.lr_images and len(self.lr_images) != len(self.images):
+            raise InputError(
+                f"{len(self.lr_images)} times --lr-images; expected one for each --images "
+                f"({len(self.images)})"
+            )
+        if self.lr_images and self.outputs.figure:
+            raise InputError("--figure shows LR made by bicubic. Leave out --figure or --lr-images")
         if self.max_regress is not None and self.baseline is None:
             raise InputError(f"--max-regress {self.max_regress:.1%} needs --baseline JSON")
 

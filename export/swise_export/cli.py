@@ -151,6 +151,12 @@ def _parser() -> argparse.ArgumentParser:
         help="ground-truth pictures (default: the shipped samples)",
     )
     check.add_argument(
+        "--lr-images",
+        type=Path,
+        metavar="DIR",
+        help="low-resolution pictures of --images, matched by name (default: MATLAB's bicubic)",
+    )
+    check.add_argument(
         "--max-drift",
         type=finite,
         default=0.05,
@@ -203,6 +209,7 @@ def _request(args: argparse.Namespace) -> "ExportRequest":
         weights=None if args.weights is None else resolve_weights(str(args.weights)),
         output=args.output,
         images=args.images,
+        lr_images=args.lr_images,
         calibration=args.calib,
     )
 

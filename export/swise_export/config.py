@@ -79,6 +79,7 @@ class ExportRequest:
         weights: A checkpoint; None takes the shipped weights.
         output: NAME.onnx; None names it after network, scale and precision.
         images: A folder of ground-truth pictures; None takes the shipped samples.
+        lr_images: A folder of their low-resolution pictures, matched by name; None makes them.
         calibration: With INT8, a folder of pictures to calibrate on; None takes the shipped ones.
     """
 
@@ -88,9 +89,12 @@ class ExportRequest:
     weights: Path | None = None
     output: Path | None = None
     images: Path | None = None
+    lr_images: Path | None = None
     calibration: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.lr_images is not None and self.images is None:
+            raise InputError("--lr-images needs the ground truths. Give them with --images DIR")
         if self.calibration is not None and self.config.precision != "int8":
             raise InputError(
                 f"--calib {self.calibration} is for INT8, not {self.config.precision}. Add --int8"

@@ -87,6 +87,7 @@ def export_requested(
         SwiseError: What `export_verified` raises.
     """
     images = None if request.images is None else find_images(request.images)
+    lr = request.lr_images
     calibration = None if request.calibration is None else find_images(request.calibration)
     network = open_any(request.model, scale=request.scale, weights=request.weights)
     name = f"{network.name}_x{network.scale}_{request.config.precision}.onnx"
@@ -95,6 +96,7 @@ def export_requested(
         request.output or Path(name),
         request.config,
         images=images,
+        lr_images=() if lr is None else find_images(lr, ground_truth=False),
         calibration=calibration,
         report=report,
     )
@@ -106,6 +108,7 @@ def export_verified(
     config: ExportConfig,
     *,
     images: Sequence[Path] | None = None,
+    lr_images: Sequence[Path] = (),
     calibration: Sequence[Path] | None = None,
     report: Callable[[str], None] = logger.info,
 ) -> ExportReport:
@@ -121,6 +124,7 @@ def export_verified(
         path: NAME.onnx; NAME.json is written beside it.
         config: What to make.
         images: Ground-truth pictures; None for the shipped samples.
+        lr_images: Their low-resolution pictures, matched by name; empty for MATLAB's bicubic.
         calibration: With INT8, pictures to calibrate and place it on; None for those shipped.
         report: Takes a line about each step as it begins.
 
@@ -133,7 +137,7 @@ def export_verified(
     """
     start = time.perf_counter()
     _refuse_other_artefact(path, network, config)
-    pairs = read_pairs(images or sample_paths(), network.scale)
+    pairs = read_pairs(images or sample_paths(), network.scale, lr_paths=lr_images)
     if config.size is not None:
         pairs = _cut_to_size(pairs, config.size, network.scale)
     network = _fed(network, config, pairs, report)

@@ -12,7 +12,7 @@ import numpy as np
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import METRICS, MetricName, Quality, quality
 from swise_deploy.evaluation.own_pairs import fit_pair, match_by_name
-from swise_deploy.pictures.files import RgbImage, read_readable
+from swise_deploy.pictures.files import RgbImage, read_readable, read_rgb
 from swise_deploy.pictures.folders import picture_names, printable
 from swise_deploy.pictures.imresize import imresize
 
@@ -70,6 +70,19 @@ def read_pairs(
             f"Expected sides of at least {LEAST_LR_SIDE * scale} pixels"
         )
     return pairs
+
+
+def pair_from_files(name: str, path: Path, lr_path: Path | None, scale: int) -> Pair:
+    """Read one pair; its LR is made by MATLAB's bicubic where there is no file of it.
+
+    Raises:
+        InputError: A picture cannot be read, or the sizes do not go together.
+    """
+    hr = read_rgb(path)
+    if lr_path is None:
+        return pair_from_hr(name, hr, scale)
+    fitted = fit_pair(read_rgb(lr_path), hr, scale, name=name)
+    return Pair(name, fitted.lr, fitted.hr)
 
 
 def _own_pairs(

@@ -26,6 +26,7 @@ examples:
   swise-train --data DIV2K --data Flickr2K --data-weights 1,3 --val Set5/HR --out runs/df2k
   swise-train --data HR --lr LR --out runs/pairs --model fsrcnn
   swise-train --data HR --degradation noise-jpeg --out runs/jpeg --model fsrcnn
+  swise-train --data Set5/HR --degradation noise-jpeg --write-lr Set5/LR_jpeg
   swise-train --data HR --out runs/mine --model mynetwork:make --scale 4
   swise-train --resume --out runs/x2 --steps 20000
 
@@ -129,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--show-recipe", action="store_true", help="print the recipe and stop")
+    parser.add_argument(
+        "--write-lr",
+        type=Path,
+        metavar="DIR",
+        help="write the LR pictures that --degradation makes of --data, and stop",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     types = get_type_hints(TrainConfig)
     for title, flags in _HELP.items():
@@ -176,14 +183,22 @@ def _run(options: argparse.Namespace, make_form: "MakeForm | None") -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
     require("swise_deploy.training.loop", extra="train", purpose="training")
-    from swise_deploy.training.command import TrainCommand, run_training  # torch, after parsing
+    from swise_deploy.training.command import (  # torch, after parsing
+        TrainCommand,
+        run_training,
+        write_lr,
+    )
 
     command = TrainCommand(
         settings=_settings_from_flags(options),
         recipe=options.recipe or "",
         config=options.config,
         resume=options.resume,
+        write_lr=options.write_lr,
     )
+    if command.write_lr is not None:
+        print(f"{write_lr(command)} pictures in {command.write_lr}")
+        return 0
     report = run_training(command, signals=StopSignals(), make_form=make_form)
     return 0 if report is None else _print(report, as_json=options.json)
 

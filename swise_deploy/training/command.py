@@ -8,8 +8,11 @@ from pathlib import Path
 from swise_deploy.command.console import progress
 from swise_deploy.errors import InputError
 from swise_deploy.training.config import TrainConfig
+from swise_deploy.training.data.degradation import read_degradation
+from swise_deploy.training.data.lr_pictures import write_lr_pictures
 from swise_deploy.training.loop import train
 from swise_deploy.training.resuming import refuse_other_run
+from swise_deploy.training.run.display import Display
 from swise_deploy.training.run.model_card import write_model_card
 from swise_deploy.training.run.run_files import read_config, read_log
 from swise_deploy.training.run.testing import TestScores
@@ -34,12 +37,14 @@ class TrainCommand:
         recipe: A recipe that ships with the package, or "".
         config: A TOML file of settings, or None.
         resume: Continue the run in the folder `out` of the settings.
+        write_lr: Write the LR pictures of `data` into this folder instead of training, or None.
     """
 
     settings: Mapping[str, object] = field(default_factory=dict)
     recipe: str = ""
     config: Path | None = None
     resume: bool = False
+    write_lr: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,27 @@ def run_training(
             while_training=signals.while_training,
         )
         return None if result is None else TrainReport(result, write_model_card(result))
+
+
+def write_lr(command: TrainCommand) -> int:
+    """Write the LR pictures of a call; returns their number.
+
+    Raises:
+        SwiseError: As `write_lr_pictures`.
+    """
+    assert command.write_lr is not None, "asked for"
+    # No run is made: its folder need not be given.
+    settings = {"out": command.write_lr, **command.settings}
+    config = config_of_command(dataclasses.replace(command, settings=settings), note=progress)
+    degradation = read_degradation(config.degradation) if config.degradation else None
+    with Display(quiet=False) as display:
+        return write_lr_pictures(
+            config.data_folders,
+            command.write_lr,
+            config.scale,
+            degradation=degradation,
+            report=display.report,
+        )
 
 
 def config_of_command(command: TrainCommand, *, note: Callable[[str], None]) -> TrainConfig:

@@ -18,8 +18,13 @@ import numpy as np
 from swise_bench.results.values import PictureScore, QualityResult, Values
 from swise_deploy.errors import InputError, first_line
 from swise_deploy.evaluation.metrics import METRICS, MetricName, Quality, quality
-from swise_deploy.evaluation.pairs import LEAST_LR_SIDE, is_large_enough, mean_quality, pair_from_hr
-from swise_deploy.pictures.files import RgbImage, read_rgb
+from swise_deploy.evaluation.pairs import (
+    LEAST_LR_SIDE,
+    is_large_enough,
+    mean_quality,
+    pair_from_files,
+)
+from swise_deploy.pictures.files import RgbImage
 from swise_deploy.pictures.folders import picture_names
 from swise_deploy.storage.documents import document_from_json
 from swise_deploy.storage.files import append_json_line, sha256_of
@@ -63,7 +68,13 @@ class _KeptScore:
 
 
 def score_pictures(
-    upscale: Upscale, paths: Sequence[Path], scale: int, *, identity: str, cache: Path | None
+    upscale: Upscale,
+    paths: Sequence[Path],
+    scale: int,
+    *,
+    identity: str,
+    cache: Path | None,
+    lr: Mapping[Path, Path] | None = None,
 ) -> Scored:
     """Score every picture; one that is small, cannot be read or fails is skipped and named.
 
@@ -73,6 +84,7 @@ def score_pictures(
         scale: Output size over input size.
         identity: What is scored: hash of the weights or the file, runner and version.
         cache: Folder with the scores of earlier runs; None neither reads nor writes.
+        lr: The LR picture of each ground truth; None makes them by MATLAB's bicubic.
 
     Raises:
         InputError: Not one picture can be scored.
@@ -83,17 +95,20 @@ def score_pictures(
     skipped: dict[str, str] = {}
     num_known = 0
     for path, name in picture_names(paths).items():
-        key = sha256_of(path)
+        partner = None if lr is None else lr.get(path)
+        if lr is not None and partner is None:
+            skipped[name] = "no LR picture of the same name"
+            continue
+        key = sha256_of(path) + ("" if partner is None else f" {sha256_of(partner)}")
         if key in known:
             scores[name] = known[key]
             num_known += 1
             continue
         try:
-            hr = read_rgb(path)
-            if not is_large_enough(path, hr, scale):
+            pair = pair_from_files(name, path, partner, scale)
+            if not is_large_enough(path, pair.hr, scale):
                 skipped[name] = f"smaller than {LEAST_LR_SIDE * scale} pixels"
                 continue
-            pair = pair_from_hr(name, hr, scale)
             scores[name] = quality(upscale(pair.lr), pair.hr, border=scale)
         except Exception as error:  # noqa: BLE001  # a runtime's errors have no base class
             skipped[name] = first_line(error)

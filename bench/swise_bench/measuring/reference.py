@@ -20,6 +20,7 @@ def score_reference(
     is_file: bool,
     threads: int,
     cache: Path,
+    lr: Mapping[Path, Path] | None = None,
 ) -> Mapping[str, Quality] | None:
     """Scores of the reference by picture; None where it is unknown or torch is missing.
 
@@ -31,6 +32,7 @@ def score_reference(
         is_file: True where the subject is a file, which has to state the same weights.
         threads: Threads of torch.
         cache: Folder for scores.
+        lr: The LR picture of each ground truth; None makes them by MATLAB's bicubic.
     """
     name = subject.network or facts.get("model", "")
     if not name:
@@ -50,4 +52,5 @@ def score_reference(
             scale,
             identity=f"{network.weights_sha256} {runner.name}",
             cache=cache,
+            lr=lr,
         ).scores

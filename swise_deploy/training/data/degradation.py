@@ -238,6 +238,12 @@ def _step(table: object, place: str) -> Step:
     return step
 
 
+def generator_of_name(name: str) -> Generator:
+    """A generator whose draws depend on a picture's name alone."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
 def degrade(hr: RgbImage, scale: int, degradation: Degradation, rng: Generator) -> RgbImage:
     """Make the low resolution of a picture.
 

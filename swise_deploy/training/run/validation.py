@@ -23,7 +23,7 @@ from swise_deploy.evaluation.pairs import (
 from swise_deploy.pictures.files import RgbImage
 from swise_deploy.pictures.folders import find_images
 from swise_deploy.runner import float_from_image, image_from_float
-from swise_deploy.training.data.degradation import Degradation, degrade
+from swise_deploy.training.data.degradation import Degradation, degrade, generator_of_name
 from swise_deploy.training.data.picture_cache import PicturePairs
 
 logger = logging.getLogger(__name__)
@@ -161,14 +161,9 @@ def _own_pair(pairs: PicturePairs, index: int, crop: int) -> Pair:
 def degraded_pairs(pairs: Sequence[Pair], scale: int, degradation: Degradation) -> list[Pair]:
     """The same pictures with LR made by a degradation, always with the same draws by name."""
     return [
-        Pair(pair.name, degrade(pair.hr, scale, degradation, _generator(pair.name)), pair.hr)
+        Pair(pair.name, degrade(pair.hr, scale, degradation, generator_of_name(pair.name)), pair.hr)
         for pair in pairs
     ]
-
-
-def _generator(name: str) -> np.random.Generator:
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    return np.random.default_rng(seed)
 
 
 def pairs_from_folder(

@@ -9,7 +9,7 @@ from PIL import Image
 from swise_bench.measuring.quality import Scored, result_from_scores, score_pictures
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import Quality
-from swise_deploy.pictures.files import RgbImage
+from swise_deploy.pictures.files import RgbImage, read_rgb
 from swise_deploy.pictures.imresize import imresize
 
 
@@ -190,3 +190,27 @@ def test_scores_of_exact_pictures_and_of_tiny_ones_survive_the_cache(tmp_path: P
     for scored in runs:
         assert scored.scores["flat.png"].is_exact
         assert math.isnan(scored.scores["tiny.png"].ssim_y)
+
+
+def test_own_low_resolution_is_what_is_upscaled_and_part_of_the_key(tmp_path: Path) -> None:
+    paths = _pictures(tmp_path, 2)
+    given: list[np.ndarray] = []
+
+    def upscale(lr: np.ndarray) -> np.ndarray:
+        given.append(lr)
+        return lr.repeat(2, axis=0).repeat(2, axis=1)
+
+    lr = {}
+    for i, path in enumerate(paths):
+        low = read_rgb(path)[::2, ::2] // 2
+        lr[path] = tmp_path / f"low_{i}.png"
+        Image.fromarray(low).save(lr[path])
+    cache = tmp_path / "cache"
+    own = score_pictures(upscale, paths, 2, identity="a", cache=cache, lr=lr)
+    np.testing.assert_array_equal(given[0], read_rgb(paths[0])[::2, ::2] // 2)
+    made = score_pictures(upscale, paths, 2, identity="a", cache=cache)
+    again = score_pictures(upscale, paths, 2, identity="a", cache=cache, lr=lr)
+    assert (made.num_known, again.num_known) == (0, 2)
+    assert again.scores == own.scores != made.scores
+    fewer = score_pictures(upscale, paths, 2, identity="a", cache=None, lr={paths[0]: lr[paths[0]]})
+    assert list(fewer.skipped.values()) == ["no LR picture of the same name"]

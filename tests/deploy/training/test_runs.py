@@ -482,3 +482,17 @@ def test_a_name_that_is_no_utf_8_is_trained_on(tmp_path: Path) -> None:
     again = train(dataclasses.replace(read_config(result.config.out), steps=8), resume=True)
     assert again is not None
     assert again.step == 8
+
+
+def test_the_pictures_of_a_degradation_are_written_the_same_every_time(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+    for name in ("first", "second"):
+        arguments = ["--data", pictures, "--degradation", "noise-jpeg", "--write-lr"]
+        assert main([*map(str, arguments), str(tmp_path / name)]) == 0
+        made.append({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()})
+    assert "6 pictures in" in capsys.readouterr().out
+    assert made[0] == made[1]
+    assert set(made[0]) == {path.name for path in pictures.iterdir()}
+    assert read_rgb(tmp_path / "first" / "0000.png").shape == (22, 22, 3)
