@@ -241,7 +241,7 @@ def _count_torch_gpus() -> int:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Peers:
-    """What engines are compared with.
+    """The runners that engines are compared with.
 
     Attributes:
         torch: Runners of torch on the GPU, as swise-bench names them.
@@ -274,7 +274,7 @@ def _command(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 def first_steps(folder: Path) -> list[Step]:
-    """Whether the machine is ready, and the tests that need its GPU."""
+    """True if the machine is ready, and the tests that need its GPU."""
     report = str(folder / "pytest.xml")
     options = ("-m", "gpu", "-rs", "-p", "no:cacheprovider", "--junitxml", report)
     tests = (*options, "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"))

@@ -65,7 +65,7 @@ class Outcome:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it ran and did not succeed."""
+        """True if it ran and did not succeed."""
         return self.exit_code not in (0, LEFT_OUT)
 
 
@@ -235,7 +235,7 @@ def _end_session(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _is_there(subject: str) -> bool:
-    """Whether a file was made; a network, such as swisenet:2, is always there."""
+    """True if a file was made; a network, such as swisenet:2, is always there."""
     path = Path(subject.partition("@")[0])
     return path.is_file() or not path.suffix
 

@@ -1,4 +1,4 @@
-"""Ownership of files: content that other users may write is not trusted."""
+"""Trust in files by their owner: content that other users may write is not trusted."""
 
 import os
 import stat

@@ -83,7 +83,7 @@ class BuildProgress:
 
 
 def reports_progress(trt: ModuleType) -> bool:
-    """Whether a TensorRT reports the steps of a build, and can be stopped at one of them."""
+    """True if a TensorRT reports the steps of a build, and can be stopped at one of them."""
     return hasattr(trt, "IProgressMonitor")
 
 

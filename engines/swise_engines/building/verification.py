@@ -24,7 +24,7 @@ from swise_export.verification.drift import check_gate, measure_drift
 
 
 def reason_not_to_run(manifest: EngineManifest, gpu: GpuAtHand) -> str:
-    """Why an engine cannot run on the GPU at hand; "" if it can."""
+    """Reason why an engine cannot run on the GPU at hand; "" if it can."""
     if gpu.device is None:
         return gpu.reason
     try:

@@ -103,7 +103,7 @@ class Cuda(Protocol):
 
     @property
     def has_graphs(self) -> bool:
-        """Whether the binding supports `capture`."""
+        """True if the binding supports `capture`."""
 
     def use(self) -> AbstractContextManager[None]:
         """Make the GPU's primary context current on this thread."""

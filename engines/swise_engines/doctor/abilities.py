@@ -189,7 +189,7 @@ def _why_not_run(seen: Examination, backend: str) -> str:
 
 
 def reason_rtx_unserved(seen: Examination) -> str:
-    """Why an installed TensorRT for RTX runs nothing on this GPU; "" where it does."""
+    """Reason why an installed TensorRT for RTX runs nothing on this GPU; "" where it does."""
     rtx = seen.packages["tensorrt_rtx"]
     if seen.gpu is None or rtx.version is None:
         return ""

@@ -66,22 +66,22 @@ class Package:
 
     @property
     def works(self) -> bool:
-        """Whether it loads."""
+        """True if it loads."""
         return self.version is not None
 
     @property
     def is_absent(self) -> bool:
-        """Whether it is not installed, as opposed to installed and broken."""
+        """True if it is not installed, as opposed to installed and broken."""
         return self.error is not None and self.error.startswith("No module named")
 
     @property
     def start_error(self) -> str:
-        """Why an installed TensorRT does not start; "" where it starts or was not started."""
+        """Reason why an installed TensorRT does not start; "" where it starts or was not started."""
         return str(self.details.get("start_error", ""))
 
     @property
     def reason(self) -> str:
-        """Why it does not load, in a few words."""
+        """Reason why it does not load, in a few words."""
         return "not installed" if self.is_absent else str(self.error)
 
     def require_version(self) -> str:

@@ -51,7 +51,7 @@ class DoctorReport:
 
     @property
     def is_served(self) -> bool:
-        """Whether engines for the target can be built here; True without a target."""
+        """True if engines for the target can be built here; True without a target."""
         return self.support is None or self.support.build.works
 
     def to_dict(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Whether engines for a target can be built and run on the machine that was examined."""
+"""Support for a target on the machine that was examined: building its engines, and running them."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ CURRENT = "current"
 
 @dataclass(frozen=True, slots=True)
 class TargetSupport:
-    """Whether engines for a target can be built and run here.
+    """The support for a target on this machine.
 
     Attributes:
         target: Its name, as given.

@@ -96,7 +96,7 @@ def check_version(path: Path, manifest: EngineManifest, running: str) -> None:
 
 
 def accepts_version(built: str, running: str) -> bool:
-    """Whether a version-compatible engine of one TensorRT runs on another.
+    """True if a version-compatible engine of one TensorRT runs on another.
 
     Forward within a major version, from 8 to 10 and from 10 to 11, but not from 8 to 11. (NVIDIA,
     TensorRT documentation, "Version compatibility".)

@@ -80,7 +80,7 @@ class EngineRunner(RunnerContext):
 
     @property
     def interface(self) -> Interface:
-        """What the engine itself takes and gives.
+        """Input and output of the engine itself.
 
         Raises:
             InputError: The engine has no manifest and is not active.

@@ -100,7 +100,7 @@ class Target:
             _require_choice(self.name, "unconfirmed", name, known)
 
     def served_by(self, tensorrt_version: str) -> bool:
-        """Whether a release of TensorRT, such as "10.3.0.30", serves this device."""
+        """True if a release of TensorRT, such as "10.3.0.30", serves this device."""
         found = tuple(int(part) for part in tensorrt_version.split(".")[:2])
         return any(_covers(release, found) for release in self.tensorrt_versions)
 
@@ -166,7 +166,7 @@ def target_of_gpu(driver_name: str) -> Target | None:
 
 
 def precisions_of_sm(backend: Backend, sm: str) -> tuple[Precision, ...]:
-    """What a backend multiplies in on a compute capability; none where that is not known."""
+    """Precisions of a backend on a compute capability; none where they are unknown."""
     by_backend = (t.precisions for t in load_targets().values() if t.sm == sm)
     return next((found[backend] for found in by_backend if backend in found), ())
 

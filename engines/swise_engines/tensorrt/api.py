@@ -122,7 +122,7 @@ def wheel_for(driver_cuda: str) -> str:
 
 
 def is_installed(backend: Backend) -> bool:
-    """Whether a TensorRT can be imported here."""
+    """True if a TensorRT can be imported here."""
     try:
         load_tensorrt(backend)
     except BackendMissingError:

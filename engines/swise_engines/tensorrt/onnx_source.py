@@ -33,7 +33,7 @@ class EngineSource:
 
     @property
     def interface(self) -> Interface:
-        """What it takes and gives."""
+        """Its input and output."""
         return self.file.interface
 
 

@@ -33,7 +33,7 @@ class Extent:
         return port.shape(self.batch, self.width, self.height)
 
     def fits_between(self, least: "Extent", most: "Extent") -> bool:
-        """Whether batch, width and height are within the range, ends included."""
+        """True if batch, width and height are within the range, ends included."""
         return all(
             low <= here <= high
             for low, here, high in zip(
@@ -91,12 +91,12 @@ class Profile:
         )
 
     def takes(self, extent: Extent) -> bool:
-        """Whether a batch of that size fits."""
+        """True if a batch of that size fits."""
         return extent.fits_between(self.min, self.max)
 
     @property
     def is_fixed(self) -> bool:
-        """Whether only one size fits."""
+        """True if only one size fits."""
         return self.min == self.max
 
 

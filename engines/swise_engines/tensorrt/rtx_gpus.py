@@ -33,5 +33,5 @@ def reason_unserved(version: str, capabilities: Sequence[str], sm: str) -> str:
 
 
 def is_newer(capabilities: Sequence[str], sm: str) -> bool:
-    """Whether a GPU is newer than all GPUs that a TensorRT for RTX names."""
+    """True if a GPU is newer than all GPUs that a TensorRT for RTX names."""
     return release_of(sm) > max(map(release_of, capabilities))
