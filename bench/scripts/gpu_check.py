@@ -1,10 +1,10 @@
-"""Run everything that needs a GPU, and keep what came out with the device and the versions.
+"""Run everything that needs a GPU, and keep the results with the device and the versions.
 
     python bench/scripts/gpu_check.py bench/results/gpu
 
-One folder per device comes out: environment.json, what each step printed, its exit code and time in
-steps.json, and summary.md. All of them are written as the steps end. A failing step stops no other
-and fails the script. Where a GPU is lent for minutes, do it in pieces, which add up in the folder:
+The results of a device are one folder: environment.json, the output of each step, exit codes and
+times in steps.json, and summary.md, all written as the steps end. A step that fails stops no other,
+and the exit code is 1. Where a GPU is lent for minutes, run pieces, which add up in the folder:
 
     python bench/scripts/gpu_check.py RESULTS --work DIR --jobs 8 \
         --only "build *" --only "compile *"
@@ -234,7 +234,7 @@ def _builders(sm: str) -> list[Builder]:
 
 
 def _count_torch_gpus() -> int:
-    """GPUs that torch can use; 0 without torch. Asked elsewhere: it takes memory of the GPU."""
+    """GPUs that torch can use; 0 without torch. torch runs in a process of its own here."""
     found = _output([sys.executable, "-c", "import torch; print(torch.cuda.device_count())"])
     return int(found) if found.isdecimal() else 0
 
@@ -255,7 +255,7 @@ class Peers:
 
 
 def peers_here(num_torch_gpus: int) -> Peers:
-    """Those that are installed."""
+    """The peers that are installed."""
     import onnxruntime
 
     on_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -269,12 +269,12 @@ def peers_here(num_torch_gpus: int) -> Peers:
 
 
 def _command(module: str, *arguments: str) -> tuple[str, ...]:
-    """A console script, also where the package is not installed."""
+    """Arguments that run a command, also where the package is not installed."""
     return (sys.executable, "-m", module, *arguments)
 
 
 def first_steps(folder: Path) -> list[Step]:
-    """True if the machine is ready, and the tests that need its GPU."""
+    """The doctor, and the tests that need a GPU."""
     report = str(folder / "pytest.xml")
     options = ("-m", "gpu", "-rs", "-p", "no:cacheprovider", "--junitxml", report)
     tests = (*options, "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"))
@@ -294,9 +294,9 @@ def engine_steps(
     peers: Peers,
     seconds: tuple[str, str] = ("10", "5"),
 ) -> list[Step]:
-    """SwiseNet at every scale, with every TensorRT: exported, built, verified, used and measured.
+    """The steps of SwiseNet at every scale with every TensorRT, from the export to the benchmark.
 
-    Without any, what else runs is measured: torch on the GPU, and ONNX Runtime.
+    Without a TensorRT, torch on the GPU and ONNX Runtime are measured.
 
     Args:
         folder: Where results are kept.

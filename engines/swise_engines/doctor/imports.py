@@ -76,7 +76,7 @@ class Package:
 
     @property
     def start_error(self) -> str:
-        """Reason why an installed TensorRT does not start; "" where it starts or was not started."""
+        """Reason why an installed TensorRT does not start; "" where it starts."""
         return str(self.details.get("start_error", ""))
 
     @property
