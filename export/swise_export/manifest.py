@@ -32,7 +32,7 @@ class TensorFacts:
         name: Tensor name.
         dtype: Element type, such as "float32".
         layout: "NCHW" or "NHWC".
-        shape: A number, or the name of a dynamic dimension, for each axis.
+        shape: Size of each axis, or the name of a dynamic one.
         value_range: Lowest and highest value of a picture.
     """
 
@@ -48,13 +48,13 @@ class Drift:
     """Quality of the artefact minus that of the fp32 torch network: negative is worse.
 
     Attributes:
-        images: Pictures that it was measured on.
+        images: Number of pictures.
         images_sha256: Hash of their pixels.
         psnr_y_db: Mean over the pictures.
         ssim_y: Mean over the pictures; None where all are smaller than SSIM's window.
-        worst_image: The picture that lost most PSNR.
-        worst_psnr_y_db: Its PSNR lost.
-        max_abs: Largest difference between the two outputs, of white.
+        worst_image: Name of the picture with the largest loss of PSNR-Y.
+        worst_psnr_y_db: PSNR-Y lost (negative) or gained on that picture.
+        max_abs: Largest difference between the two outputs, as a share of white.
         output_psnr_db: PSNR between the two outputs.
     """
 
@@ -73,14 +73,14 @@ class Int8Facts:
     """Placement of INT8 in an artefact.
 
     Attributes:
-        mult_adds_share: Of the graph's Mult-Adds, in INT8.
-        layers: Layers in INT8.
-        layers_fp16: Layers that could be and are not.
-        rest: Precision of everything else.
-        calibration_images: Crops that the ranges were measured on.
-        calibration_method: Method by which the ranges were chosen.
-        calibration_sha256: Hash of the crops.
-        held_out_drift_db: PSNR-Y lost on pictures that were not calibrated on.
+        mult_adds_share: Share of the graph's Mult-Adds in INT8.
+        layers: Number of layers in INT8.
+        layers_fp16: Layers that can run in INT8 but do not.
+        rest: Precision of the layers that are not INT8.
+        calibration_images: Number of calibration crops.
+        calibration_method: Method that chose the ranges.
+        calibration_sha256: Hash of the calibration crops.
+        held_out_drift_db: PSNR-Y lost (negative) or gained on held-out pictures.
     """
 
     mult_adds_share: Share
@@ -120,18 +120,18 @@ class Manifest:
     Attributes:
         sha256: Hash of the ONNX file.
         model: Key of the network registry, or the name of a foreign network.
-        precision: Precision that was asked for and is in the graph.
+        precision: Precision of the graph.
         form: "deploy" for the rewritten network, "plain" for a direct export.
-        num_params: Parameters of the torch network.
+        num_params: Number of parameters of the torch network.
         weights_sha256: Hash of the weights file.
         fp32_nodes: Nodes that compute in fp32 in a graph of lower precision.
-        activations: Largest magnitude that each layer reached in fp32, by node, on pictures.
-        parity: Largest difference between the traced fp32 graph and torch over several sizes, of
-            white; None where it was not compared.
-        quality: Against ground truth; None where it was not measured.
+        activations: Largest magnitude of each layer's output in fp32, by node, on pictures.
+        parity: Largest difference between the traced fp32 graph and torch at several sizes, as a
+            share of white; None where it was not compared.
+        quality: Quality against ground truth; None where it was not measured.
         drift: None where it was not measured.
-        int8: None where nothing is INT8.
-        versions: Versions of what made the file.
+        int8: None where no layer is INT8.
+        versions: Versions of the packages that made the file.
     """
 
     sha256: Sha256
@@ -157,12 +157,12 @@ class Manifest:
 
 
 def manifest_path(artifact: Path) -> Path:
-    """Where the sidecar of an artefact lies."""
+    """Path of an artefact's sidecar."""
     return artifact.with_suffix(".json")
 
 
 def write_manifest(artifact: Path, manifest: Manifest) -> Path:
-    """Write the sidecar; returns its path."""
+    """Write the sidecar and return its path."""
     path = manifest_path(artifact)
     write_document(path, manifest)
     return path
@@ -172,7 +172,7 @@ def read_manifest(artifact: Path) -> Manifest:
     """Read the sidecar of an artefact.
 
     Raises:
-        InputError: It is missing or cannot be read.
+        InputError: The sidecar is missing or invalid.
     """
     return read_document(
         manifest_path(artifact),
@@ -184,7 +184,7 @@ def read_manifest(artifact: Path) -> Manifest:
 
 
 def facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The part of an ONNX file's metadata that swise-export wrote, by key."""
+    """The metadata that swise-export wrote into an ONNX file, by key."""
     return {
         key.removeprefix(METADATA_PREFIX): value
         for key, value in metadata.items()
@@ -193,7 +193,7 @@ def facts_of_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def metadata_from_manifest(manifest: Manifest) -> dict[str, str]:
-    """Facts for the metadata of the ONNX file; its own hash and the drift cannot be among them."""
+    """Metadata for the ONNX file; it cannot contain the file's own hash or its drift."""
     return {
         f"{METADATA_PREFIX}{key}": str(value)
         for key, value in {

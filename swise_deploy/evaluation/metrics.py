@@ -1,7 +1,7 @@
 """Picture quality as the super-resolution literature measures it: PSNR and SSIM on luma.
 
-Luma is BT.601 studio-swing Y as MATLAB's `rgb2ycbcr` gives it (16 to 235), and a border of `scale`
-pixels is left out. numpy only.
+Luma is BT.601 studio-swing Y of MATLAB's `rgb2ycbcr` (16 to 235); a border of `scale` pixels is
+excluded. numpy only.
 """
 
 import math
@@ -26,10 +26,10 @@ SSIM_C2 = (0.03 * 255) ** 2
 
 
 MetricName = Literal["psnr_y_db", "ssim_y"]
-"""Key of METRICS, which is also its key in JSON."""
+"""Key of METRICS and of JSON documents."""
 
 EXACT_PSNR_DB = 150.0
-"""Stands for the infinite PSNR of equal pictures where a number is needed: in JSON, and in the mean
+"""Replaces the infinite PSNR of equal pictures where a number is needed: in JSON, and in the mean
 of a set in which every picture is exact. A picture of 100 megapixels in which one blue value is off
 by one has 148 dB (the weight of blue in luma is 0.098)."""
 
@@ -43,8 +43,8 @@ class Metric:
         unit: Unit; "" for a plain number.
         digits: Decimals in tables.
         drift_digits: Decimals of a difference.
-        score: Computes it from two (H, W) planes of luma, float64, 16 to 235, border removed.
-        exact: Its value for equal pictures, finite.
+        score: Function of two (H, W) planes of luma, float64, 16 to 235, without the border.
+        exact: Finite value for equal pictures.
     """
 
     title: str
@@ -56,11 +56,11 @@ class Metric:
 
     @property
     def header(self) -> str:
-        """Title and unit for the head of a column."""
+        """Title and unit for a column header."""
         return f"{self.title} {self.unit}".rstrip()
 
     def text(self, value: float) -> str:
-        """A value for people, with its unit; "exact" where the pictures are equal."""
+        """Format a value with its unit; "exact" where the pictures are equal."""
         if math.isinf(value):
             return "exact"
         return "-" if math.isnan(value) else f"{value:.{self.digits}f} {self.unit}".rstrip()
@@ -68,10 +68,10 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """A picture's value of every metric; NaN where a metric is not defined for it.
+    """Value of every metric for a picture; NaN where a metric is not defined for it.
 
     Attributes:
-        values: By name of the metric.
+        values: Values by metric.
     """
 
     values: Mapping[MetricName, float]
@@ -81,7 +81,7 @@ class Quality:
 
     @property
     def psnr_y_db(self) -> float:
-        """PSNR on luma, dB; infinite for equal pictures. Gates and training decide by it."""
+        """PSNR on luma, dB; infinite for equal pictures. Quality gates and training use it."""
         return self.values["psnr_y_db"]
 
     @property
@@ -95,7 +95,7 @@ class Quality:
         return math.isinf(self.psnr_y_db)
 
     def finite(self) -> "Quality":
-        """The same with each metric's value for equal pictures in the place of infinity."""
+        """The same, with each metric's `exact` instead of infinity."""
         return Quality(
             {n: METRICS[n].exact if math.isinf(v) else v for n, v in self.values.items()}
         )
@@ -107,12 +107,12 @@ def luma(image: RgbImage) -> NDArray[np.float64]:
 
 
 def quality(sr: RgbImage, hr: RgbImage, *, border: int) -> Quality:
-    """Every metric of `sr` against the ground truth `hr`.
+    """Compute every metric of `sr` against the ground truth `hr`.
 
     Args:
         sr: (H, W, 3), uint8.
         hr: (H, W, 3), uint8.
-        border: Pixels left out at every edge; the scale by convention.
+        border: Pixels excluded at every edge; the scale by convention.
 
     Raises:
         ValueError: The sizes differ.
@@ -138,8 +138,8 @@ def psnr(
 def ssim(test: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
     """Mean structural similarity of two (H, W) planes in 0..255.
 
-    Gaussian window 11x11, sigma 1.5, population covariance, only where the window fits. NaN where
-    the picture is smaller than the window.
+    The window is Gaussian, 11x11, sigma 1.5, with population covariance, at positions inside the
+    picture. NaN for a picture that is smaller than the window.
 
     Raises:
         ValueError: The shapes differ.
@@ -181,4 +181,4 @@ METRICS: Mapping[MetricName, Metric] = {
     "psnr_y_db": Metric("PSNR-Y", "dB", 2, 4, psnr, EXACT_PSNR_DB),
     "ssim_y": Metric("SSIM-Y", "", 4, 5, ssim, 1.0),
 }
-"""Every metric. Scores, means, results, tables and reports iterate over it."""
+"""Every metric; scores, means, results, tables and reports iterate over this table."""

@@ -19,7 +19,7 @@ from swise_deploy.pictures.imresize import imresize
 logger = logging.getLogger(__name__)
 
 LEAST_LR_SIDE = 4
-"""Smaller pictures are left out of every score: the border takes most of them."""
+"""Smallest LR side of scored pictures; the border covers most of smaller ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Pair:
 
 
 def pair_from_hr(name: str, hr: RgbImage, scale: int) -> Pair:
-    """Crop `hr` to a multiple of the scale and shrink it as MATLAB does."""
+    """Crop `hr` to a multiple of the scale and reduce it by MATLAB's bicubic."""
     height, width = (side // scale * scale for side in hr.shape[:2])
     cropped = np.ascontiguousarray(hr[:height, :width])
     lr = np.asarray(imresize(cropped, Fraction(1, scale)), np.uint8)
@@ -47,7 +47,7 @@ def read_pairs(
     Args:
         paths: Pictures; each pair gets a name of its own.
         scale: HR side over LR side.
-        crop: Side of the centre crop that is taken of each, in HR pixels; 0 takes whole pictures.
+        crop: Side of the centre crop of each picture, in HR pixels; 0 for whole pictures.
         lr_paths: Low-resolution pictures, matched by name; empty for MATLAB's bicubic.
 
     Raises:
@@ -118,7 +118,7 @@ def _own_pairs(
 
 
 def is_large_enough(path: Path, hr: RgbImage, scale: int) -> bool:
-    """Tell whether a ground truth is large enough to be scored; log a warning where it is not."""
+    """True where a ground truth is large enough to be scored; else a warning is logged."""
     smallest = LEAST_LR_SIDE * scale
     if min(hr.shape[:2]) >= smallest:
         return True
@@ -127,7 +127,7 @@ def is_large_enough(path: Path, hr: RgbImage, scale: int) -> bool:
 
 
 def centre_crop(picture: RgbImage, side: int) -> RgbImage:
-    """The middle of a picture, at most `side` x `side` pixels; 0 keeps all of it."""
+    """The centre of a picture, at most `side` x `side` pixels; 0 for all of it."""
     if side == 0:
         return picture
     top, left = (max(0, (length - side) // 2) for length in picture.shape[:2])
@@ -137,16 +137,16 @@ def centre_crop(picture: RgbImage, side: int) -> RgbImage:
 def evaluate(
     upscale: Callable[[RgbImage], RgbImage], pairs: Sequence[Pair], scale: int
 ) -> dict[str, Quality]:
-    """Score every pair by name: PSNR-Y and SSIM-Y, a border of `scale` pixels left out."""
+    """Compute every metric of every pair, by name, without a border of `scale` pixels."""
     return {p.name: quality(upscale(p.lr), p.hr, border=scale) for p in pairs}
 
 
 def mean_quality(scores: Mapping[str, Quality]) -> Quality:
     """Average over pictures.
 
-    A picture that comes back exactly has an infinite PSNR, and one below SSIM's window has no SSIM:
-    each is left out of that metric's mean. Where every picture is exact, the mean is the metric's
-    value for equal pictures (`count_exact` tells how many are).
+    A picture that equals its ground truth has an infinite PSNR, and one below SSIM's window has no
+    SSIM; each is excluded from that metric's mean. If every picture is exact, the mean is
+    `Metric.exact` (see `count_exact`).
     """
     return Quality({name: _mean(name, scores) for name in METRICS})
 
@@ -160,5 +160,5 @@ def _mean(name: MetricName, scores: Mapping[str, Quality]) -> float:
 
 
 def count_exact(scores: Mapping[str, Quality]) -> int:
-    """Number of pictures that equal their ground truth; means of PSNR leave them out."""
+    """Number of pictures that equal their ground truth; means of PSNR exclude them."""
     return sum(score.is_exact for score in scores.values())

@@ -117,7 +117,7 @@ def test_nothing_to_time_is_refused() -> None:
 
 
 class _Clock:
-    """Time that passes only when told to, so that the test does not depend on the machine."""
+    """A clock that advances on demand, so that the test does not depend on the machine."""
 
     def __init__(self) -> None:
         self.ns = 0

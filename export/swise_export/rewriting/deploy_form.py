@@ -1,17 +1,16 @@
-"""The deploy form of a network: the same function, in operations that runtimes are fast at.
+"""The deploy form of a network: the same function, in operations that are fast in runtimes.
 
 Every rewrite is exact up to rounding (docs/adr/0001-deploy-form.md has the measurements):
 
-- a layer norm's affine part moves into the 1x1 convolution behind it, beta and gamma into the one
-  before them;
-- a chunk-and-multiply gate becomes two convolutions and a product, so that nothing is sliced;
-- a PReLU with one slope is a LeakyReLU;
-- bicubic interpolation by a fixed ratio is a periodic linear map: strided depthwise convolutions
-  (swise_export.rewriting.periodic_resize);
-- in the scale-wise upsampling module each 3x3 tail c->3 becomes a 1x1 convolution c->27, which
-  commutes with the
-  interpolation, and one fixed shift-and-add for all branches: 27 channels are resized, not c, and
-  in the reducing branch PixelUnshuffle joins the 1x1 convolution.
+- The affine part of a layer norm moves into the next 1x1 convolution, beta and gamma into the
+  previous one.
+- A chunk-and-multiply gate becomes two convolutions and a product, without slices.
+- A PReLU with one slope becomes a LeakyReLU.
+- Bicubic interpolation by a fixed ratio becomes strided depthwise convolutions
+  (swise_export.rewriting.periodic_resize).
+- In the scale-wise upsampling module each 3x3 tail c->3 becomes a 1x1 convolution c->27, which
+  commutes with the interpolation, and one fixed shift-and-add for all branches: 27 channels are
+  resized, not c. In the reducing branch PixelUnshuffle is merged with the 1x1 convolution.
 """
 
 import copy
@@ -39,10 +38,10 @@ from swise_export.rewriting.periodic_resize import PeriodicResize
 
 
 def deploy_form(network: nn.Module) -> nn.Module:
-    """Rewrite a trained network for inference; the given one stays as it is.
+    """Rewrite a copy of a trained network for inference.
 
     Args:
-        network: Any network; parts that have a faster exact form are replaced, the rest is kept.
+        network: Any network; parts with a faster exact form are replaced.
 
     Returns:
         A network in eval mode with the same function, not for training.
@@ -91,8 +90,8 @@ class DeploySwiseNet(nn.Module):
 class PictureSum(nn.Module):
     """Adds the bicubic picture to the network's detail.
 
-    Interpolation keeps constants, so that the mean that SwiseNet takes off before and adds after
-    cancels out.
+    Interpolation preserves constants, so SwiseNet's subtraction and addition of the mean cancel
+    out.
     """
 
     def __init__(self, scale: int) -> None:
@@ -146,7 +145,7 @@ class PlainChannelNorm(nn.Module):
 
 
 class DeployDenseFusion(nn.Module):
-    """Dense fusion that joins all outputs at once instead of growing a tensor."""
+    """Dense fusion that concatenates all outputs at once, not one after the other."""
 
     def __init__(self, fusion: DenseFusion) -> None:
         super().__init__()
@@ -155,7 +154,7 @@ class DeployDenseFusion(nn.Module):
         self.only_last = type(fusion) is not DenseFusion
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Return what the original returns: a group its last output, the body all of them."""
+        """Return the last output of a group, or all outputs of the body, as the original does."""
         gathered, outputs, fused = [x], [], x
         for unit, reduction in zip(self.units, self.reductions, strict=True):
             gathered.append(unit(fused))
@@ -194,9 +193,8 @@ class DeployScaleWiseUpsample(nn.Module):
             self.reduce = nn.Sequential(
                 convs["reduce"],
                 nn.ReLU(),
-                # One row and column more: the strided convolution behind it drops them again where
-                # the size is even, and where it is odd they are the padding that the module asks
-                # for.
+                # One more row and column: for even sizes the next strided convolution drops them,
+                # for odd sizes they are the padding of the original module.
                 nn.ReplicationPad2d((0, 1, 0, 1)),
                 _unshuffled(_taps_from_tail(tails["reduce"])),
                 PeriodicResize(planes, 2 * scale, 1),
@@ -215,7 +213,7 @@ class DeployScaleWiseUpsample(nn.Module):
 
 
 def _norm_folded(norm: ChannelLayerNorm, conv: nn.Conv2d) -> nn.Conv2d:
-    """A 1x1 convolution that takes the norm's result before its affine part."""
+    """Merge a norm's affine part into the 1x1 convolution that reads it."""
     bias = _bias(conv) + conv.weight[:, :, 0, 0] @ norm.bias
     return _conv(conv.weight * norm.weight.view(1, -1, 1, 1), bias)
 
@@ -225,7 +223,7 @@ def _output_scaled(conv: nn.Conv2d, scales: Tensor) -> nn.Conv2d:
 
 
 def _halves(conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """The convolutions that give the first and the second half of the channels."""
+    """Split a convolution into those of the first and the second half of its output channels."""
     first, second = (
         _conv(weight, bias, padding=cast("int", conv.padding[0]), depthwise=conv.groups > 1)
         for weight, bias in zip(conv.weight.chunk(2), _bias(conv).chunk(2), strict=True)
@@ -234,18 +232,18 @@ def _halves(conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2d]:
 
 
 def _taps_from_tail(tail: nn.Conv2d) -> nn.Conv2d:
-    """A 1x1 convolution: channel (row, column, out) is the product of one tap of a 3x3 tail."""
+    """Convert a 3x3 tail to a 1x1 convolution whose channel (row, column, out) is one tap."""
     return _conv(tap_weight(tail.weight), None)
 
 
 def _unshuffled(conv: nn.Conv2d) -> nn.Conv2d:
-    """PixelUnshuffle(2) and a 1x1 convolution as one 2x2 convolution of stride 2."""
+    """Merge PixelUnshuffle(2) and a 1x1 convolution into a 2x2 convolution of stride 2."""
     weight = conv.weight.reshape(conv.out_channels, conv.in_channels // 4, 2, 2)
     return _conv(weight, None, stride=2)
 
 
 def _shift_add(tails: list[nn.Conv2d]) -> nn.Conv2d:
-    """The 3x3 convolution of zeros and ones that shifts and adds what `_taps_from_tail` gave."""
+    """The 3x3 convolution of zeros and ones that shifts and adds the taps of `_taps_from_tail`."""
     bias = torch.stack([_bias(tail) for tail in tails]).sum(dim=0)
     return _conv(shift_add_weight(tails[0].out_channels), bias, padding=1)
 

@@ -1,9 +1,9 @@
 """Bicubic resizing by a fixed ratio as plain convolutions, exactly as torch computes it.
 
-Resizing by num/den with `align_corners=False` repeats itself: every den input samples give num
-output samples by the same weights. So it is a strided depthwise convolution over an edge-padded
-picture, one output channel per phase, followed by PixelShuffle. Runtimes have fast convolutions;
-cubic `Resize` is slow in ONNX Runtime and poorly supported by TensorRT.
+Resizing by num/den with `align_corners=False` is periodic: every den input samples give num output
+samples with the same weights. So it equals a strided depthwise convolution over an edge-padded
+picture, with one output channel per phase, followed by PixelShuffle. Convolutions are fast in every
+runtime; a cubic `Resize` is slow in ONNX Runtime and poorly supported by TensorRT.
 """
 
 import math
@@ -44,10 +44,10 @@ def phase_weights(num: int, den: int) -> tuple[Tensor, int]:
 
 
 class PeriodicResize(nn.Module):
-    """Bicubic resize by num/den, both axes; the phases are left in the channels.
+    """Bicubic resize by num/den along both axes, with the phases in the channels.
 
-    Maps (N, C, H, W), H and W multiples of den, to (N, C*num*num, H/den, W/den); PixelShuffle(num)
-    makes it the (N, C, H*num/den, W*num/den) that torch's `interpolate` gives.
+    Maps (N, C, H, W), with H and W multiples of den, to (N, C*num*num, H/den, W/den). Followed by
+    PixelShuffle(num) it equals torch's `interpolate`: (N, C, H*num/den, W*num/den).
     """
 
     kernel: Tensor

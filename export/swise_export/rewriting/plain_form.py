@@ -1,7 +1,8 @@
-"""The way back from the deploy form: weights that were trained there, as the network's own.
+"""Conversion of weights from the deploy form, where they were trained, to the original network.
 
-Every rewrite of `deploy_form` can be undone, not to the weights that went in but to some that give
-the same deploy form again, bit by bit: norms get weight 1 and bias 0, beta and gamma become 1.
+Every rewrite of `deploy_form` can be undone. The result is not the original weights, but weights
+that give the same deploy form again, bit by bit: norms get weight 1 and bias 0, beta and gamma
+become 1.
 """
 
 import copy
@@ -17,11 +18,11 @@ from swise_export.rewriting.deploy_form import DeployChunkGatedBlock, DeployScal
 
 
 def network_from_deploy_form(network: nn.Module, deployed: nn.Module) -> nn.Module:
-    """Bring the weights of a deploy form into the network that it was made from.
+    """Convert the weights of a deploy form to weights of the original network.
 
     Args:
-        network: What `deploy_form` was called with; not changed.
-        deployed: Its result, with other weights in it.
+        network: The argument of `deploy_form`; not changed.
+        deployed: The result of `deploy_form`, with other weights.
 
     Returns:
         A copy of `network` in eval mode whose deploy form has the weights of `deployed`.
@@ -32,7 +33,7 @@ def network_from_deploy_form(network: nn.Module, deployed: nn.Module) -> nn.Modu
 
 
 def _restore(module: nn.Module, deployed: nn.Module) -> None:
-    undo = _UNDONE.get(type(module))
+    undo = _INVERSES.get(type(module))
     if undo is not None:
         undo(module, deployed)
         return
@@ -67,7 +68,7 @@ def _join(conv: nn.Conv2d, first: nn.Conv2d, second: nn.Conv2d) -> None:
 
 
 def _restore_upsampler(upsampler: ScaleWiseUpsample, deployed: DeployScaleWiseUpsample) -> None:
-    # All tails share the bias of the sum behind them: the first one gets all of it.
+    # The tails' biases are added up in the sum behind them, so the first tail gets all of it.
     bias = cast("Tensor", deployed.shift_add.bias)
     for name, branch in upsampler.named_children():
         parts = cast("nn.Sequential", getattr(deployed, name))
@@ -80,7 +81,7 @@ def _restore_upsampler(upsampler: ScaleWiseUpsample, deployed: DeployScaleWiseUp
 
 
 def _tail_from_taps(taps: Tensor, tail: nn.Conv2d) -> Tensor:
-    """Undo `_taps_from_tail`, and `_unshuffled` behind it, of the deploy form."""
+    """Undo `_taps_from_tail` and `_unshuffled` of the deploy form."""
     rows, columns = tail.kernel_size
     return taps.reshape(rows, columns, tail.out_channels, tail.in_channels).permute(2, 3, 0, 1)
 
@@ -90,7 +91,7 @@ def _set_bias(conv: nn.Conv2d, bias: Tensor) -> None:
     conv.bias.copy_(bias)
 
 
-_UNDONE: dict[type[nn.Module], Callable[[nn.Module, nn.Module], None]] = {
+_INVERSES: dict[type[nn.Module], Callable[[nn.Module, nn.Module], None]] = {
     ChunkGatedBlock: lambda module, deployed: _restore_block(
         cast("ChunkGatedBlock", module), cast("DeployChunkGatedBlock", deployed)
     ),

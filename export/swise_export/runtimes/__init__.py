@@ -1,1 +1,1 @@
-"""Runtimes that execute ONNX files, one file each."""
+"""Runtimes that execute ONNX files, one module each, and the table of all runtimes."""

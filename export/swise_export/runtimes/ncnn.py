@@ -1,4 +1,4 @@
-"""ONNX files in ncnn, on a CPU, for comparison: pnnx converts them to ncnn's format."""
+"""ONNX files in ncnn on a CPU, converted by pnnx, for comparison with other runtimes."""
 
 import logging
 import subprocess
@@ -27,10 +27,10 @@ _CONVERSION_LIMIT_S = 300.0
 class NcnnRunner(OnnxFileRunner):
     """Runs an ONNX file in ncnn, in fp32.
 
-    pnnx converts for one size of picture: with free sizes it leaves operations in the graph that
-    ncnn does not have (pnnx 20261020, SwiseNet). So every change of size is a conversion of some
-    seconds: good for measuring, not for upscaling a folder. ncnn has no batches either; pictures of
-    a batch run one after the other.
+    pnnx converts for one size of picture: with dynamic sizes the graph keeps operations that ncnn
+    lacks (pnnx 20261020, SwiseNet). So every change of size takes a conversion of several seconds,
+    which is acceptable for measurements, not for folders of pictures. ncnn has no batches; the
+    pictures of a batch run one after the other.
 
     Raises:
         BackendMissingError: ncnn or pnnx is not installed.
@@ -47,8 +47,8 @@ class NcnnRunner(OnnxFileRunner):
         port = self.file.interface.input
         if (port.dtype, port.layout) != ("float32", "NCHW"):
             raise InputError(
-                f"{path} takes {port.dtype} pictures, {port.layout}; ncnn runs float32, NCHW. "
-                "Export it with --io float"
+                f"{path} takes {port.dtype} pictures, {port.layout}; expected float32, NCHW for "
+                "ncnn. Export it with --io float"
             )
         self.name = f"ncnn {self._ncnn.__version__} CPU"
         self._threads = threads
@@ -56,13 +56,13 @@ class NcnnRunner(OnnxFileRunner):
         self._size: tuple[int, ...] = ()
 
     def activate(self) -> None:
-        """Do nothing yet: the file is converted when the size of the first batch is known."""
+        """Do nothing: the file is converted when the size of the first batch is known."""
 
     def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
         """Run the file on a batch, (N, C, H, W) float32.
 
         Raises:
-            ExportError: pnnx cannot convert the network, or ncnn cannot run what it made.
+            ExportError: pnnx cannot convert the network, or ncnn cannot run the result.
         """
         if batch.shape[2:] != self._size:
             self._net = None
@@ -78,7 +78,7 @@ class NcnnRunner(OnnxFileRunner):
 
     def _upscaled(self, net: "ncnn.Net", picture: NDArray[np.generic]) -> NDArray[np.float32]:
         with net.create_extractor() as extractor:
-            # Copied: ncnn's channels start at multiples of 16 bytes, numpy's do not.
+            # A copy, because ncnn's channels start at multiples of 16 bytes and numpy's do not.
             extractor.input("in0", self._ncnn.Mat(np.ascontiguousarray(picture)).clone())
             code, sr = extractor.extract("out0")
             if code != 0:
@@ -89,14 +89,14 @@ class NcnnRunner(OnnxFileRunner):
         logger.info("converting %s to ncnn for pictures of %dx%d", self.path.name, width, height)
         with tempfile.TemporaryDirectory() as folder:
             stem = Path(folder) / "network"
-            onnx.save(load_onnx(self.path), f"{stem}.onnx")  # in one file, whatever it was
+            onnx.save(load_onnx(self.path), f"{stem}.onnx")  # without external data
             channels = self.file.interface.input.channels
             shape = f"inputshape=[1,{channels},{height},{width}]"
             printed = self._run_pnnx(f"{stem}.onnx", shape, "fp16=0")
             net = self._ncnn.Net()
             if self._threads is not None:
                 net.opt.num_threads = self._threads
-            # Half precision where it is fast would not be the fp32 that is compared.
+            # By default ncnn uses half precision where it is fast; the runner computes in fp32.
             net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
             net.opt.use_bf16_storage = False
             param, weights = f"{stem}.ncnn.param", f"{stem}.ncnn.bin"
@@ -110,7 +110,7 @@ class NcnnRunner(OnnxFileRunner):
             if not is_loaded:
                 raise ExportError(
                     f"pnnx {installed_version('pnnx')} cannot convert {self.path.name} to ncnn: "
-                    f"{_complaint(printed)}. Measure it in another runtime"
+                    f"{_reason(printed)}. Measure it in another runtime"
                 )
             return net
 
@@ -134,13 +134,13 @@ class NcnnRunner(OnnxFileRunner):
 
 
 def find_pnnx() -> Path:
-    """The converter's program.
+    """Find the program of the converter pnnx.
 
-    Its Python package requires torch, gigabytes of it, which the program does not use: it is found
-    without an import, so that it can be installed alone.
+    Its Python package imports torch, gigabytes that the program does not use. So the program is
+    found without an import, and the package can be installed without torch.
 
     Raises:
-        BackendMissingError: It is not installed.
+        BackendMissingError: pnnx is not installed.
     """
     spec = find_spec("pnnx")
     program = Path(spec.origin).with_name("pnnx") if spec and spec.origin else None
@@ -153,15 +153,15 @@ def find_pnnx() -> Path:
     return program
 
 
-def _complaint(printed: str) -> str:
-    """The lines of pnnx about operations that ncnn lacks."""
+def _reason(printed: str) -> str:
+    """The lines of pnnx's output about operations that ncnn lacks."""
     lines = [line for line in printed.splitlines() if "not supported" in line]
     ignored = sorted(
         {line.split()[1] for line in printed.splitlines() if line.startswith("ignore ")}
     )
     if ignored:
         lines.append(f"no ncnn layer for {', '.join(ignored)}")
-    return "; ".join(dict.fromkeys(lines)) or "it gave no network with one input and one output"
+    return "; ".join(dict.fromkeys(lines)) or "the result has not one input and one output"
 
 
 def open_runner(path: Path, *, threads: int | None = None) -> NcnnRunner:

@@ -1,4 +1,4 @@
-"""Common parts of the runtimes that run ONNX files: the file's facts, and pictures converted."""
+"""The base of runners of ONNX files, which reads the file's facts and converts pictures."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -14,9 +14,9 @@ from swise_export.graph.model import OnnxFile, read_onnx_file
 
 
 class OnnxFileRunner(RunnerContext):
-    """A runner of an ONNX file, whatever pictures the file itself takes.
+    """A runner of an ONNX file with any kind of pictures.
 
-    Subclasses load the file and run it on batches in the file's own form.
+    Subclasses load the file and run it on batches in the file's own layout and type.
 
     Args:
         path: The file.
@@ -48,4 +48,4 @@ class OnnxFileRunner(RunnerContext):
 
     @abstractmethod
     def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Run the file on a batch in its own form, and return its picture output."""
+        """Run the file on a batch in its own layout and type, and return its picture output."""

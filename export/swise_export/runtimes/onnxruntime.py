@@ -1,4 +1,4 @@
-"""ONNX files in ONNX Runtime, on a CPU or through one of its providers."""
+"""ONNX files in ONNX Runtime, on a CPU or through another of its providers."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ PROVIDERS = {
     "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
-# Without it fp32 convolutions would be rounded to TF32's 10 bits of mantissa.
+# By default fp32 convolutions are rounded to TF32's 10 bits of mantissa.
 _PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 _NEED_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
@@ -38,15 +38,15 @@ class OnnxRunner(OnnxFileRunner):
 
     Args:
         path: The file.
-        provider: A key of PROVIDERS. Nothing else is fallen back to silently.
-        threads: Threads within one operation; None leaves it to ONNX Runtime.
-        as_device: Compute as an edge device does, for measuring quality: round to half precision
-            wherever the file states fp16, where ONNX Runtime's CPU would compute in fp32, and add
-            INT8 products up exactly, where its x86 kernels add pairs of them in 16 bits. Slower.
+        provider: A key of PROVIDERS. There is no fallback to another provider.
+        threads: Threads within one operation; None for ONNX Runtime's default.
+        as_device: Compute as an edge device does, for measurements of quality: fp16 layers round to
+            half precision, which ONNX Runtime's CPU computes in fp32, and INT8 products accumulate
+            exactly, which its x86 kernels add in pairs in 16 bits. Slower.
 
     Raises:
-        InputError: The file is missing, no ONNX model, or not a picture network.
-        BackendMissingError: This ONNX Runtime lacks the provider.
+        InputError: The file is missing, not an ONNX model, or not a picture network.
+        BackendMissingError: This ONNX Runtime lacks the provider, or cannot start it.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class OnnxRunner(OnnxFileRunner):
             self._session = self._open()
 
     def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Run the file on a batch in its own form.
+        """Run the file on a batch in its own layout and type.
 
         Raises:
-            InputError: The file does not take a batch of this size or type.
+            InputError: The file does not take a batch of this shape or type.
         """
         assert self._session is not None, "infer before activate"
         interface = self.file.interface
@@ -91,8 +91,9 @@ class OnnxRunner(OnnxFileRunner):
         except Exception as error:  # ONNX Runtime has no base class of its own
             expected = next(i for i in self._session.get_inputs() if i.name == interface.input.name)
             raise InputError(
-                f"{self.path.name} cannot take a batch of shape {batch.shape}, {batch.dtype}; it "
-                f"expects {expected.shape}, {expected.type}: {first_line(error)}"
+                f"{self.path.name} does not take a batch of shape {batch.shape}, {batch.dtype}; "
+                f"expected {expected.shape}, {expected.type}: {first_line(error)}. Use a size that "
+                "the file takes, or export it with dynamic sizes"
             ) from error
         return cast("NDArray[np.generic]", sr)
 
@@ -102,7 +103,7 @@ class OnnxRunner(OnnxFileRunner):
 
     def _open(self) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.log_severity_level = 4  # errors are raised, and reported by whoever catches them
+        options.log_severity_level = 4  # errors are raised
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         try:
@@ -122,15 +123,15 @@ class OnnxRunner(OnnxFileRunner):
         if self.provider not in session.get_providers():
             raise BackendMissingError(
                 f"ONNX Runtime could not start its {self.provider} and would run on "
-                f"{', '.join(session.get_providers())}. Install the libraries that it was built "
-                "for, such as CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+                f"{', '.join(session.get_providers())}. Install the libraries that it requires, "
+                "such as CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'"
             )
         session.disable_fallback()
         return session
 
 
 def _load_cuda_libraries() -> None:
-    """Let ONNX Runtime find the CUDA that pip installed; what it prints is no result."""
+    """Load the CUDA libraries that pip installed; their output goes to stderr."""
     preload = getattr(ort, "preload_dlls", None)  # from 1.21 on
     if preload is not None:
         with contextlib.redirect_stdout(sys.stderr):
@@ -143,7 +144,7 @@ def open_runner(path: Path, *, threads: int | None = None) -> OnnxRunner:
 
 
 def available_providers() -> list[str]:
-    """Execution providers of the ONNX Runtime that is here."""
+    """Execution providers of the installed ONNX Runtime."""
     return cast("list[str]", ort.get_available_providers())
 
 
@@ -160,18 +161,9 @@ def unusable_reason() -> str:
 def profile(
     path: Path, *, batch: NDArray[np.generic], threads: int, num_runs: int = 5
 ) -> list[tuple[str, str, float]]:
-    """Time every node by ONNX Runtime's own profiler.
+    """Time every node by ONNX Runtime's profiler (see `RuntimeModule.profile`).
 
-    The graph that runs is the optimised one: several nodes of the file may have become one.
-
-    Args:
-        path: The file.
-        batch: Pictures in the file's own form.
-        threads: Threads of the runtime.
-        num_runs: How often the batch runs.
-
-    Returns:
-        Name, operator and milliseconds of every node in every run.
+    The nodes are those of the optimised graph, in which several nodes of the file may be one.
     """
     file = read_onnx_file(path)
     with tempfile.TemporaryDirectory() as folder:

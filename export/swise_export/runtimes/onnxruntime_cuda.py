@@ -22,7 +22,7 @@ def describe() -> str:
 def unusable_reason() -> str:
     """The reason why it cannot run here; "" where it can."""
     if PROVIDERS["cuda"] not in available_providers():
-        return "this ONNX Runtime has no CUDA provider; onnxruntime-gpu has"
+        return "this ONNX Runtime has no CUDA provider; onnxruntime-gpu has one"
     try:
         devices = probe_cuda()["devices"]
     except OSError as error:

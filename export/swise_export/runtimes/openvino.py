@@ -1,4 +1,4 @@
-"""ONNX files in OpenVINO, on a CPU."""
+"""ONNX files in OpenVINO on a CPU."""
 
 import functools
 from pathlib import Path
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     import openvino
 
 
-# With its shape known a network runs about 7% faster (SwiseNet x2, 2 threads), and compiling it
-# takes as long as a picture of 128x128: worth it for a shape that comes back, not for a folder of
-# pictures that are all of different sizes.
-_TIMES_WORTH_COMPILING = 3
+# A network that is compiled for one shape runs about 7% faster (SwiseNet x2, 2 threads), and the
+# compilation takes as long as a picture of 128x128: worthwhile for a shape that repeats, not for a
+# folder of pictures of different sizes.
+_REPEATS_TO_COMPILE = 3
 
 
 class OpenVinoRunner(OnnxFileRunner):
     """Runs an ONNX file in OpenVINO, in the precision of the file.
 
-    It is compiled for the shape that comes first, which videos and tiles then repeat. Other shapes
-    run in a second compilation that takes any, until one comes three times in a row.
+    It is compiled for the first shape, which videos and tiles repeat. Other shapes run in a second
+    compilation for any shape, until one of them occurs three times in a row.
 
     Raises:
         BackendMissingError: OpenVINO is not installed.
@@ -44,17 +44,17 @@ class OpenVinoRunner(OnnxFileRunner):
         self._forget()
 
     def activate(self) -> None:
-        """Read the file; it is compiled when the size of the first batch is known."""
+        """Read the file; it is compiled when the shape of the first batch is known."""
         try:
             self._model = openvino_core().read_model(self.path)
         except RuntimeError as error:
             raise InputError(f"OpenVINO cannot read {self.path}: {error}") from error
 
     def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Run the file on a batch in its own form.
+        """Run the file on a batch in its own layout and type.
 
         Raises:
-            InputError: OpenVINO cannot compile the file for this size, or cannot run it.
+            InputError: OpenVINO cannot compile the file for this shape, or cannot run it.
         """
         interface = self.file.interface
         request = self._request_for(batch.shape)
@@ -84,8 +84,8 @@ class OpenVinoRunner(OnnxFileRunner):
         self._last_shape = shape
         if shape == self._shape:
             return self._of_shape
-        if self._of_shape is None or self._num_in_a_row >= _TIMES_WORTH_COMPILING:
-            self._of_shape = self._of_any_shape = None  # frees memory before more is taken
+        if self._of_shape is None or self._num_in_a_row >= _REPEATS_TO_COMPILE:
+            self._of_shape = self._of_any_shape = None  # free memory before the compilation
             self._of_shape, self._shape = self._compiled(shape), shape
             return self._of_shape
         if self._of_any_shape is None:
@@ -93,7 +93,7 @@ class OpenVinoRunner(OnnxFileRunner):
         return self._of_any_shape
 
     def _compiled(self, shape: tuple[int, ...] | None) -> Any:
-        """A request for a shape, or for any that the file takes."""
+        """Compile the file for a shape, or for any shape that it takes."""
         assert self._model is not None, "infer before activate"
         options: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -108,17 +108,19 @@ class OpenVinoRunner(OnnxFileRunner):
                 model.reshape({self.file.interface.input.name: list(shape)})
             return openvino_core().compile_model(model, "CPU", options).create_infer_request()
         except RuntimeError as error:
-            asked = "inputs of any shape" if shape is None else f"an input of shape {shape}"
-            raise InputError(f"OpenVINO cannot compile {self.path} for {asked}: {error}") from error
+            inputs = "inputs of any shape" if shape is None else f"an input of shape {shape}"
+            raise InputError(
+                f"OpenVINO cannot compile {self.path} for {inputs}: {error}"
+            ) from error
 
 
 @functools.cache
 def openvino_core() -> "openvino.Core":
     """Return the only Core of the process, which is never freed.
 
-    OpenVINO 2026's CPU plugin seems to give the main thread a signal stack of its own and to put
-    the old one back when it is freed: after two plugins, freed one after the other, the next
-    signal, such as Ctrl-C, ended the process with a segmentation fault. One that is kept does not.
+    OpenVINO 2026's CPU plugin seems to replace the main thread's signal stack and to restore the
+    old one when it is freed. After two plugins were freed one after the other, the next signal,
+    such as Ctrl-C, ended the process with a segmentation fault. A single Core avoids that.
 
     Raises:
         BackendMissingError: OpenVINO is not installed.
@@ -146,18 +148,9 @@ def unusable_reason() -> str:
 def profile(
     path: Path, *, batch: NDArray[np.generic], threads: int, num_runs: int = 5
 ) -> list[tuple[str, str, float]]:
-    """Time every node by OpenVINO's performance counters.
+    """Time every node by OpenVINO's performance counters (see `RuntimeModule.profile`).
 
-    The graph that runs is the compiled one; what was fused away has no time of its own.
-
-    Args:
-        path: The file.
-        batch: Pictures in the file's own form.
-        threads: Threads of the runtime.
-        num_runs: How often the batch runs.
-
-    Returns:
-        Name, operator and milliseconds of every node in every run.
+    The nodes are those of the compiled graph; fused nodes have no time of their own.
     """
     core, name = openvino_core(), read_onnx_file(path).interface.input.name
     model = core.read_model(path)

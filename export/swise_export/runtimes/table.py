@@ -1,9 +1,9 @@
-"""Every runtime that a network can run in, as one table.
+"""The table of all runtimes in which a network can run.
 
-To add one: write its module beside this file (see `RuntimeModule`) and give it a row here.
-Commands, `auto`, benchmarks, profiles and installation hints read the table; nothing else names a
-runtime. Modules are named by strings, since a runtime's package may be absent, and since engines
-run in a room above this one.
+To add a runtime, write its module beside this file (see `RuntimeModule`) and add a row here.
+Commands, `auto`, benchmarks, profiles and installation hints read the table. Modules are named by
+strings, because a runtime's package may be absent, and because the module of engines belongs to a
+higher room.
 """
 
 import importlib
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from swise_export.manifest import Form
 
 Source = Literal["network", "onnx", "engine"]
-"""What a runtime runs: a torch network, an ONNX file, or a TensorRT engine."""
+"""A kind of source: a torch network, an ONNX file, or a TensorRT engine."""
 
 
 class RuntimeModule(Protocol):
     """The functions of a runtime's module; `profile` may be absent."""
 
     def open_runner(self, source: Any, *, threads: int | None = None, **options: Any) -> "Runner":
-        """Make a runner, not yet activated, for a path or a loaded network."""
+        """Create a runner, not yet activated, for a path or a loaded network."""
 
     def describe(self) -> str:
-        """Runtime, version and device: all that decides its speed."""
+        """Runtime, version and device: everything that determines its speed."""
 
     def unusable_reason(self) -> str:
         """The reason why it cannot run on this machine; "" where it can."""
@@ -43,7 +43,17 @@ class RuntimeModule(Protocol):
     def profile(
         self, path: Path, *, batch: "NDArray[generic]", threads: int, num_runs: int = 5
     ) -> list[tuple[str, str, float]]:
-        """Name, operator and milliseconds of every layer in every run."""
+        """Time every layer of an ONNX file.
+
+        Args:
+            path: The file.
+            batch: Pictures in the file's own layout and type.
+            threads: Threads of the runtime.
+            num_runs: Number of runs.
+
+        Returns:
+            Name, operator and milliseconds of every layer in every run.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +61,17 @@ class Runtime:
     """A runtime on a device.
 
     Attributes:
-        title: Name for people.
-        takes: What it runs.
-        device: Where it computes.
+        title: Name for display.
+        takes: Kind of source that it runs.
+        device: Device that computes.
         module: Its module; see RuntimeModule.
-        packages: Modules that have to be installed for it; any one of a tuple inside serves.
-        extra: The extra of this distribution that installs them; "" where the base install does.
-        options: What `open_runner` is given beside the source.
-        is_automatic: True where `auto` considers it; others are compared with the first such row.
-        forms: Forms of a registry network that are worth running in it, the best first.
+        packages: Python packages that it requires.
+        extra: Extra of this distribution that installs them; "" for the base install.
+        options: Further arguments of `open_runner`.
+        is_automatic: True where `auto` considers it; the first such row is the reference.
+        forms: Forms of a registry network that are fast in it, the best first.
         has_profile: True where its module has `profile`.
-        is_program: True for a program of its own, which `open_runner` cannot open.
+        is_program: True for a separate program, which `open_runner` cannot open.
     """
 
     title: str
@@ -89,7 +99,7 @@ RUNTIMES: dict[str, Runtime] = {
         module=f"{_ONNX}.onnxruntime",
         packages=("onnxruntime",),
         is_automatic=True,
-        # For its cubic Resize the deploy form was made: the plain one takes five times as long.
+        # Its cubic Resize is slow: the plain form takes five times as long as the deploy form.
         forms=("deploy",),
         has_profile=True,
     ),
@@ -227,13 +237,13 @@ def find_runtime(name: str) -> Runtime:
     """A row of the table.
 
     Raises:
-        InputError: There is no such runtime; near names are suggested.
+        InputError: There is no such runtime; the message suggests the nearest name.
     """
     return RUNTIMES[choose(name, RUNTIMES, what="runtime")]
 
 
 def is_installed(runtime: Runtime) -> bool:
-    """True where the packages of a runtime can be imported; none of them is."""
+    """True where the packages of a runtime are installed; they are not imported."""
     return all(find_spec(package) is not None for package in runtime.packages)
 
 
@@ -241,7 +251,8 @@ def load_runtime(name: str) -> RuntimeModule:
     """Import a runtime's module.
 
     Raises:
-        BackendMissingError: A package of it is not installed; the message says how to install it.
+        BackendMissingError: A package of it is missing; the message names the command that
+            installs it.
     """
     runtime = RUNTIMES[name]
     for package in runtime.packages:
@@ -253,15 +264,15 @@ def load_runtime(name: str) -> RuntimeModule:
 
 
 def open_runner(name: str, source: object, *, threads: int | None = None) -> "Runner":
-    """Make a runner by the name of its runtime, not yet activated.
+    """Create a runner, not yet activated, by the name of its runtime.
 
     Args:
         name: Key of the table.
-        source: The path of an ONNX file or an engine, or a loaded torch network.
-        threads: CPU threads; None leaves it to the runtime.
+        source: Path of an ONNX file or an engine, or a loaded torch network.
+        threads: CPU threads; None for the runtime's default.
 
     Raises:
         BackendMissingError: The runtime is not installed or cannot run here.
-        InputError: It does not take this source.
+        InputError: The runtime cannot run this source.
     """
     return load_runtime(name).open_runner(source, threads=threads, **RUNTIMES[name].options)

@@ -32,14 +32,14 @@ def handlers():
     [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, TerminatedError)],
 )
 def test_the_first_one_waits_for_a_block_that_lets_it_through(number, error):
-    reached = []
+    events = []
     with HeldInterrupts() as interrupts:
         signal.raise_signal(number)
-        reached.append("after the signal")
+        events.append("after the signal")
         with pytest.raises(error) as caught, interrupts.let_through():
-            reached.append("never")
+            events.append("never")
     assert type(caught.value) is error
-    assert reached == ["after the signal"]
+    assert events == ["after the signal"]
 
 
 def test_it_comes_at_once_in_a_block_that_lets_it_through():
@@ -101,7 +101,7 @@ def test_another_thread_asks_for_no_signals():
         try:
             with HeldInterrupts() as interrupts, interrupts.let_through():
                 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        except BaseException as error:  # noqa: BLE001  # told below
+        except BaseException as error:  # noqa: BLE001  # reported below
             failures.append(error)
 
     thread = threading.Thread(target=run)

@@ -50,7 +50,7 @@ def test_luma_is_studio_swing() -> None:
 
 def test_psnr_of_a_known_error() -> None:
     reference = np.zeros((4, 4))
-    # An error of 10 levels everywhere: 20 log10(255 / 10).
+    # An error of 10/255 everywhere: 20 log10(255 / 10).
     assert psnr(reference + 10, reference) == pytest.approx(20 * math.log10(25.5))
     assert psnr(reference, reference) == math.inf
 

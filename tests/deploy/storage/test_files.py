@@ -48,7 +48,7 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
 
 @pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize("save", [write_bytes, save_safetensors])
-def test_no_room_is_told_with_the_path_that_was_asked_for(
+def test_a_full_disk_is_reported_with_the_requested_path(
     tmp_path: Path, save: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "a.bin"
@@ -58,7 +58,7 @@ def test_no_room_is_told_with_the_path_that_was_asked_for(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is always full")
-def test_no_room_is_told_where_the_library_does_not_say_it(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_where_the_library_does_not_name_it(tmp_path: Path) -> None:
     def save(temporary: Path) -> None:
         temporary.unlink()
         temporary.symlink_to("/dev/full")
@@ -90,7 +90,7 @@ def test_threads_that_write_together_give_files_the_usual_permissions(tmp_path: 
 
 
 @pytest.mark.parametrize("save", [write_bytes, save_safetensors])
-def test_a_file_gets_the_usual_permissions_whoever_writes_it(
+def test_a_file_gets_the_usual_permissions_from_every_writer(
     tmp_path: Path, save: Callable[[Path], None]
 ) -> None:
     mask = os.umask(0o027)
@@ -109,7 +109,7 @@ def test_other_mistakes_inside_the_block_stay_what_they_are(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written_in_a_staging_folder_is_told_as_the_result(tmp_path: Path) -> None:
+def test_a_failure_in_a_staging_folder_is_reported_with_the_result_s_path(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "a.onnx"
 
     def stage() -> None:
@@ -134,7 +134,7 @@ def test_a_staging_folder_lies_beside_the_result_and_goes_away(tmp_path: Path) -
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"), staging(tmp_path / "a.onnx"):
         pass
@@ -151,7 +151,7 @@ def test_json_lines_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_a_json_line_without_room_is_told(tmp_path: Path) -> None:
+def test_a_json_line_on_a_full_disk_is_reported(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"a\.jsonl: File too large"):
         append_json_line(tmp_path / "a.jsonl", "x" * 200_000)
 
@@ -164,7 +164,7 @@ def test_json_has_null_where_a_number_is_none(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == plain
 
 
-def test_a_cache_that_cannot_be_written_is_told_with_what_moves_it(
+def test_a_cache_that_cannot_be_written_is_reported_with_the_variable_that_moves_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "swise-deploy").write_text("a file where the folder should be")

@@ -83,7 +83,7 @@ def test_the_one_that_takes_less_time_wins(tmp_path: Path, order: int) -> None:
     assert "times as long" in choice.reason
 
 
-def test_a_hiccup_at_first_sight_does_not_decide(tmp_path: Path) -> None:
+def test_one_slow_run_in_the_first_estimate_does_not_decide(tmp_path: Path) -> None:
     class Hiccup(OnnxRunner):
         """Its third run, the first that is timed, takes a second; two find scale and picture."""
 
@@ -115,13 +115,13 @@ def test_a_fast_one_with_another_picture_cannot_win(
     assert message in choice.refused["other"]
 
 
-def test_a_network_that_gives_no_numbers_is_refused_whoever_runs_it(tmp_path: Path) -> None:
+def test_a_network_whose_output_is_nan_is_refused_in_every_runtime(tmp_path: Path) -> None:
     files = [save_repeating(tmp_path / f"{name}.onnx", bad=True) for name in "ab"]
     with pytest.raises(SwiseError, match=r"a\.onnx .*NaN"):
         measure_fastest([in_onnxruntime(path) for path in files])
 
 
-def test_less_than_a_level_is_the_same_picture(tmp_path: Path) -> None:
+def test_less_than_one_8_bit_value_is_the_same_picture(tmp_path: Path) -> None:
     heavy = in_onnxruntime(save_repeating(tmp_path / "heavy.onnx", width=64))
     other = in_onnxruntime(save_repeating(tmp_path / "other.onnx", shift=0.5 / 255))
     assert measure_fastest([heavy, other]).candidate is other
@@ -138,7 +138,7 @@ def test_one_that_does_not_run_is_left_out_with_its_reason(tmp_path: Path) -> No
         measure_fastest([broken, good])
 
 
-def test_a_verdict_is_kept_for_the_same_files_and_threads(
+def test_a_choice_is_cached_for_the_same_files_and_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = in_onnxruntime(save_repeating(tmp_path / "first.onnx", width=64))
@@ -253,7 +253,7 @@ def test_a_first_run_starts_nothing_new_after_its_time(
     assert choose_fastest([slow, other], cache=tmp_path / "verdicts").candidate is other
 
 
-def test_both_runtimes_compete_for_a_file_and_the_choice_is_told(tmp_path: Path) -> None:
+def test_both_runtimes_compete_for_a_file_and_the_choice_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="the optional runtime")
     path = save_repeating(tmp_path / "wide.onnx", width=48)
     runners = [candidate.runtime for candidate in candidates_for(path, threads=1)]

@@ -139,7 +139,7 @@ SCALES = {"s": np.full(12, 0.01, np.float32), "z": np.zeros(12, np.int8)}
         ),
     ],
 )
-def test_weights_count_as_they_are_stored_whatever_the_graph_does_with_them(
+def test_weights_count_as_they_are_stored_before_the_graph_transforms_them(
     nodes: list[onnx.NodeProto], stored: dict[str, np.ndarray], params: int
 ) -> None:
     assert counts(nodes, stored).params == params

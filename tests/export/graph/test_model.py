@@ -1,4 +1,4 @@
-"""Files from elsewhere, each with the picture that arithmetic says it gives, in every runtime."""
+"""Files of other programs in every runtime: their pictures against hand arithmetic."""
 
 import shutil
 from collections.abc import Sequence
@@ -261,15 +261,15 @@ def test_external_data_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_functions_that_double_are_refused_before_they_are_expanded(tmp_path: Path) -> None:
     functions = []
-    for level in range(23):
-        called = f"f{level - 1}" if level else "Relu"
-        domain = "bomb" if level else ""
+    for depth in range(23):
+        called = f"f{depth - 1}" if depth else "Relu"
+        domain = "bomb" if depth else ""
         nodes = [
             helper.make_node(called, ["x"], ["m"], domain=domain),
             helper.make_node(called, ["m"], ["y"], domain=domain),
         ]
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid("bomb", 1)]
-        functions.append(helper.make_function("bomb", f"f{level}", ["x"], ["y"], nodes, opsets))
+        functions.append(helper.make_function("bomb", f"f{depth}", ["x"], ["y"], nodes, opsets))
     graph = helper.make_graph(
         [helper.make_node("f22", ["lr"], ["sr"], domain="bomb")],
         "bomb",

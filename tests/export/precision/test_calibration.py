@@ -108,7 +108,7 @@ def nearest_x2() -> onnx.ModelProto:
 def test_range_that_clips_what_the_other_half_shows_is_not_taken() -> None:
     hr = np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8)
     bright = Pair("bright", hr[::2, ::2].copy(), hr)
-    # One value of 27,648 reaches white: the 99.99th percentile does not see it.
+    # One value of 27,648 is white: the 99.99th percentile does not see it.
     lr = np.full((96, 96, 3), 40, np.uint8)
     lr[50, 50, 0] = 255
     night = Pair("night", lr, np.full((192, 192, 3), 30, np.uint8))

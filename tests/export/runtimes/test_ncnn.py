@@ -27,7 +27,7 @@ def test_swisenet_gives_the_same_pictures_at_even_and_odd_sizes(
             np.testing.assert_allclose(runner.infer(lr), reference.infer(lr), atol=2e-5)
 
 
-def test_a_network_that_pnnx_cannot_convert_is_refused_with_its_words(
+def test_a_network_that_pnnx_cannot_convert_is_refused_with_its_reason(
     network_x2: LoadedNetwork, tmp_path: Path
 ) -> None:
     path = tmp_path / "plain.onnx"

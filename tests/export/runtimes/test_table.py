@@ -41,7 +41,7 @@ def test_a_row_names_a_module_with_every_function_of_a_runtime(name: str) -> Non
 
 
 def test_layers_are_timed_by_runtimes_of_the_cpu_alone() -> None:
-    """A profile on the CPU says nothing of a runtime that computes on a GPU."""
+    """A profile on the CPU does not describe a runtime that computes on a GPU."""
     profiled = [runtime for runtime in RUNTIMES.values() if runtime.has_profile]
     assert profiled
     assert {runtime.device for runtime in profiled} == {"cpu"}
