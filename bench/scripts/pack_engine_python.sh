@@ -8,6 +8,7 @@
 #
 #   PYTHON310   a relocatable Python 3.10, such as pyenv's      default: the newest of pyenv
 #   PART_MIB    size of a part                                  default: 36
+#   PRESET      of xz; 0 is quick                               default: 6
 set -eu
 
 [ $# = 1 ] || { echo "usage: $0 DIR" >&2; exit 2; }
@@ -43,7 +44,8 @@ for library in libcublas.so.12 libcublasLt.so.12 libcudnn.so.8; do
         -Wl,--version-script="$stage/standin.map" "$stage/standin.c"
 done
 rm -f "$out"/part.*
-tar -C "$stage" --sort=name -cf - python site | xz -T0 --lzma2=preset=6,dict=64MiB |
+tar -C "$stage" --sort=name -cf - python site |
+    xz -T0 --block-size=96MiB "--lzma2=preset=${PRESET:-6},dict=64MiB" |
     split -b "${PART_MIB:-36}M" -d -a 2 - "$out/part."
 cat > "$out/unpack.sh" <<'UNPACK'
 # Source it from the root of a checkout: PARTS is the folder of the parts, ENGINE_PYTHON where they go.

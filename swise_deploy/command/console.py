@@ -39,9 +39,9 @@ def run_command(command: Callable[[], int]) -> int:
     if sys.stdout is None:  # closed by the shell: >&-
         sys.stdout = _nowhere()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime is loaded
-    logging.basicConfig(
-        level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         with _sigterm_as_interrupt():
             code = command()
@@ -92,14 +92,30 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def printable(text: object) -> str:
+    """A text with control characters, line ends and bytes that are not UTF-8 escaped.
+
+    Names of files and tensors come from strangers, and a terminal obeys the codes in them.
+    """
+    known = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in known)
+
+
+class _OneLine(logging.Formatter):
+    """Log records as one printable line; the traceback of an exception stays below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        return printable(super().formatMessage(record))
+
+
 def print_error(message: str) -> None:
-    """Print an error on stderr."""
-    sys.stderr.write(f"error: {message}\n")
+    """Print an error on stderr, as one line."""
+    sys.stderr.write(f"error: {printable(message)}\n")
 
 
 def progress(message: str) -> None:
     """Print a line of progress on stderr."""
-    sys.stderr.write(f"{message}\n")
+    sys.stderr.write(f"{printable(message)}\n")
     sys.stderr.flush()
 
 

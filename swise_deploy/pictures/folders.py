@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from swise_deploy.command.console import printable as printable  # noqa: PLC0414  # for its users
 from swise_deploy.errors import InputError
 from swise_deploy.pictures.formats import PILLOW_READERS, SUFFIXES
 
@@ -133,12 +134,6 @@ def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
         return found
     folder = os.path.commonpath([path.absolute().parent for path in paths])
     return {path: printable(path.absolute().relative_to(folder).as_posix()) for path in paths}
-
-
-def printable(name: object) -> str:
-    """A file's name with control characters, and bytes that are not UTF-8, escaped."""
-    text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def sample_paths() -> list[Path]:

@@ -145,3 +145,34 @@ def test_a_misspelt_name_among_many_is_answered_with_the_nearest_alone():
         choose("rtx4039", many, what="target")
     with pytest.raises(Exception, match=r"Did you mean 'bench'\? Known: bench, build$"):
         choose("bensh", ["build", "bench"], what="command")
+
+
+FORGED = "\x1b[31mred\x1b[0m\nerror: all is well"
+
+
+@pytest.mark.parametrize("how", ["error", "progress", "warning"])
+def test_control_characters_of_a_message_do_not_reach_the_terminal(how):
+    """A name from a file may hold colours, a title, or a line end that forges a message."""
+    code = f"""
+import logging, sys
+from swise_deploy.command.console import progress, run_command
+from swise_deploy.errors import InputError
+def command():
+    name = {FORGED!r}
+    if {how!r} == "error":
+        raise InputError(f"cannot read {{name}}")
+    progress(f"reads {{name}}") if {how!r} == "progress" else logging.warning("left out: %s", name)
+    return 0
+sys.exit(run_command(command))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (2 if how == "error" else 0)
+    (line,) = done.stderr.splitlines()
+    assert "\x1b" not in line
+    assert line.endswith(r"\x1b[31mred\x1b[0m\nerror: all is well")
