@@ -45,7 +45,7 @@ def own_processor_seconds() -> float:
 
 
 class OtherPrograms:
-    """Share of the processors that other programs take from the making of this value on."""
+    """Measures the share of the processors that other programs use, from its creation on."""
 
     def __init__(self) -> None:
         self._busy, self._total = processor_ticks()

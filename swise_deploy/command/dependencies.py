@@ -20,8 +20,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     """Import an optional package.
 
     Args:
-        module: Dotted module name, e.g. "tensorrt_rtx"; a module of this project stands for what
-            it imports.
+        module: Dotted module name, e.g. "tensorrt_rtx"; a module of this project stands for
+            the packages that it imports.
         extra: The extra of swise-deploy that installs it.
         purpose: What it is needed for, as in "building an engine".
 

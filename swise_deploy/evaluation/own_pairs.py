@@ -11,7 +11,7 @@ from swise_deploy.errors import InputError
 from swise_deploy.pictures.files import RgbImage
 from swise_deploy.pictures.folders import printable
 
-# What data sets add to the name of one of the two: 0001x2.png, baby_x4.png, img_LR.png.
+# Marks in the names of one of the two pictures: 0001x2.png, baby_x4.png, img_LR.png.
 _MARK = re.compile(r"[_-]?(?:x\d|lr|hr|gt|lq)$", re.IGNORECASE)
 _SCALE_FOLDER = re.compile(r"x(\d)(?:$|[^0-9])", re.IGNORECASE)
 
@@ -30,11 +30,11 @@ class Matches:
 
 
 def match_by_name(hr: Sequence[Path], lr: Sequence[Path], scale: int) -> Matches:
-    """Match pictures by file name, suffix and marks such as x2 or _LR left out.
+    """Match pictures by file name, without suffix and marks such as x2 or _LR.
 
     Args:
         hr: High-resolution pictures.
-        lr: Low-resolution pictures; of those in folders X2, X3, X4 the ones for `scale` count.
+        lr: Low-resolution pictures; in folders X2, X3, X4 only those for `scale`.
         scale: HR side over LR side.
 
     Raises:
@@ -63,7 +63,7 @@ def match_by_name(hr: Sequence[Path], lr: Sequence[Path], scale: int) -> Matches
         )
     used = set(pairs.values())
     alone = [p for p in hr if p not in pairs]
-    # Low resolution for other scales is no picture without a partner.
+    # Low-resolution pictures for other scales are not reported as unpaired.
     others = [p for p in lr if p not in used and p in _for_scale([p], scale)]
     return Matches(pairs, (*alone, *others))
 
@@ -92,7 +92,7 @@ class FittedPair:
     Attributes:
         lr: (H, W, 3), uint8.
         hr: (H*scale, W*scale, 3), uint8.
-        cropped: Whether rows or columns were cut off.
+        cropped: True where rows or columns were cut off.
     """
 
     lr: RgbImage
@@ -103,10 +103,10 @@ class FittedPair:
 def fit_pair(lr: RgbImage, hr: RgbImage, scale: int, *, name: str) -> FittedPair:
     """Crop a pair at its right and bottom edges to sizes that go together.
 
-    HR sides that are no multiple of the scale, and LR sides that were rounded up, are usual.
+    HR sides may be no multiples of the scale, and LR sides may have been rounded up.
 
     Raises:
-        InputError: The sizes differ by more than that.
+        InputError: The sizes differ by two LR pixels or more.
     """
     high, low = hr.shape[:2], lr.shape[:2]
     sides = [min(h // scale, s) for h, s in zip(high, low, strict=True)]

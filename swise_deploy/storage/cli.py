@@ -1,4 +1,4 @@
-"""`swise cache`: show and clear what the commands keep to be faster next time."""
+"""`swise cache`: show and clear the results that commands cache."""
 
 import argparse
 import shutil
@@ -16,7 +16,7 @@ from swise_deploy.storage.files import json_text
 _CONTENTS: dict[CacheKind, str] = {
     "bench": "networks that swise-bench exported",
     "exported": "networks that swise-upscale exported",
-    "fastest": "which runner is fastest here, for each network",
+    "fastest": "the fastest runner for each network",
     "int8": "sensitivities of layers to INT8",
     "interfaces": "input and output of ONNX files",
     "receptive_fields": "overlap of tiles, for each network",
@@ -26,10 +26,10 @@ _CONTENTS: dict[CacheKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """What to do with the caches.
+    """Settings of `swise cache`.
 
     Attributes:
-        kinds: Which of them; all of them where empty.
+        kinds: Kinds of caches; empty for all of them.
         clear: Delete them instead of showing them.
         as_json: Print JSON.
     """
@@ -42,13 +42,13 @@ class CacheConfig:
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="swise cache", description="Show what the commands keep, or clear it."
+        prog="swise cache", description="Show or clear the results that commands cache."
     )
     kinds = get_args(CacheKind)
     parser.add_argument(
         "kinds", nargs="*", metavar="KIND", help=f"{', '.join(kinds)}; default: all of them"
     )
-    parser.add_argument("--clear", action="store_true", help="delete what is kept")
+    parser.add_argument("--clear", action="store_true", help="delete the cached results")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_version(parser)
     parsed = parser.parse_args(arguments)
@@ -62,7 +62,7 @@ def run_cache(config: CacheConfig) -> int:
     """Show or clear the caches; return the exit code.
 
     Raises:
-        OutputError: Something cannot be deleted.
+        OutputError: A file cannot be deleted.
     """
     kinds: tuple[CacheKind, ...] = config.kinds or get_args(CacheKind)
     rows = {kind: _measured(cache_folder(kind)) for kind in kinds}

@@ -6,7 +6,7 @@ from typing_extensions import Self
 
 
 class Closing(ABC):
-    """A context manager that closes itself on leaving, whatever happened inside."""
+    """A context manager that closes itself on leaving, also after an error."""
 
     @abstractmethod
     def close(self) -> None:

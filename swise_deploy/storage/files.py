@@ -267,5 +267,7 @@ def sha256_of(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(
+            f"cannot read {path}: {error.strerror or error}. Check the path and its permissions"
+        ) from error
     return digest.hexdigest()

@@ -40,10 +40,12 @@ class Port:
         if self.channels not in CHANNELS:
             raise InputError(
                 f"{self.name} has {self.channels} channels; expected 1 (luma), 3 (RGB) or 4 "
-                "(RGB and opacity)"
+                "(RGB and opacity). Export the network with one of them"
             )
         if self.white not in WHITES:
-            raise InputError(f"{self.name} has white at {self.white}; expected 1 or 255")
+            raise InputError(
+                f"{self.name} has white at {self.white}; expected 1 or 255. Export it again"
+            )
 
     def shape(self, batch: int, width: int, height: int) -> tuple[int, int, int, int]:
         """The tensor's shape for a batch of pictures."""
@@ -75,8 +77,8 @@ class Interface:
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= 64 or not 1 <= self.multiple <= MAX_SIDE:
             raise InputError(
-                f"scale {self.scale}, multiple {self.multiple}; expected a scale of 1 to 64 and a "
-                f"multiple of 1 to {MAX_SIDE}"
+                f"{self.output.name} has scale {self.scale} and sides of multiple {self.multiple}; "
+                f"expected a scale of 1 to 64 and a multiple of 1 to {MAX_SIDE}. Export it again"
             )
 
     @property

@@ -60,7 +60,8 @@ def _num_nodes(
 ) -> int:
     if depth > MAX_NESTING:
         raise InputError(
-            f"{path} nests graphs more than {MAX_NESTING} deep; expected a plain network"
+            f"{path} nests graphs more than {MAX_NESTING} deep; expected a plain network. "
+            "Export the network without control flow"
         )
     total = 0
     for node in nodes:
@@ -72,7 +73,8 @@ def _num_nodes(
         key = (node.domain, node.op_type)
         if key in within:
             raise InputError(
-                f"{path} has a function {node.op_type!r} that calls itself; expected a plain graph"
+                f"{path} has a function {node.op_type!r} that calls itself; expected none. "
+                "Export the network again"
             )
         if key in functions:
             if key not in sizes:

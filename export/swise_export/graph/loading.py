@@ -40,10 +40,10 @@ def load_onnx(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
 
 
 def session_source(path: Path) -> str | bytes:
-    """What ONNX Runtime loads a file from: its path, or its content with external data inside.
+    """The source from which ONNX Runtime loads a file: its path, or its content as one file.
 
-    ONNX Runtime's shape inference reads no external data, and so refuses a file whose small tensors
-    lie there, such as the scales of a Resize.
+    ONNX Runtime's shape inference does not read external data, so it refuses a file whose small
+    tensors are stored there, such as the scales of a Resize.
 
     Raises:
         InputError: The file or its external data cannot be read.

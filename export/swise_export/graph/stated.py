@@ -137,7 +137,8 @@ def fixed_dims(info: onnx.ValueInfoProto) -> list[int]:
     dims = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
     if any(not 0 <= dim <= MAX_SIDE for dim in dims):
         raise InputError(
-            f"{describe_value(info)} has a dimension outside 0 to {MAX_SIDE}; expected pictures"
+            f"{describe_value(info)} has a dimension outside 0 to {MAX_SIDE}; expected the "
+            "size of a picture. Export the network with dynamic sizes"
         )
     return dims
 

@@ -130,14 +130,16 @@ def calibrate(
     names = [layer.name for layer in layers]
     digest = hashlib.sha256(f"{sha256} {rounding} {names} {_CHOICES}".encode())
     digest.update(model.SerializeToString(deterministic=True))
-    kept = cache / f"{digest.hexdigest()}.npz" if cache is not None else None
-    if kept is not None and kept.exists():
+    cached = cache / f"{digest.hexdigest()}.npz" if cache is not None else None
+    if cached is not None and cached.exists():
         report(f"calibration on {len(pairs)} crops: read from the cache")
-        return _load(kept, layers, sha256, len(pairs))
+        return _load(cached, layers, sha256, len(pairs))
     statistics = _collect(model, layers, pairs, rounding, report)
     report("choosing ranges")
     of_input = {
-        layer.input: _ranges(statistics.values[layer.input], statistics.largest[layer.input])
+        layer.input: ranges_of_values(
+            statistics.values[layer.input], statistics.largest[layer.input]
+        )
         for layer in layers
     }
     ranges = {
@@ -156,8 +158,8 @@ def calibrate(
             found = rounded_by_moments(layer, initializers[layer.weight], moments, step=step)
         weights[layer.name] = found
     calibration = Calibration(ranges, weights, sha256, len(pairs))
-    if kept is not None:
-        _save(kept, calibration, layers)
+    if cached is not None:
+        _save(cached, calibration, layers)
     return calibration
 
 
@@ -220,7 +222,7 @@ def _thinned(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(values[:: max(1, values.size // max(1, count)) | 1])
 
 
-def _ranges(values: NDArray[np.float32], largest: float) -> dict[RangeMethod, float]:
+def ranges_of_values(values: NDArray[np.float32], largest: float) -> dict[RangeMethod, float]:
     """The largest magnitude that INT8 represents, by method, from a sample of magnitudes."""
     if not largest:
         return dict.fromkeys(RANGE_METHODS, 0.0)

@@ -82,7 +82,10 @@ class NcnnRunner(OnnxFileRunner):
             extractor.input("in0", self._ncnn.Mat(np.ascontiguousarray(picture)).clone())
             code, sr = extractor.extract("out0")
             if code != 0:
-                raise ExportError(f"ncnn failed to run {self.path.name} with code {code}")
+                raise ExportError(
+                    f"ncnn failed to run {self.path.name} with code {code}; expected 0. "
+                    "Measure it in another runtime"
+                )
             return np.array(sr, np.float32)
 
     def _converted(self, height: int, width: int) -> "ncnn.Net":

@@ -48,7 +48,9 @@ class OpenVinoRunner(OnnxFileRunner):
         try:
             self._model = openvino_core().read_model(self.path)
         except RuntimeError as error:
-            raise InputError(f"OpenVINO cannot read {self.path}: {error}") from error
+            raise InputError(
+                f"OpenVINO cannot read {self.path}: {first_line(error)}. Use --runner onnxruntime"
+            ) from error
 
     def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
         """Run the file on a batch in its own layout and type.
@@ -63,7 +65,7 @@ class OpenVinoRunner(OnnxFileRunner):
         except RuntimeError as error:
             raise InputError(
                 f"OpenVINO cannot run {self.path} on a batch of shape {batch.shape}: "
-                f"{first_line(error)}"
+                f"{first_line(error)}. Use --runner onnxruntime"
             ) from error
         return np.array(outputs[interface.output.name])
 
@@ -110,7 +112,8 @@ class OpenVinoRunner(OnnxFileRunner):
         except RuntimeError as error:
             inputs = "inputs of any shape" if shape is None else f"an input of shape {shape}"
             raise InputError(
-                f"OpenVINO cannot compile {self.path} for {inputs}: {error}"
+                f"OpenVINO cannot compile {self.path} for {inputs}: {first_line(error)}. Use "
+                "--runner onnxruntime"
             ) from error
 
 

@@ -88,8 +88,21 @@ class Runtime:
 
 
 _ONNX = "swise_export.runtimes"
-_TORCH = "swise_deploy.runners"
 _ENGINE = "swise_engines.running.runner"
+
+
+def _torch(title: str, device: "DeviceKind", **options: bool) -> Runtime:
+    """A row for torch; `options` are those of the runner."""
+    return Runtime(
+        title=title,
+        takes="network",
+        device=device,
+        module=f"swise_deploy.runners.torch_{device}",
+        packages=("torch",),
+        extra="export",
+        options=options,
+    )
+
 
 RUNTIMES: dict[str, Runtime] = {
     "onnxruntime": Runtime(
@@ -167,58 +180,12 @@ RUNTIMES: dict[str, Runtime] = {
         packages=(),
         is_program=True,
     ),
-    "torch": Runtime(
-        title="torch, eager",
-        takes="network",
-        device="cpu",
-        module=f"{_TORCH}.torch_cpu",
-        packages=("torch",),
-        extra="export",
-    ),
-    "compile": Runtime(
-        title="torch.compile",
-        takes="network",
-        device="cpu",
-        module=f"{_TORCH}.torch_cpu",
-        packages=("torch",),
-        extra="export",
-        options={"compiled": True},
-    ),
-    "torch-cuda": Runtime(
-        title="torch on a GPU",
-        takes="network",
-        device="gpu",
-        module=f"{_TORCH}.torch_gpu",
-        packages=("torch",),
-        extra="export",
-    ),
-    "compile-cuda": Runtime(
-        title="torch.compile on a GPU",
-        takes="network",
-        device="gpu",
-        module=f"{_TORCH}.torch_gpu",
-        packages=("torch",),
-        extra="export",
-        options={"compiled": True},
-    ),
-    "torch-cuda-fp16": Runtime(
-        title="torch on a GPU, fp16",
-        takes="network",
-        device="gpu",
-        module=f"{_TORCH}.torch_gpu",
-        packages=("torch",),
-        extra="export",
-        options={"half": True},
-    ),
-    "compile-cuda-fp16": Runtime(
-        title="torch.compile on a GPU, fp16",
-        takes="network",
-        device="gpu",
-        module=f"{_TORCH}.torch_gpu",
-        packages=("torch",),
-        extra="export",
-        options={"compiled": True, "half": True},
-    ),
+    "torch": _torch("torch, eager", "cpu"),
+    "compile": _torch("torch.compile", "cpu", compiled=True),
+    "torch-cuda": _torch("torch on a GPU", "gpu"),
+    "compile-cuda": _torch("torch.compile on a GPU", "gpu", compiled=True),
+    "torch-cuda-fp16": _torch("torch on a GPU, fp16", "gpu", half=True),
+    "compile-cuda-fp16": _torch("torch.compile on a GPU, fp16", "gpu", compiled=True, half=True),
 }
 
 

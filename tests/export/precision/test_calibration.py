@@ -10,7 +10,12 @@ from onnx import TensorProto, helper, numpy_helper
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.pairs import Pair, pair_from_hr
-from swise_export.precision.calibration import _ranges, calibrate, hash_of_pictures, textured_crops
+from swise_export.precision.calibration import (
+    calibrate,
+    hash_of_pictures,
+    ranges_of_values,
+    textured_crops,
+)
 from swise_export.precision.int8 import Int8Config, Int8Search, calibrate_for_plan, split_pictures
 from swise_export.precision.plan import PlannedLayer, PrecisionPlan
 from swise_export.precision.qdq import find_layers
@@ -41,7 +46,7 @@ def test_small_pictures_are_taken_whole() -> None:
 def test_ranges_by_their_definitions() -> None:
     # 0, 1/9999, ..., 1, and one outlier at 4.
     values = np.append(np.linspace(0, 1, 9_999), 4.0).astype(np.float32)
-    found = _ranges(values, 4.0)
+    found = ranges_of_values(values, 4.0)
     assert found["minmax"] == 4.0
     assert found["percentile"] == pytest.approx(np.percentile(values, 99.99))
     # Clipping one value in 10,000 by 3 costs 9e-4; steps of 4/127 instead of 1/127 cost
@@ -49,12 +54,12 @@ def test_ranges_by_their_definitions() -> None:
     assert found["mse"] > 2
     assert 0 < found["entropy"] <= 4
     # Without the tail being so far out, clipping wins.
-    near = _ranges(np.append(np.linspace(0, 1, 999_999), 1.5).astype(np.float32), 1.5)
+    near = ranges_of_values(np.append(np.linspace(0, 1, 999_999), 1.5).astype(np.float32), 1.5)
     assert near["mse"] < 1.2
 
 
 def test_all_zero_input_has_no_range() -> None:
-    assert set(_ranges(np.zeros(10, np.float32), 0.0).values()) == {0.0}
+    assert set(ranges_of_values(np.zeros(10, np.float32), 0.0).values()) == {0.0}
 
 
 def test_calibration_is_kept_by_content(tmp_path: Path, network_x2: LoadedNetwork) -> None:
