@@ -13,10 +13,13 @@ from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 
 def folded_parametrizations(module: nn.Module) -> nn.Module:
     """The same network with plain weights, in eval mode; itself where it has them already."""
-    if not any(_is_parametrized(part) for part in module.modules()):
+    if not any(_is_parametrized(part) or _is_empty_norm(part) for part in module.modules()):
         return module.eval()
     folded = copy.deepcopy(module).eval()
-    for part in folded.modules():
+    for part in list(folded.modules()):
+        for name, child in list(part.named_children()):
+            if _is_empty_norm(child):
+                setattr(part, name, nn.Identity())
         if parametrize.is_parametrized(part):
             _fold(part)
         for hook in _old_style_hooks(part):
@@ -38,6 +41,11 @@ def _fold(part: nn.Module) -> None:
     del part.parametrizations
     for name, value in values.items():
         part.register_parameter(name, nn.Parameter(value))
+
+
+def _is_empty_norm(part: nn.Module) -> bool:
+    """A normalisation over no values, as narrow configurations have it; runtimes refuse it."""
+    return isinstance(part, nn.LayerNorm) and 0 in part.normalized_shape
 
 
 def _is_parametrized(part: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -216,3 +217,37 @@ def test_an_artefact_of_other_weights_is_not_replaced_unasked(tmp_path: Path) ->
     assert path.read_bytes() == before
     export_verified(other, path, dataclasses.replace(config, overwrite=True), images=images)
     assert read_manifest(path).weights_sha256 == "1" * 64
+
+
+class Pooling(Nearest):
+    """Pools to a share of the picture, whose size ONNX's adaptive pooling does not take."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        small = F.adaptive_max_pool2d(x, (height // 4, width // 4))
+        large = F.interpolate(small, size=(height, width), mode="nearest")
+        return super().forward(x + 0.1 * large)
+
+
+def test_adaptive_pooling_to_a_share_of_the_picture_is_exported_for_one_size(
+    tmp_path: Path,
+) -> None:
+    module = Pooling().eval()
+    found = find_faithful(loaded(module), size=(48, 24))
+    export_onnx(found.network, tmp_path / "pool.onnx", size=(48, 24))
+    lr = np.random.default_rng(0).random((1, 3, 24, 48), np.float32)
+    with OnnxRunner(tmp_path / "pool.onnx") as runner, torch.inference_mode():
+        np.testing.assert_allclose(runner.infer(lr), module(torch.tensor(lr)).numpy(), atol=1e-5)
+    with pytest.raises(QualityGateError, match="--size"):
+        find_faithful(loaded(module))
+
+
+def test_python_s_numbers_do_not_become_float64_in_a_file_of_one_size() -> None:
+    class Grid(Nearest):
+        def forward(self, x: Tensor) -> Tensor:
+            rows = torch.arange(x.shape[2]) + 0.5
+            return super().forward(x + 0.001 * rows[:, None])
+
+    model = traced_form(loaded(Grid()), size=(16, 8))
+    assert all(t.data_type != onnx.TensorProto.DOUBLE for t in model.graph.initializer)
+    find_faithful(loaded(Grid()), size=(16, 8))
