@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from swise_deploy.command.launch import MODULES
+
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
@@ -94,9 +96,8 @@ def shell_lines(page: Path) -> list[str]:
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    module, _, function = PROJECT["scripts"][command].partition(":")
     with pytest.raises(SystemExit):
-        getattr(importlib.import_module(module), function)(["--help"])
+        importlib.import_module(MODULES[command]).main(["--help"])
     return capsys.readouterr().out
 
 

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TextIO
 
 from swise_deploy import __version__
+from swise_deploy.command.launch import end_process
 from swise_deploy.errors import InputError, SwiseError
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -43,7 +44,7 @@ def run_command(command: Callable[[], int]) -> int:
     handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
-        with _sigterm_as_interrupt():
+        with _sigterm_as_interrupt(), _raising_interrupts():
             code = command()
             sys.stdout.flush()
             return code
@@ -75,6 +76,19 @@ def exit_code_of(stop: KeyboardInterrupt) -> int:
 
 def _nowhere() -> TextIO:
     return Path(os.devnull).open("w", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _raising_interrupts() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt where `launch` ends the process until then."""
+    if signal.getsignal(signal.SIGINT) is not end_process:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, end_process)
 
 
 @contextlib.contextmanager
