@@ -333,6 +333,9 @@ def _narrow_doubles(model: onnx.ModelProto) -> None:
     for tensor in stored:
         values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    for value in model.graph.output:
+        if value.type.tensor_type.elem_type == double:
+            value.type.tensor_type.elem_type = single
     del model.graph.value_info[:]
 
 
