@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import math
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from swise_deploy.errors import InputError, SwiseError
+from swise_deploy.errors import InputError, SwiseError, first_line
 from swise_deploy.storage.files import writing
 from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.data.batches import (
@@ -112,9 +113,27 @@ def train(
             run = _Run(fabric, config, prepared, display, stop)
             if state is not None:
                 run.restore(state)
-            with while_training():
+            with while_training(), _lost_process_named(fabric, config):
                 run.train()
             return run.result(reason) if fabric.is_global_zero else None
+
+
+@contextlib.contextmanager
+def _lost_process_named(fabric: Fabric, config: TrainConfig) -> Iterator[None]:
+    """Turn what gloo and NCCL raise when another process of the run is gone into one message."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or _LOST.search(str(error))
+        if fabric.world_size == 1 or not lost:
+            raise
+        raise SwiseError(
+            f"another process of the run is gone: {first_line(error)[:200]}. Start all "
+            f"{fabric.world_size} again with --resume --out {config.out}"
+        ) from error
+
+
+_LOST = re.compile(r"gloo|nccl|connection (?:reset|closed)", re.IGNORECASE)
 
 
 def _state_to_resume(config: TrainConfig, *, resume: bool) -> RunState | None:

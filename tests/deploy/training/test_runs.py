@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -496,3 +497,62 @@ def test_the_pictures_of_a_degradation_are_written_the_same_every_time(
     assert made[0] == made[1]
     assert set(made[0]) == {path.name for path in pictures.iterdir()}
     assert read_rgb(tmp_path / "first" / "0000.png").shape == (22, 22, 3)
+
+
+def _start_node(rank: int, port: int, arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """A machine of its own, as torchrun sees it: a launcher with one process."""
+    launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(rank)]
+    launcher += ["--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "run"]
+    launcher += ["--rdzv-endpoint", f"localhost:{port}", "-m", "swise_deploy.training.cli"]
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, *launcher, *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=file,
+            stderr=file,
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ps") is None, reason="finds a launcher's process with ps")
+def test_of_two_nodes_one_is_killed_and_both_go_on(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words: list[object] = ["--data", pictures, "--out", out, "--cache", tmp_path / "cache"]
+    words += ["--model", "fsrcnn", "--steps", 10**6, "--batch-size", 4, "--patch-size", 8]
+    words += ["--holdout", 2, "--optimizer", "adam", "--precision", "fp32", "--accelerator", "cpu"]
+    words += ["--log-every", 5, "--save-every", 10, "--no-tensorboard"]
+    port = _free_port()
+    first, second = (
+        _start_node(rank, port, list(map(str, words)), tmp_path / f"log{rank}.txt")
+        for rank in (0, 1)
+    )
+    deadline = time.monotonic() + 240
+    while not (out / "state.pt").is_file():
+        assert first.poll() is None, (tmp_path / "log0.txt").read_text()[-2000:]
+        assert time.monotonic() < deadline, "no state in 4 minutes"
+        time.sleep(0.05)
+    listed = subprocess.run(
+        [shutil.which("ps") or "ps", "-o", "pid=", "--ppid", str(second.pid)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for number in [second.pid, *map(int, listed.stdout.split())]:
+        os.kill(number, signal.SIGKILL)
+    second.wait()
+    assert first.wait(timeout=240) != 0
+    shown = (tmp_path / "log0.txt").read_text()
+    assert "another process of the run is gone" in shown
+    step = read_state(out).progress.step
+    more = ["--resume", "--out", str(out), "--steps", str(step + 10)]
+    port = _free_port()
+    nodes = [_start_node(r, port, more, tmp_path / f"log{r}.txt") for r in (0, 1)]
+    assert [node.wait(timeout=240) for node in nodes] == [0, 0]
+    assert read_state(out).progress.step == step + 10
