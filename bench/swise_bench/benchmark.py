@@ -39,7 +39,6 @@ from swise_bench.subjects.files import content_hash, facts_of, fixed_batch
 from swise_bench.subjects.fixed_batch import upscale_single
 from swise_bench.subjects.resolve_auto import resolve_auto
 from swise_bench.subjects.spec import (
-    DEFAULT_RUNTIME,
     Subject,
     file_subject,
     load_network,
@@ -52,7 +51,7 @@ from swise_deploy.evaluation.own_pairs import match_by_name
 from swise_deploy.pictures.folders import find_images
 from swise_deploy.runner import Runner
 from swise_deploy.storage.caches import cache_folder
-from swise_export.runtimes.table import RUNTIMES
+from swise_export.runtimes.table import DEFAULT_RUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

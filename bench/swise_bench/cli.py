@@ -16,8 +16,11 @@ from swise_deploy.command.console import (
 from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.command.options import add_old_spelling
 from swise_deploy.errors import InputError
+from swise_export.runtimes.table import DEFAULT_RUNTIME, runtimes_for
 
-EPILOG = """\
+_ONNX = [name for name in runtimes_for("onnx") if name != DEFAULT_RUNTIME]
+
+EPILOG = f"""\
 examples:
   swise-bench swisenet_x2_fp16.onnx
   swise-bench swisenet:2@deploy swisenet:2@plain swisenet:2@torch --size 160x90
@@ -25,9 +28,10 @@ examples:
   swise-bench --suite table1 --data benchmark --weights weights
   swise-bench new.onnx --baseline old.json --max-regress 5%
 
-A subject is ARTEFACT[@RUNNER]: FILE.onnx[@cuda, @openvino, @ncnn, @auto], FILE.engine[@no-graphs,
-@pycuda, @trtexec], or NETWORK:SCALE or WEIGHTS with @torch, @compile (-cuda, -cuda-fp16), @plain,
-@deploy (-openvino, -cuda, -ncnn), @ncnn, or @auto, the fastest of what is installed.
+A subject is ARTEFACT[@RUNNER]: FILE.onnx[@{", @".join([*_ONNX, "auto"])}],
+FILE.engine[@{", @".join([*runtimes_for("engine")][1:])}], or NETWORK:SCALE or WEIGHTS with
+@{", @".join(runtimes_for("network"))},
+@plain, @deploy (-{", -".join(_ONNX)}), or @auto, the fastest of what is installed.
 exit codes: 0 done, 1 failed, 2 usage, 3 a runtime is missing, 4 slower than the baseline allows,
 5 the load beside the measurement leaves open whether it is slower
 """

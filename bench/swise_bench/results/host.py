@@ -16,6 +16,7 @@ from swise_deploy.command.cpus import (
     processor_ticks,
 )
 from swise_deploy.command.dependencies import installed_version
+from swise_export.runtimes.table import RUNTIMES
 
 QUIET_SHARE = 0.05
 """Share of the processors that other programs may take before a measurement is disturbed."""
@@ -36,12 +37,8 @@ PACKAGES = (
     "swise-deploy",
     "numpy",
     "onnx",
-    "onnxruntime",
     "onnxruntime-gpu",
-    "torch",
-    "openvino",
-    "ncnn",
-    "pnnx",
+    *dict.fromkeys(package for runtime in RUNTIMES.values() for package in runtime.packages),
     "tensorrt",
     "tensorrt-rtx-cu13",
 )

@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from swise_bench.subjects.spec import DEFAULT_RUNTIME, FORMS, Subject, load_network
+from swise_bench.subjects.spec import FORMS, Subject, load_network
 from swise_deploy.command.console import progress
 from swise_engines.choosing.candidates import Candidate, candidates_for
 from swise_engines.choosing.fastest import choose_fastest
-from swise_export.runtimes.table import RUNTIMES
+from swise_export.runtimes.table import DEFAULT_RUNTIME, RUNTIMES
 from swise_export.tracing.cache import export_once
 
 

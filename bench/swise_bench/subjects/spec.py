@@ -36,7 +36,7 @@ from swise_deploy.errors import InputError
 from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.runner import Runner
 from swise_export.manifest import Form
-from swise_export.runtimes.table import RUNTIMES, open_runner, runtimes_for
+from swise_export.runtimes.table import DEFAULT_RUNTIME, RUNTIMES, open_runner, runtimes_for
 from swise_export.tracing.cache import export_once
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ FILE_RUNNERS = {
 }
 TORCH_RUNNERS = tuple(runtimes_for("network"))
 FORMS: tuple[Form, ...] = ("plain", "deploy")
-DEFAULT_RUNTIME = next(iter(runtimes_for("onnx")))
 NETWORK_RUNNERS = (
     *TORCH_RUNNERS,
     *FORMS,

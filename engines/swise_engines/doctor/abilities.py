@@ -7,6 +7,7 @@ from typing import cast
 from swise_engines.doctor import fixes, jetson
 from swise_engines.doctor.examination import Examination
 from swise_engines.tensorrt.rtx_gpus import reason_unserved
+from swise_export.runtimes.table import optional_runtimes
 
 # A build of SwiseNet x4 for a 1280x720 output needs about 1 GiB beside TensorRT's own libraries.
 MEMORY_TO_BUILD_MIB = 2048
@@ -41,8 +42,10 @@ class Advice:
 
 # Optional packages that give one ability each: the ability, the package, the extra.
 _OPTIONAL = (
-    ("run ONNX files with OpenVINO", "openvino", "openvino"),
-    ("run ONNX files with ncnn", "ncnn", "ncnn"),
+    *(
+        (f"run ONNX files with {runtime.title}", package, runtime.extra)
+        for package, runtime in optional_runtimes().items()
+    ),
     ("upscale videos", "av", "video"),
     ("export and train checkpoints", "torch", "export"),
     ("export checkpoints of other projects", "spandrel", "spandrel"),

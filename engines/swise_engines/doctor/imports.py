@@ -14,6 +14,7 @@ from typing import cast
 from swise_engines.doctor.machine import Machine, NotInstalledError, UnobservableError
 from swise_engines.doctor.probe import PROBES
 from swise_engines.tensorrt.startup import environment_of_child
+from swise_export.runtimes.table import optional_runtimes
 
 PROBE_LIMIT_S = 60.0  # a first import from an SD card is slow
 
@@ -24,8 +25,7 @@ PURPOSES: Mapping[str, str] = {
     "cuda_bindings": "CUDA, with its graphs",
     "pycuda": "CUDA without cuda-bindings",
     "onnxruntime": "ONNX files",
-    "openvino": "ONNX files on CPUs, often fastest",
-    "ncnn": "ONNX files on ARM CPUs",
+    **{package: runtime.purpose for package, runtime in optional_runtimes().items()},
     "av": "videos",
     "torch": "exporting and training",
     "spandrel": "checkpoints of other projects",

@@ -8,8 +8,10 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from swise_deploy.command.cuda_driver import probe_cuda
+from swise_export.runtimes.table import optional_runtimes
 
 Findings = dict[str, object]
 
@@ -59,8 +61,7 @@ PROBES: dict[str, Callable[[], Iterator[Findings]]] = {
     "pycuda": probe_pycuda,
     "cuda_bindings": lambda: probe_module("cuda.bindings"),
     "onnxruntime": probe_onnxruntime,
-    "openvino": lambda: probe_module("openvino"),
-    "ncnn": lambda: probe_module("ncnn"),
+    **{package: partial(probe_module, package) for package in optional_runtimes()},
     "av": lambda: probe_module("av"),
 }
 

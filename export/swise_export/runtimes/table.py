@@ -70,6 +70,7 @@ class Runtime:
         options: Further arguments of `open_runner`.
         is_automatic: True where `auto` considers it; the first such row is the reference.
         forms: Forms of a registry network that are fast in it, the best first.
+        purpose: What it is for, in a few words, where it is an optional package of its own.
         has_profile: True where its module has `profile`.
         is_program: True for a separate program, which `open_runner` cannot open.
     """
@@ -83,6 +84,7 @@ class Runtime:
     options: Mapping[str, object] = field(default_factory=dict)
     is_automatic: bool = False
     forms: "tuple[Form, ...]" = ()
+    purpose: str = ""
     has_profile: bool = False
     is_program: bool = False
 
@@ -132,6 +134,7 @@ RUNTIMES: dict[str, Runtime] = {
         module=f"{_ONNX}.openvino",
         packages=("openvino",),
         extra="openvino",
+        purpose="ONNX files on CPUs, often fastest",
         is_automatic=True,
         forms=("deploy", "plain"),
         has_profile=True,
@@ -143,6 +146,7 @@ RUNTIMES: dict[str, Runtime] = {
         module=f"{_ONNX}.ncnn",
         packages=("ncnn",),
         extra="ncnn",
+        purpose="ONNX files on ARM CPUs",
         forms=("deploy",),
     ),
     "tensorrt": Runtime(
@@ -194,10 +198,19 @@ def runtimes_for(source: Source) -> dict[str, Runtime]:
     return {name: runtime for name, runtime in RUNTIMES.items() if runtime.takes == source}
 
 
+DEFAULT_RUNTIME = next(iter(runtimes_for("onnx")))
+"""The runtime of an ONNX file where none is named."""
+
+
 def runner_choices() -> tuple[str, ...]:
     """Values of a command's --runner option for ONNX files: "auto", then the automatic ones."""
     found = [name for name, runtime in runtimes_for("onnx").items() if runtime.is_automatic]
     return ("auto", *found)
+
+
+def optional_runtimes() -> dict[str, Runtime]:
+    """Runtimes of ONNX files that an extra of this distribution brings, by their main package."""
+    return {r.packages[0]: r for r in runtimes_for("onnx").values() if r.extra}
 
 
 def find_runtime(name: str) -> Runtime:
