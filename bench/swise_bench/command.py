@@ -3,8 +3,6 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,11 +17,14 @@ from swise_bench.measuring.roofline import (
     predict,
 )
 from swise_bench.measuring.trtexec import measure_trtexec, result_from_folder
+from swise_bench.reports.names import renamed, short_names
 from swise_bench.reports.page import page_from_benchmark
 from swise_bench.reports.roofline_tables import document_from_prediction, tables_from_predictions
-from swise_bench.reports.showcase import Showcase, make_showcase, write_figure
+from swise_bench.reports.showcase import Showcase, write_figure
 from swise_bench.reports.tables import csv_from_benchmark, tables_from_benchmark
+from swise_bench.reports.terminal import markdown_from_summary, print_summary
 from swise_bench.reports.text_tables import TextTable, markdown_from_tables, print_tables
+from swise_bench.reports.verdict import Summary, summarize
 from swise_bench.results.document import document_from_benchmark, read_benchmark
 from swise_bench.results.regression import (
     compare_benchmarks,
@@ -37,15 +38,14 @@ from swise_bench.subjects.spec import (
     NETWORK_RUNNERS,
     Subject,
     onnx_path,
-    open_subject,
     parse_subject,
 )
 from swise_bench.table1 import document_from_rows, find_sets, measure_table, text_from_rows
+from swise_bench.worst_pictures import showcases_of
 from swise_deploy.command.console import choose, progress
 from swise_deploy.errors import InputError, QualityGateError, SwiseError, UndecidedError
 from swise_deploy.networks.registry import NETWORKS
-from swise_deploy.pictures.folders import find_images, picture_names
-from swise_deploy.runner import upscale
+from swise_deploy.pictures.folders import find_images
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import json_text, write_json, writing
 from swise_engines.targets.catalogue import find_target, load_targets
@@ -85,16 +85,16 @@ def run_subjects(config: BenchConfig) -> int:
     except KeyboardInterrupt:
         if kept:
             progress("interrupted: what follows is incomplete")
-            _report(config.outputs, kept[0], [], None, with_layers=False)
+            _report(config.outputs, kept[0], [], [], with_layers=False)
         raise
     measured = (*_trtexec(parsed, settings), *from_devices)
     benchmark = dataclasses.replace(benchmark, trtexec=measured)
     keep(benchmark)  # what was measured is not lost where a report cannot be made
     predictions = _predict(config, settings, benchmark)
     wanted = config.outputs.html or config.outputs.figure
-    showcase = _showcase(settings, benchmark) if wanted else None
+    showcases = showcases_of(settings, benchmark) if wanted else []
     # Every device's layers would be megabytes.
-    _report(config.outputs, benchmark, predictions, showcase, with_layers=bool(config.targets))
+    _report(config.outputs, benchmark, predictions, showcases, with_layers=bool(config.targets))
     if baseline is not None:
         _compare(config, baseline, benchmark)
     if benchmark.failures:
@@ -132,7 +132,7 @@ def _report(
     outputs: Outputs,
     benchmark: Benchmark,
     predictions: Sequence[Prediction],
-    showcase: Showcase | None,
+    showcases: Sequence[Showcase],
     *,
     with_layers: bool,
 ) -> None:
@@ -142,18 +142,26 @@ def _report(
         document_from_prediction(p, with_layers=with_layers or p.measured_ms is not None)
         for p in predictions
     ]
-    tables = [*tables_from_benchmark(benchmark), *tables_from_predictions(predictions)]
     if outputs.document:
         write_json(outputs.document, document)
-    _write(outputs.markdown, markdown_from_tables(tables))
+    names = short_names([subject.name for subject in benchmark.subjects])
+    shown = renamed(benchmark, names)
+    summary = summarize(shown)
+    tables = [
+        *tables_from_benchmark(shown),
+        *tables_from_predictions(
+            [dataclasses.replace(p, subject=names.get(p.subject, p.subject)) for p in predictions]
+        ),
+    ]
+    _write(outputs.markdown, markdown_from_summary(summary) + markdown_from_tables(tables))
     _write(outputs.csv, csv_from_benchmark(benchmark))
-    if outputs.figure and showcase is not None:
-        write_figure(outputs.figure, showcase)
+    if outputs.figure and showcases:
+        write_figure(outputs.figure, showcases[0])
         progress(f"wrote {outputs.figure}")
     if outputs.html:
-        page = page_from_benchmark(benchmark, showcase=showcase, predictions=predictions)
+        page = page_from_benchmark(benchmark, showcases=showcases, predictions=predictions)
         _write(outputs.html, page)
-    _print(document, tables, as_json=outputs.as_json)
+    _print(document, tables, summary, as_json=outputs.as_json)
 
 
 def _compare(config: BenchConfig, baseline: Benchmark, benchmark: Benchmark) -> None:
@@ -228,26 +236,6 @@ def _file_of(subject: Subject, settings: Settings) -> Path | None:
     return onnx_path(resolved, settings.cache / "exported")
 
 
-def _showcase(settings: Settings, benchmark: Benchmark) -> Showcase | None:
-    """The picture that lost most, through every subject of the first one's scale."""
-    first = benchmark.subjects[0]
-    if not settings.images or settings.lr_images or isinstance(first.quality, NotMeasured):
-        return None
-    worst = first.quality[0].worst.picture
-    names = picture_names(find_images(settings.images[0]))
-    path = next(path for path, name in names.items() if name == worst)
-    with ExitStack() as stack:
-        upscalers = {}
-        for subject, result in zip(settings.subjects, benchmark.subjects, strict=True):
-            if result.scale == first.scale and "opening" not in result.failures:
-                resolved = resolve_auto(subject, threads=settings.threads, cache=settings.cache)
-                runner = open_subject(
-                    resolved, threads=settings.threads, folder=settings.cache / "exported"
-                )
-                upscalers[subject.name] = partial(upscale, stack.enter_context(runner))
-        return make_showcase(path, first.scale, upscalers)
-
-
 def run_table1(config: TableConfig) -> int:
     """Reproduce the paper's table.
 
@@ -278,7 +266,7 @@ def run_table1(config: TableConfig) -> int:
     _write(config.outputs.markdown, markdown_from_tables([table]))
     if config.outputs.document:
         write_json(config.outputs.document, document)
-    _print(document, [table], as_json=config.outputs.as_json)
+    _print(document, [table], None, as_json=config.outputs.as_json)
     return 0
 
 
@@ -289,8 +277,18 @@ def _write(path: Path | None, text: str) -> None:
         progress(f"wrote {path}")
 
 
-def _print(document: dict[str, object], tables: Sequence[TextTable], *, as_json: bool) -> None:
+def _print(
+    document: dict[str, object],
+    tables: Sequence[TextTable],
+    summary: Summary | None,
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
         sys.stdout.write(json_text(document) + "\n")
-    else:
-        print_tables(tables, Console(width=None if sys.stdout.isatty() else 140))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    if summary is not None:
+        print_summary(summary, console)
+        console.print()
+    print_tables(tables, console)

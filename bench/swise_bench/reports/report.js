@@ -26,8 +26,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-const slider = document.querySelector(".slider");
-if (slider) {
+for (const showcase of document.querySelectorAll(".showcase")) {
+  const slider = showcase.querySelector(".slider");
   const range = slider.querySelector("input");
   const move = () => {
     slider.style.setProperty("--cut", `${range.value}%`);
@@ -35,9 +35,9 @@ if (slider) {
   };
   range.addEventListener("input", move);
   for (const side of ["before", "after"]) {
-    const select = document.getElementById(side);
+    const select = showcase.querySelector(`.choose-${side}`);
     const show = () => {
-      const panel = document.querySelector(`.figure img[data-panel="${select.value}"]`);
+      const panel = showcase.querySelector(`.figure img[data-panel="${select.value}"]`);
       const image = slider.querySelector(`.${side}`);
       image.src = panel.src;
       image.alt = panel.alt;
@@ -47,3 +47,12 @@ if (slider) {
     show();
   }
 }
+
+let folded = [];
+window.addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  folded.forEach((details) => { details.open = true; });
+});
+window.addEventListener("afterprint", () => {
+  folded.forEach((details) => { details.open = false; });
+});

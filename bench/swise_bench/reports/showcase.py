@@ -1,6 +1,6 @@
-"""One crop of one picture through every subject: for a slider, and as papers' kind of figure."""
+"""Crops of pictures through every subject: for sliders, and as the figure of a paper."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,7 +27,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Showcase:
-    """A picture, where the crop lies in it, and the crop by every method: HR first, then bicubic.
+    """A picture, the place of the crop in it, and the crop by every method: HR, bicubic, subjects.
 
     Attributes:
         picture: File name.
@@ -47,22 +47,25 @@ class Showcase:
 def make_showcase(
     path: Path, scale: int, subjects: Mapping[str, Upscale], *, side: int = 160
 ) -> Showcase:
-    """Upscale a picture by every subject and cut out the part with the most detail.
+    """Upscale a picture by every subject and cut out the part that tells them apart.
+
+    That is where the subjects' outputs differ most; where they do not differ, where the first of
+    them is furthest from the ground truth.
 
     Args:
         path: The ground truth.
         scale: Output size over input size.
-        subjects: What upscales, by name.
+        subjects: Functions that upscale, by name.
         side: Largest side of the crop, in HR pixels.
     """
     pair = pair_from_hr(path.name, read_rgb(path), scale)
-    box = _busiest_box(pair.hr, side)
     bicubic = np.asarray(imresize(pair.lr, Fraction(scale)), np.uint8)
-    outputs = {"bicubic": bicubic, **{name: run(pair.lr) for name, run in subjects.items()}}
+    own = {name: run(pair.lr) for name, run in subjects.items()}
+    box = _telling_box(pair.hr, list(own.values()), side)
     panels = [Panel("HR", _cut(pair.hr, box), None)]
     panels += [
         Panel(name, _cut(sr, box), quality(sr, pair.hr, border=scale))
-        for name, sr in outputs.items()
+        for name, sr in {"bicubic": bicubic, **own}.items()
     ]
     return Showcase(path.name, scale, box, tuple(panels), _outlined(pair.hr, box))
 
@@ -108,18 +111,26 @@ def describe_score(score: Quality | None) -> str:
     return " / ".join(metric.text(score[name]) for name, metric in METRICS.items())
 
 
-def _busiest_box(hr: RgbImage, side: int) -> tuple[int, int, int, int]:
-    """The square with the largest mean gradient, on a grid of half its side."""
-    grey = hr.astype(np.float32).mean(axis=2)
-    detail = np.abs(np.diff(grey, axis=0))[:, :-1] + np.abs(np.diff(grey, axis=1))[:-1]
+def _telling_box(hr: RgbImage, outputs: Sequence[RgbImage], side: int) -> tuple[int, int, int, int]:
+    """The square in which outputs differ most, on a grid of half its side."""
+    stack = np.stack([output.astype(np.float32).mean(axis=2) for output in outputs])
+    spread = stack.max(axis=0) - stack.min(axis=0)
+    if not spread.any():
+        spread = np.abs(stack[0] - hr.astype(np.float32).mean(axis=2))
     height, width = (min(side, s) for s in hr.shape[:2])
-    tops = range(0, max(1, hr.shape[0] - height + 1), max(1, height // 2))
-    lefts = range(0, max(1, hr.shape[1] - width + 1), max(1, width // 2))
-    places = [(top, left) for top in tops for left in lefts]
+    places = [
+        (top, left) for top in _grid(hr.shape[0], height) for left in _grid(hr.shape[1], width)
+    ]
     top, left = max(
-        places, key=lambda p: float(detail[p[0] : p[0] + height, p[1] : p[1] + width].mean())
+        places, key=lambda p: float(spread[p[0] : p[0] + height, p[1] : p[1] + width].mean())
     )
     return left, top, width, height
+
+
+def _grid(whole: int, side: int) -> list[int]:
+    """Starts of squares, half a side apart, the last at the end."""
+    last = max(0, whole - side)
+    return sorted({*range(0, last + 1, max(1, side // 2)), last})
 
 
 def _cut(image: RgbImage, box: tuple[int, int, int, int]) -> RgbImage:

@@ -130,8 +130,6 @@ def _latency_table(benchmark: Benchmark) -> TextTable:
     notes += [f"not measured: {failure}" for failure in benchmark.failures]
     if any(not x.timing.is_steady for _, x in _latencies(benchmark)):
         notes.append("* times had not settled when warm-up ended")
-    if benchmark.quietness.warning:
-        notes.append(f"warning: {benchmark.quietness.warning}")
     return TextTable(
         "Latency in ms",
         (
