@@ -146,7 +146,7 @@ def mean_quality(scores: Mapping[str, Quality]) -> Quality:
 
     A picture that equals its ground truth has an infinite PSNR, and one below SSIM's window has no
     SSIM; each is excluded from that metric's mean. If every picture is exact, the mean is
-    `Metric.exact` (see `count_exact`).
+    `Metric.exact`.
     """
     return Quality({name: _mean(name, scores) for name in METRICS})
 
@@ -157,8 +157,3 @@ def _mean(name: MetricName, scores: Mapping[str, Quality]) -> float:
     if not finite:
         return METRICS[name].exact if defined else math.nan
     return float(np.mean(finite))
-
-
-def count_exact(scores: Mapping[str, Quality]) -> int:
-    """Number of pictures that equal their ground truth; means of PSNR exclude them."""
-    return sum(score.is_exact for score in scores.values())

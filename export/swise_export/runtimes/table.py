@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from swise_deploy.command.console import choose
 from swise_deploy.command.dependencies import require
-from swise_deploy.errors import BackendMissingError
+from swise_deploy.errors import BackendMissingError, InputError
 
 if TYPE_CHECKING:
     from numpy import generic
@@ -231,10 +231,11 @@ def load_runtime(name: str) -> RuntimeModule:
     """Import a runtime's module.
 
     Raises:
+        InputError: There is no such runtime.
         BackendMissingError: A package of it is missing; the message names the command that
             installs it.
     """
-    runtime = RUNTIMES[name]
+    runtime = find_runtime(name)
     for package in runtime.packages:
         require(package, extra=runtime.extra or "base", purpose=f"running in {runtime.title}")
     try:
@@ -253,6 +254,13 @@ def open_runner(name: str, source: object, *, threads: int | None = None) -> "Ru
 
     Raises:
         BackendMissingError: The runtime is not installed or cannot run here.
-        InputError: The runtime cannot run this source.
+        InputError: There is no such runtime, it is a separate program, or it cannot run the source.
     """
-    return load_runtime(name).open_runner(source, threads=threads, **RUNTIMES[name].options)
+    runtime = find_runtime(name)
+    if runtime.is_program:
+        openable = ", ".join(key for key, row in RUNTIMES.items() if not row.is_program)
+        raise InputError(
+            f"{runtime.title} is a separate program, in which {name!r} opens no runner; expected "
+            f"one of {openable}. Measure it with swise-bench FILE.engine@{name}"
+        )
+    return load_runtime(name).open_runner(source, threads=threads, **runtime.options)

@@ -60,6 +60,12 @@ def test_an_unknown_runtime_is_refused_with_the_nearest_name() -> None:
         find_runtime("openvno")
 
 
+@pytest.mark.parametrize("name", ["openvno", *(n for n, r in RUNTIMES.items() if r.is_program)])
+def test_only_a_runtime_of_the_table_with_a_runner_is_opened(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=name):
+        open_runner(name, tmp_path / "net.engine")
+
+
 @pytest.mark.parametrize(
     "name", [n for n, r in runtimes_for("onnx").items() if r.device == "cpu" and is_installed(r)]
 )
