@@ -202,7 +202,7 @@ def _whole(config: UpscaleSpeedConfig) -> dict[str, object]:
         with spawn.Pool(1) as pool:  # the peak is that of a process of its own
             size, peak_bytes, runtime = pool.apply(_peak_of_whole, (artefact, path, config.runner))
         num_pixels = size[0] * size[1]
-        measured, budgeted = peak_bytes / num_pixels, bytes_per_pixel(artefact, runtime)
+        measured, budgeted = peak_bytes / num_pixels, bytes_per_pixel(artefact)
         _print(
             f"{size[0]}x{size[1]}, {runtime}: {measured:.0f} bytes a pixel at the peak, "
             f"{budgeted:.0f} budgeted ({budgeted / measured:.2f} times)"

@@ -243,7 +243,7 @@ def _affordable_limits(
     """Whole pictures where they fit into the budget, tiles beyond; tiles alone where asked for."""
     if tile is not None:
         return TileLimits(most=(tile, tile), least_batch=batch, most_batch=batch)
-    cost = batch * bytes_per_pixel(path, runner.runtime)
+    cost = batch * bytes_per_pixel(path)
     default_bytes = DEFAULT_MEMORY_MIB << 20
     if memory_mib is not None:
         whole_bytes = tile_bytes = memory_mib << 20

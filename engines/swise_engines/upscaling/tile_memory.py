@@ -11,19 +11,14 @@ _PROBE_SIDE = 64
 # Memory at the peak over the values alive at once: the most that was measured of SwiseNet x2, x3
 # and x4 on whole pictures (`python bench/scripts/upscale_speed.py whole`). ONNX Runtime's arena
 # grows in powers of two; both keep reordered copies of what convolutions read.
-_OVERHEAD = {"onnxruntime": 2.75, "openvino": 2.5}
-_OTHER_OVERHEAD = 3.0
+_OVERHEAD = 2.75
 
 
-def bytes_per_pixel(path: Path, runtime: str) -> float:
+def bytes_per_pixel(path: Path) -> float:
     """Estimate the bytes that running an ONNX file takes for each pixel of its input.
 
     Values live from the node that makes them to the last that reads them; the largest sum at any
     moment counts.
-
-    Args:
-        path: The ONNX file.
-        runtime: Key of the runtimes table.
 
     Raises:
         InputError: The file is missing or is no whole ONNX file with one picture input.
@@ -32,8 +27,7 @@ def bytes_per_pixel(path: Path, runtime: str) -> float:
     port = read_onnx_file(path).interface.input
     graph = shape_graph(model, {port.name: port.shape(1, _PROBE_SIDE, _PROBE_SIDE)})
     kept = {value.name for value in model.graph.output}
-    overhead = _OVERHEAD.get(runtime, _OTHER_OVERHEAD)
-    return overhead * peak_live_bytes(graph, kept) / _PROBE_SIDE**2
+    return _OVERHEAD * peak_live_bytes(graph, kept) / _PROBE_SIDE**2
 
 
 def peak_live_bytes(graph: ShapedGraph, kept: set[str]) -> int:

@@ -94,10 +94,15 @@ class VideoReader(Closing):
             for stream in self._container.streams.video
             if stream.disposition & disposition.attached_pic
         ]
-        videos = [s for s in self._container.streams.video if s not in self.covers]
+        videos = [
+            s
+            for s in self._container.streams.video
+            if s not in self.covers and s.codec_context is not None
+        ]
         if not videos:
             raise InputError(
-                f"{printable(self.path)} holds no video. Expected a file with a video stream"
+                f"{printable(self.path)} holds no video that this FFmpeg decodes. Expected a file "
+                "with a video stream"
             )
         self.stream = self._stream = videos[0]
         self._stream.thread_type = "AUTO"
@@ -111,7 +116,7 @@ class VideoReader(Closing):
         kept |= {s.index for s in self.copied_streams}
         for stream in self._container.streams:
             if stream.index not in kept:
-                name = stream.name or stream.type
+                name = getattr(stream, "name", None) or "unknown"
                 self.notes.append(f"stream {stream.index} ({stream.type}, {name}) is left out")
         if self._stream.metadata.get("alpha_mode") == "1":
             self.notes.append("the transparency of a WebM video is not read")

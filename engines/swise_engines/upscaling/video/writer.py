@@ -286,7 +286,7 @@ class VideoWriter(Closing):
             InputError: The format cannot hold a sound.
         """
         context = stream.codec_context
-        name = context.codec.canonical_name if context else stream.name or "unknown"
+        name = context.codec.canonical_name if context else "unknown codec"
         what = f"stream {stream.index} ({stream.type}, {name})"
         copy: av.stream.Stream | None = None
         try:

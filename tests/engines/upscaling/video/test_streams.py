@@ -188,6 +188,19 @@ def test_what_a_container_cannot_hold_besides_sound_is_named(
     assert len(frames_of(tmp_path / "out.mp4")) == 10
 
 
+def test_a_sound_of_an_unknown_codec_is_named_and_left_out(
+    tmp_path, small_network, make_video, add_tone
+):
+    source = make_video(tmp_path / "in.mkv", setup=lambda out, _: add_tone(out, 1))
+    data = source.read_bytes()
+    assert data.count(b"A_AAC") == 1
+    source.write_bytes(data.replace(b"A_AAC", b"A_XYZ"))
+    result = upscaled(source, tmp_path / "out.mkv", small_network(radius=0))
+    assert any("stream 1 (audio" in note for note in result.notes)
+    assert len(frames_of(tmp_path / "out.mkv")) == 10
+    assert stream_facts(tmp_path / "out.mkv", "audio") == []
+
+
 @pytest.mark.parametrize("target", ["out.mp4", "out.mkv"])
 def test_a_cover_stays_a_cover(tmp_path, small_network, make_video, target):
     image = io.BytesIO()
