@@ -1,4 +1,4 @@
-"""Free memory: of the machine, and of the control group (container) that this process is in."""
+"""Free memory of the machine and of the control group (container) of this process."""
 
 import contextlib
 from pathlib import Path
@@ -7,10 +7,10 @@ _NO_LIMIT = 1 << 60  # control groups of version 1 state a huge number where the
 
 
 def free_memory_bytes(root: Path = Path("/")) -> int | None:
-    """Bytes that new work can take without swapping; None where the system does not state them.
+    """Bytes that can be allocated without swapping; None where the system does not state them.
 
     Args:
-        root: Where proc and sys are mounted.
+        root: Folder with the mounts proc and sys.
     """
     found = [_available(root), *_group_room(root)]
     known = [value for value in found if value is not None]
@@ -26,7 +26,7 @@ def _available(root: Path) -> int | None:
 
 
 def _group_room(root: Path) -> list[int | None]:
-    """Room in this process's control group and in each group around it."""
+    """Free bytes of this process's control group and of each enclosing group."""
     groups = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()

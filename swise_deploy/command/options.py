@@ -1,4 +1,4 @@
-"""Options of the commands: spellings that were replaced keep working, with a warning."""
+"""Old spellings of options, which work with a warning."""
 
 import argparse
 import sys
@@ -12,9 +12,9 @@ def add_old_spelling(group: OptionGroup, old: str, option: argparse.Action) -> N
     """Accept an older spelling of an option, with a warning; --help does not list it.
 
     Args:
-        group: What `option` was added to.
+        group: Group or parser of `option`.
         old: The older spelling, such as "--lr".
-        option: What `add_argument` returned for the new one.
+        option: Result of `add_argument` for the new spelling.
     """
     new = option.option_strings[-1]
 

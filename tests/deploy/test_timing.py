@@ -14,13 +14,13 @@ def test_median_interval_is_the_textbook_pair_of_order_statistics() -> None:
     assert interval.confidence == pytest.approx(0.9586, abs=5e-5)
 
 
-def test_few_samples_give_their_range_and_say_what_it_is_worth() -> None:
+def test_few_samples_give_their_range_with_a_lower_confidence() -> None:
     interval = timing.median_interval([3.0, 1.0, 2.0])
     assert (interval.low, interval.high) == (1, 3)
     assert interval.confidence == pytest.approx(1 - 2 * 0.5**3)
 
 
-def test_a_single_sample_promises_nothing() -> None:
+def test_a_single_sample_has_no_confidence() -> None:
     assert timing.median_interval([5.0]).confidence == 0
 
 
@@ -64,7 +64,7 @@ def test_a_slow_call_is_slower_by_the_ratio_of_its_work(monkeypatch: pytest.Monk
     assert timing.ratio(found["slow"], found["fast"]).value == pytest.approx(3)
 
 
-def test_a_slow_phase_of_the_machine_leaves_the_ratio_alone(
+def test_a_slow_phase_of_the_machine_does_not_change_the_ratio(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = _Clock()
@@ -78,7 +78,7 @@ def test_a_slow_phase_of_the_machine_leaves_the_ratio_alone(
     assert timing.ratio(found["a"], found["b"]).value == pytest.approx(2)
 
 
-def test_the_first_run_and_warm_up_are_kept_out_of_the_samples(
+def test_the_first_run_and_warm_up_are_not_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = _Clock()
@@ -111,7 +111,7 @@ def test_warm_up_ends_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found.samples_ms) == 5
 
 
-def test_nothing_to_time_is_refused() -> None:
+def test_an_empty_set_of_calls_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to time"):
         timing.time_calls({})
 
@@ -129,7 +129,7 @@ class _Clock:
         self.ns += round(milliseconds * 1e6)
 
 
-def test_processor_time_leaves_out_waiting() -> None:
+def test_processor_time_excludes_waiting() -> None:
     def work() -> None:
         start = timing.time.process_time()
         while timing.time.process_time() - start < 0.004:

@@ -30,9 +30,7 @@ sys.exit(run_command(command))
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )
-def test_a_stopped_command_leaves_nothing_behind_and_exits_as_shells_report_it(
-    number, code, tmp_path
-):
+def test_an_interrupted_command_leaves_no_files_and_exits_with_130_or_143(number, code, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPT_DURING_STAGING, str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -50,7 +48,7 @@ def test_a_stopped_command_leaves_nothing_behind_and_exits_as_shells_report_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_command_gives_the_signal_back_that_it_took():
+def test_a_command_restores_the_signal_handler():
     before = signal.getsignal(signal.SIGTERM)
     assert run_command(lambda: 0) == 0
     assert signal.getsignal(signal.SIGTERM) is before
@@ -91,7 +89,7 @@ def test_a_command_runs_where_stdout_is_closed():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_result_without_room_on_stdout_is_one_message():
+def test_a_full_stdout_is_one_message():
     done = _in_shell(WRITING, ">/dev/full")
     message = "error: cannot write the result to stdout: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, message)
@@ -111,21 +109,21 @@ sys.exit(run_command(command))
 
 
 @pytest.mark.parametrize(("asked", "kept"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
-def test_onnxruntime_reports_to_nobody_unless_the_user_wants_it(asked, kept, tmp_path):
+def test_onnxruntime_s_telemetry_is_off_unless_the_user_enables_it(asked, kept, tmp_path):
     done = _in_shell(TELEMETRY, "", XDG_CACHE_HOME=str(tmp_path), **asked)
     assert (done.returncode, done.stdout) == (0, f"{kept}\n"), done.stderr
     if not asked:
         assert list(tmp_path.iterdir()) == []  # it keeps an identity of the device there
 
 
-def test_numbers_below_the_least_are_refused_with_it():
+def test_numbers_below_the_minimum_are_refused():
     assert at_least(1)("1") == 1
     for text in ("0", "-3", "1.5", "many", "²"):
         with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number >= 1"):
             at_least(1)(text)
 
 
-def test_threads_that_would_drown_the_machine_are_refused():
+def test_too_many_threads_are_refused():
     assert parse_threads("1") == 1
     assert parse_threads("64") == 64
     with pytest.raises(argparse.ArgumentTypeError, match=r"'100000': expected 1 to \d+ threads"):
@@ -133,13 +131,13 @@ def test_threads_that_would_drown_the_machine_are_refused():
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "half", ""])
-def test_what_is_no_number_is_refused(text):
+def test_text_that_is_not_a_number_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="expected a number"):
         finite(text)
     assert finite("-0.5") == -0.5
 
 
-def test_a_misspelt_name_among_many_is_answered_with_the_nearest_alone():
+def test_for_a_misspelt_name_among_many_only_the_nearest_is_suggested():
     many = [f"rtx-{number}" for number in range(4000, 4040)]
     with pytest.raises(Exception, match=r"Did you mean 'rtx-4039'\?$"):
         choose("rtx4039", many, what="target")
@@ -151,7 +149,7 @@ FORGED = "\x1b[31mred\x1b[0m\nerror: all is well"
 
 
 @pytest.mark.parametrize("how", ["error", "progress", "warning"])
-def test_control_characters_of_a_message_do_not_reach_the_terminal(how):
+def test_control_characters_of_a_message_are_not_printed(how):
     """A name from a file may hold colours, a title, or a line end that forges a message."""
     code = f"""
 import logging, sys

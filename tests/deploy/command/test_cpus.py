@@ -6,7 +6,7 @@ from swise_deploy.command.cpus import num_usable_cpus
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux confines processes so")
-def test_a_confined_process_counts_what_it_may_use() -> None:
+def test_a_confined_process_counts_its_own_processors() -> None:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
@@ -16,7 +16,7 @@ def test_a_confined_process_counts_what_it_may_use() -> None:
     assert num_usable_cpus() == len(before)
 
 
-def test_where_processes_cannot_be_confined_all_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_affinity_all_processors_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     assert num_usable_cpus() == 7

@@ -31,7 +31,7 @@ def handlers():
     ("number", "error"),
     [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, TerminatedError)],
 )
-def test_the_first_one_waits_for_a_block_that_lets_it_through(number, error):
+def test_the_first_signal_waits_for_a_let_through_block(number, error):
     events = []
     with HeldInterrupts() as interrupts:
         signal.raise_signal(number)
@@ -42,7 +42,7 @@ def test_the_first_one_waits_for_a_block_that_lets_it_through(number, error):
     assert events == ["after the signal"]
 
 
-def test_it_comes_at_once_in_a_block_that_lets_it_through():
+def test_a_signal_takes_effect_at_once_in_a_let_through_block():
     with HeldInterrupts() as interrupts:
         with pytest.raises(KeyboardInterrupt), interrupts.let_through():
             signal.raise_signal(signal.SIGINT)
@@ -50,7 +50,7 @@ def test_it_comes_at_once_in_a_block_that_lets_it_through():
             pass  # it came once, not twice
 
 
-def test_it_comes_at_the_end_at_the_latest():
+def test_a_deferred_signal_takes_effect_on_leaving():
     held = HeldInterrupts()
     held.__enter__()
     signal.raise_signal(signal.SIGINT)
@@ -59,7 +59,7 @@ def test_it_comes_at_the_end_at_the_latest():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_error_does_not_swallow_it():
+def test_a_deferred_signal_takes_effect_after_an_error():
     def fail():
         with HeldInterrupts():
             signal.raise_signal(signal.SIGINT)
@@ -71,7 +71,7 @@ def test_an_error_does_not_swallow_it():
 
 
 @pytest.mark.parametrize("through", [False, True])
-def test_the_second_one_comes_at_once(through):
+def test_the_second_signal_takes_effect_at_once(through):
     with HeldInterrupts() as interrupts:
         if through:
             with pytest.raises(KeyboardInterrupt), interrupts.let_through():
@@ -85,7 +85,7 @@ def test_the_second_one_comes_at_once(through):
                 pass
 
 
-def test_what_is_ignored_outside_stays_ignored():
+def test_an_ignored_signal_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with HeldInterrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)
@@ -94,7 +94,7 @@ def test_what_is_ignored_outside_stays_ignored():
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def test_another_thread_asks_for_no_signals():
+def test_another_thread_installs_no_handlers():
     failures = []
 
     def run():

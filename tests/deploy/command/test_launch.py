@@ -66,7 +66,7 @@ def test_ctrl_c_during_an_import_is_one_line_and_130(script, module):
     assert line.startswith("error: interrupted")
 
 
-def test_ctrl_c_in_a_command_still_clears_up(tmp_path):
+def test_ctrl_c_in_a_command_removes_its_files(tmp_path):
     code = """
 import sys, time
 from pathlib import Path

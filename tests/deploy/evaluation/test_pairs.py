@@ -18,7 +18,7 @@ def write_grey(path: Path, value: int, size: tuple[int, int] = (24, 20)) -> None
     Image.new("RGB", size, (value, value, value)).save(path)
 
 
-def test_pictures_are_called_by_their_file_names(tmp_path: Path) -> None:
+def test_pictures_are_named_after_their_files(tmp_path: Path) -> None:
     paths = [tmp_path / "a" / "x.png", tmp_path / "b" / "y.png"]
     assert picture_names(paths) == {paths[0]: "x.png", paths[1]: "y.png"}
 
@@ -29,7 +29,7 @@ def test_pictures_of_one_name_are_distinguished_by_their_folders(tmp_path: Path)
     assert picture_names([]) == {}
 
 
-def test_every_picture_counts_in_the_mean_whatever_its_name(tmp_path: Path) -> None:
+def test_pictures_of_one_name_all_count_in_the_mean(tmp_path: Path) -> None:
     """Errors of 1/255 and of 10/255: 20 dB apart, the mean 10 dB below the better one."""
     write_grey(tmp_path / "day" / "x.png", 100)
     write_grey(tmp_path / "night" / "x.png", 109)
@@ -53,13 +53,13 @@ def test_tiny_pictures_are_reported_and_skipped(tmp_path, caplog, read) -> None:
     assert "tiny.png is smaller than 12 pixels" in caplog.text
 
 
-def test_nothing_but_tiny_pictures_is_refused(tmp_path: Path) -> None:
+def test_only_tiny_pictures_are_refused(tmp_path: Path) -> None:
     write_grey(tmp_path / "tiny.png", 9, (7, 90))
     with pytest.raises(InputError, match="all of 1 pictures are too small at x2"):
         read_pairs(find_images(tmp_path), 2)
 
 
-def test_an_exact_picture_does_not_decide_a_mean() -> None:
+def test_an_exact_picture_is_excluded_from_the_mean() -> None:
     plain = {
         name: Quality({"psnr_y_db": db, "ssim_y": 0.9}) for name, db in (("a", 30.0), ("b", 40.0))
     }

@@ -57,7 +57,7 @@ def read(document: object, folder: Path) -> Plan:
     return read_document(path, Plan, what="the plan", advice="Make it again", schema_version=1)
 
 
-def test_a_document_that_fits_becomes_the_value(tmp_path: Path) -> None:
+def test_a_valid_document_is_parsed(tmp_path: Path) -> None:
     expected = Plan(2, "fp16", (Layer(5, 1.0),), {"a.png": -0.5})
     assert read(GOOD, tmp_path) == expected
     write_document(tmp_path / "again.json", expected)
@@ -110,7 +110,7 @@ def test_a_wrong_key_type_or_value_is_refused_by_name(
     ],
     ids=["empty", "list", "null", "cut", "nested", "nested keys", "nan", "huge", "5000 digits"],
 )
-def test_what_is_not_such_a_document_is_refused(text: str, tmp_path: Path) -> None:
+def test_other_documents_are_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"plan\.json"):
         read(text, tmp_path)
 
@@ -129,7 +129,7 @@ def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
         read_document(path, Plan, what="the plan", advice="Make it again", max_bytes=1000)
 
 
-def test_control_characters_of_a_document_do_not_reach_the_message(tmp_path: Path) -> None:
+def test_control_characters_of_a_document_are_escaped_in_the_message(tmp_path: Path) -> None:
     for change in ({"\x1b[31m": 1}, {"precision": "\x1b[31m"}):
         with pytest.raises(InputError) as refused:
             read({**GOOD, **change}, tmp_path)

@@ -101,7 +101,7 @@ def test_a_file_gets_the_usual_permissions_from_every_writer(
     assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o640
 
 
-def test_other_mistakes_inside_the_block_stay_what_they_are(tmp_path: Path) -> None:
+def test_other_errors_inside_the_block_are_not_translated(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), writing(tmp_path / "a.bin"):
         raise ZeroDivisionError
     with pytest.raises(InputError), writing(tmp_path / "a.bin"):
@@ -124,7 +124,7 @@ def test_a_failure_in_a_staging_folder_is_reported_with_the_result_s_path(tmp_pa
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_staging_folder_lies_beside_the_result_and_goes_away(tmp_path: Path) -> None:
+def test_a_staging_folder_is_beside_the_result_and_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     with staging(path) as folder:
         assert folder.parent == tmp_path
@@ -140,7 +140,7 @@ def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
         pass
 
 
-def test_json_lines_survive_a_line_that_was_cut_short(tmp_path: Path) -> None:
+def test_an_incomplete_json_line_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.jsonl"
     assert read_json_lines(path) == []
     append_json_line(path, ["first", 1])
@@ -156,7 +156,7 @@ def test_a_json_line_on_a_full_disk_is_reported(tmp_path: Path) -> None:
         append_json_line(tmp_path / "a.jsonl", "x" * 200_000)
 
 
-def test_json_has_null_where_a_number_is_none(tmp_path: Path) -> None:
+def test_nan_and_infinity_become_null_in_json(tmp_path: Path) -> None:
     document = {"a": math.nan, "b": [1.5, (math.inf, -math.inf)], "c": {"d": "NaN", "e": 3}}
     plain = {"a": None, "b": [1.5, [None, None]], "c": {"d": "NaN", "e": 3}}
     assert json.loads(json_text(document), parse_constant=pytest.fail) == plain

@@ -73,7 +73,7 @@ def in_onnxruntime(path: Path) -> Candidate:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_one_that_takes_less_time_wins(tmp_path: Path, order: int) -> None:
+def test_the_faster_candidate_is_chosen(tmp_path: Path, order: int) -> None:
     # 3 against 64 channels: over a hundred times the work, so that noise decides nothing.
     heavy = in_onnxruntime(save_repeating(tmp_path / "heavy.onnx", width=64))
     light = in_onnxruntime(save_repeating(tmp_path / "light.onnx"))
@@ -105,7 +105,7 @@ def test_one_slow_run_in_the_first_estimate_does_not_decide(tmp_path: Path) -> N
     ("changes", "message"),
     [({"shift": 2 / 255}, "2/255"), ({"bad": True}, "nan/255")],
 )
-def test_a_fast_one_with_another_picture_cannot_win(
+def test_a_fast_candidate_with_another_picture_is_refused(
     tmp_path: Path, changes: dict[str, float], message: str
 ) -> None:
     heavy = in_onnxruntime(save_repeating(tmp_path / "heavy.onnx", width=64))
@@ -127,7 +127,7 @@ def test_less_than_one_8_bit_value_is_the_same_picture(tmp_path: Path) -> None:
     assert measure_fastest([heavy, other]).candidate is other
 
 
-def test_one_that_does_not_run_is_left_out_with_its_reason(tmp_path: Path) -> None:
+def test_a_candidate_that_does_not_run_is_refused_with_its_reason(tmp_path: Path) -> None:
     good = in_onnxruntime(save_repeating(tmp_path / "good.onnx"))
     (tmp_path / "broken.onnx").write_bytes(b"nothing")
     broken = in_onnxruntime(tmp_path / "broken.onnx")
@@ -173,7 +173,7 @@ def others_take(share: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fastest.OtherPrograms, "share", lambda _: share)
 
 
-def test_a_verdict_of_a_busy_machine_is_used_once_and_not_kept(
+def test_a_choice_on_a_busy_machine_is_used_but_not_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heavy = in_onnxruntime(save_repeating(tmp_path / "heavy.onnx", width=64))
@@ -220,7 +220,7 @@ def sleeping(path: Path, label: str, times_s: list[float]) -> Candidate:
     return Candidate(label, "onnxruntime", path, start)
 
 
-def test_what_is_not_certain_is_run_by_the_first_candidate(
+def test_without_a_certain_winner_the_first_candidate_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Now the one and now the other is faster, so that the interval of their ratio crosses 1."""
@@ -266,7 +266,7 @@ def test_both_runtimes_compete_for_a_file_and_the_choice_is_reported(tmp_path: P
 
 
 @pytest.mark.parametrize("runner", ["onnxruntime", "openvino"])
-def test_a_runner_that_is_asked_for_wins_unmeasured(tmp_path: Path, runner: str) -> None:
+def test_a_requested_runner_is_used_without_a_measurement(tmp_path: Path, runner: str) -> None:
     pytest.importorskip(runner, reason="an optional runtime")
     path = save_repeating(tmp_path / "light.onnx")
     with Upscaler.open(path, runner=runner) as upscaler:  # type: ignore[arg-type]  # parametrized

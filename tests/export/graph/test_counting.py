@@ -39,7 +39,7 @@ def _subpixel(scale: int) -> onnx.ModelProto:
     )
 
 
-def test_one_convolution_counts_as_by_hand() -> None:
+def test_counts_of_one_convolution_match_hand_arithmetic() -> None:
     counts = count_onnx(_subpixel(2), lr_size=(10, 6))
     # 12 output channels, 3x3 kernel over 3 input channels, at 10x6 pixels.
     assert counts.mult_adds == 12 * 27 * 60
@@ -72,7 +72,7 @@ def test_the_default_input_size_gives_a_1280x720_output_rounded_down(
         ("ConvTranspose", {"strides": [2, 2], "group": 3}, (3, 1, 4, 4), 3 * 20 * 16),
     ],
 )
-def test_groups_strides_and_transposition_count_as_by_hand(
+def test_counts_of_groups_strides_and_transposition_match_hand_arithmetic(
     op_type: str, attributes: dict[str, object], weight: tuple[int, ...], expected: int
 ) -> None:
     node = helper.make_node(op_type, ["lr", "w"], ["sr"], **attributes)
@@ -197,14 +197,14 @@ def test_a_file_of_fixed_size_is_counted_at_its_own() -> None:
     assert count_onnx(model, lr_size=(640, 360)).lr_size == (30, 20)
 
 
-def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"not an onnx file")
     with pytest.raises(InputError, match="Expected a whole ONNX file"):
         count_onnx(path)
 
 
-def test_a_network_that_takes_no_pictures_is_refused() -> None:
+def test_a_network_without_a_picture_input_is_refused() -> None:
     model = _model([helper.make_node("Relu", ["lr"], ["sr"])], {}, dims=("n", 10))
     with pytest.raises(InputError, match=r"lr float \(n, 10\); expected one picture"):
         count_onnx(model)

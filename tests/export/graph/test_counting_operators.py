@@ -274,7 +274,7 @@ ROUND = body([node("Conv", ["state", "l"], ["state_after"], pads=[1] * 4)])
 YES, FOUR = np.array(True), np.array(4)
 
 
-def test_a_loop_of_stored_length_counts_every_round_and_its_weights_once() -> None:
+def test_a_loop_of_stored_length_counts_every_iteration_and_its_weights_once() -> None:
     loops = [
         node("Loop", ["four", "yes", "x"], ["a"], body=ROUND),
         node("Loop", ["four", "", "a"], ["b"], body=ROUND),  # the same inner names again
@@ -305,7 +305,7 @@ def test_a_loop_whose_length_depends_on_the_picture_is_not_counted() -> None:
         counts(nodes, {**stored, "half": np.array(0.5, np.float32)})
 
 
-def test_an_operator_that_is_on_no_list_is_unknown_and_never_free() -> None:
+def test_an_operator_in_no_table_is_unknown() -> None:
     found = counts(
         [
             node("Slice", ["x", "from", "to", "axes"], ["square"]),
@@ -336,7 +336,7 @@ def test_an_operator_that_is_on_no_list_is_unknown_and_never_free() -> None:
         ("...,...->...", [3, 1], ["012", "2"], "012"),
     ],
 )
-def test_an_equation_is_read_as_numpy_reads_it(
+def test_an_einsum_equation_has_numpy_s_meaning(
     equation: str, ranks: list[int], terms: list[str], result: str
 ) -> None:
     def spelt(indices: list[str]) -> str:
@@ -366,7 +366,7 @@ def test_identity_kernels_of_two_layers_are_two_weights() -> None:
 
 
 @pytest.mark.parametrize(("rounds", "is_read"), [(4, True), (2**62, False), (None, False)])
-def test_a_loop_is_read_where_the_file_stores_a_few_rounds(
+def test_a_loop_is_accepted_where_the_file_stores_a_few_iterations(
     tmp_path: Path, rounds: int | None, is_read: bool
 ) -> None:
     stored = {"l": floats(3, 3, 3, 3), "w": floats(12, 3, 1, 1), "yes": YES}

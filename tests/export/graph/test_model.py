@@ -180,7 +180,9 @@ def windowed(path: Path, window: int) -> Path:
 
 
 @pytest.mark.parametrize("window", [2, 7, 8, 12])
-def test_the_multiple_that_a_file_needs_is_found_and_met(window: int, tmp_path: Path) -> None:
+def test_the_required_multiple_is_measured_and_pictures_are_padded_to_it(
+    window: int, tmp_path: Path
+) -> None:
     path = windowed(tmp_path / "windows.onnx", window)
     assert read_onnx_file(path).interface.multiple == window
     image = picture(25, 31)
@@ -200,7 +202,7 @@ def test_open_and_fixed_dimensions_are_read(dims: Sequence[str | int], tmp_path:
     assert interface.scale == 2
 
 
-def test_of_several_outputs_the_one_that_is_a_picture_is_taken(tmp_path: Path) -> None:
+def test_the_picture_is_found_among_several_outputs(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="nearest"),
         helper.make_node("GlobalAveragePool", ["lr"], ["pooled"]),
@@ -214,7 +216,7 @@ def test_of_several_outputs_the_one_that_is_a_picture_is_taken(tmp_path: Path) -
         np.testing.assert_array_equal(upscale(runner, image), image.repeat(2, 0).repeat(2, 1))
 
 
-def test_a_second_input_is_refused_by_file_and_name_with_a_way_out(tmp_path: Path) -> None:
+def test_a_second_input_is_refused_with_its_name_and_a_fix(tmp_path: Path) -> None:
     path = save(tmp_path / "noise.onnx", [helper.make_node("Mul", ["lr", "sigma"], ["sr"])])
     model = onnx.load(path)
     model.graph.input.append(helper.make_tensor_value_info("sigma", TensorProto.FLOAT, [1]))
@@ -241,7 +243,7 @@ def with_external_data(folder: Path, gain: float) -> Path:
     return path
 
 
-def test_the_hash_covers_weights_outside_of_the_file(tmp_path: Path) -> None:
+def test_the_hash_covers_external_data(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     path = with_external_data(tmp_path, 1.0)
     other = with_external_data(tmp_path / "new", 0.5)
@@ -259,7 +261,7 @@ def test_external_data_that_is_missing_is_named(tmp_path: Path) -> None:
         read_onnx_file(path)
 
 
-def test_functions_that_double_are_refused_before_they_are_expanded(tmp_path: Path) -> None:
+def test_functions_that_grow_exponentially_are_refused_before_expansion(tmp_path: Path) -> None:
     functions = []
     for depth in range(23):
         called = f"f{depth - 1}" if depth else "Relu"
@@ -293,7 +295,7 @@ def test_a_loop_is_refused_by_name(tmp_path: Path) -> None:
         read_onnx_file(path)
 
 
-def test_an_answer_that_was_kept_for_another_file_is_not_used(tmp_path: Path) -> None:
+def test_a_cached_interface_of_another_file_is_not_used(tmp_path: Path) -> None:
     first = repeating(tmp_path / "first.onnx", *FORMS["0..255"])
     read_onnx_file(first)
     (kept,) = (tmp_path / "cache").rglob("*.json")

@@ -83,7 +83,7 @@ def test_a_condition_on_the_size_takes_the_branch_that_runs(
     assert shape_graph(model, {"x": (1, 3, height, 6)}).types["y"].shape == expected
 
 
-def test_an_operator_without_a_rule_is_named_and_so_is_what_follows() -> None:
+def test_an_operator_without_a_rule_is_named_with_its_readers() -> None:
     node = helper.make_node
     model = _model(
         [
@@ -112,7 +112,7 @@ def test_bytes_follow_from_the_element_type(
     assert ValueType(dtype, shape).size_bytes == size_bytes
 
 
-def test_what_cannot_be_evaluated_keeps_its_shape() -> None:
+def test_a_value_that_cannot_be_evaluated_keeps_its_shape() -> None:
     """Six elements do not go into four; ONNX's rule for the shape does not look."""
     model = _model(
         [

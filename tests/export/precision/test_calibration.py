@@ -29,7 +29,7 @@ def flat_with_one_busy_corner() -> Pair:
     return pair_from_hr("corner", hr, 2)
 
 
-def test_crops_are_where_the_texture_is() -> None:
+def test_crops_contain_the_most_texture() -> None:
     pair = flat_with_one_busy_corner()
     first, second = textured_crops([pair], size=16, per_picture=2, scale=2)
     np.testing.assert_array_equal(first.lr, pair.lr[16:32, 32:48])
@@ -37,7 +37,7 @@ def test_crops_are_where_the_texture_is() -> None:
     assert first.name != second.name
 
 
-def test_small_pictures_are_taken_whole() -> None:
+def test_small_pictures_are_used_whole() -> None:
     pair = flat_with_one_busy_corner()
     (crop,) = textured_crops([pair], size=100, per_picture=3, scale=2)
     np.testing.assert_array_equal(crop.lr, pair.lr)
@@ -62,7 +62,7 @@ def test_all_zero_input_has_no_range() -> None:
     assert set(ranges_of_values(np.zeros(10, np.float32), 0.0).values()) == {0.0}
 
 
-def test_calibration_is_kept_by_content(tmp_path: Path, network_x2: LoadedNetwork) -> None:
+def test_calibration_is_cached_by_content(tmp_path: Path, network_x2: LoadedNetwork) -> None:
     model = traced_form(network_x2)
     layers = find_layers(model)[0][:6]
     pairs = [picture(0), picture(1)]
@@ -110,7 +110,7 @@ def nearest_x2() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
 
-def test_range_that_clips_what_the_other_half_shows_is_not_taken() -> None:
+def test_a_range_that_clips_the_other_half_is_not_chosen() -> None:
     hr = np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8)
     bright = Pair("bright", hr[::2, ::2].copy(), hr)
     # One value of 27,648 is white: the 99.99th percentile does not see it.
@@ -135,7 +135,9 @@ def test_range_that_clips_what_the_other_half_shows_is_not_taken() -> None:
     assert worst["percentile"] < -1 < worst["minmax"]
 
 
-def test_a_plan_may_hold_a_layer_too_small_for_the_search(network_x2: LoadedNetwork) -> None:
+def test_a_plan_may_contain_a_layer_that_is_too_small_for_the_search(
+    network_x2: LoadedNetwork,
+) -> None:
     model = traced_form(network_x2)
     searched = find_layers(model)[0]
     small = next(layer for layer in find_layers(model, min_share=0)[0] if layer not in searched)

@@ -79,7 +79,7 @@ def test_ranges_are_the_largest_magnitudes() -> None:
     assert (found.node, found.op_type, found.max_abs) == ("first", "Conv", 6.0)
 
 
-def test_what_overflows_stays_in_fp32(caplog: pytest.LogCaptureFixture) -> None:
+def test_layers_that_overflow_stay_in_fp32(caplog: pytest.LogCaptureFixture) -> None:
     model = identity_model(1e5, 0)
     with caplog.at_level(logging.WARNING):
         half = fp16_from_fp32(model, [np.full((4, 4, 3), 255, np.uint8)])

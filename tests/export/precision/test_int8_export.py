@@ -105,7 +105,7 @@ def test_rest_in_fp32_stays_at_the_opset_that_tensorrt_8_6_reads(
     }  # fmt: skip
 
 
-def test_budget_that_nothing_fits_says_what_stands_in_the_way(
+def test_a_budget_that_no_placement_fits_names_the_layer_in_the_way(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "net.onnx"
@@ -132,7 +132,7 @@ def test_settings_of_int8_are_refused_without_it(
     assert message in capsys.readouterr().err
 
 
-def test_operations_that_fp16_ruins_go_back_to_fp32() -> None:
+def test_operations_that_lose_most_in_fp16_return_to_fp32() -> None:
     # 0.9 * 2^-26 is nothing in fp16, whose smallest number is 2^-24; the next two layers would have
     # brought it back.
     shape = ["n", 3, "h", "w"]

@@ -60,7 +60,7 @@ def test_as_much_is_lowered_as_the_budget_allows(budget: float, expected: set[st
     assert {unit.name for unit in found.units} == expected
 
 
-def test_what_costs_much_and_wins_nothing_is_left_out_of_any_budget() -> None:
+def test_units_with_much_error_and_few_mult_adds_are_never_lowered() -> None:
     units = (*UNITS[:2], Unit("picture", ("small",), 1), Unit("cheap", ("tiny",), 1))
     # Of a loss of 0.231, "picture" causes 0.4% with 1.1% of the Mult-Adds; "cheap" 87%.
     journal = Journal(AdditiveNetwork())
@@ -78,7 +78,7 @@ class LuckyNetwork(AdditiveNetwork):
         return Effect(0.01, loss, loss)
 
 
-def test_what_chance_wins_pays_for_nothing() -> None:
+def test_a_gain_by_chance_does_not_pay_for_other_losses() -> None:
     found = placement(0.012, Journal(LuckyNetwork()))
     assert {unit.name for unit in found.units} == {"big", "small"}
     assert found.drift_db == 0.01
@@ -113,7 +113,7 @@ def test_no_picture_loses_more_than_its_own_budget(
     assert any("dB on the worst" in line for line in reported) == (worst_db is not None)
 
 
-def test_a_budget_refuses_what_is_no_number_and_halves_both_limits() -> None:
+def test_a_budget_refuses_nan_and_halves_both_limits() -> None:
     budget = DriftBudget(0.05, 0.3)
     assert budget.allows(-0.05, -0.3)
     assert not budget.allows(-0.051, 0.0)
@@ -125,7 +125,7 @@ def test_a_budget_refuses_what_is_no_number_and_halves_both_limits() -> None:
     assert str(budget) == "0.05 dB, 0.3 dB on any one picture"
 
 
-def test_every_step_says_its_share_and_drift() -> None:
+def test_every_step_states_its_share_and_drift() -> None:
     steps = placement(0.012).steps
     assert steps == tuple(sorted(steps, key=lambda s: (s.mult_adds_share, s.drift_db)))
     assert Step(1.0, pytest.approx(-0.231), 4, pytest.approx(-0.231)) in steps
@@ -136,7 +136,7 @@ def test_same_input_same_placement() -> None:
     assert placement(0.02) == placement(0.02)
 
 
-def test_stopped_search_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_search_continues(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "search.jsonl"
     first = AdditiveNetwork()
     measure_sensitivity(Journal(first, path), UNITS[:2])
@@ -151,7 +151,7 @@ def test_stopped_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert third.runs == 0
 
 
-def test_front_leaves_out_what_another_placement_beats() -> None:
+def test_the_front_excludes_placements_that_another_one_beats() -> None:
     steps = (Step(0.2, -0.01, 1), Step(0.5, -0.05, 2), Step(0.6, -0.02, 3), Step(1.0, -0.3, 4))
     assert [s.mult_adds_share for s in pareto_front(steps)] == [0.2, 0.6, 1.0]
 
@@ -169,7 +169,7 @@ def a_plan() -> PrecisionPlan:
     )  # fmt: skip
 
 
-def test_plan_survives_its_file(tmp_path: Path) -> None:
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     plan = a_plan()
     write_plan(tmp_path / "plan.json", plan)
     assert read_plan(tmp_path / "plan.json") == plan
@@ -190,14 +190,16 @@ def test_plan_survives_its_file(tmp_path: Path) -> None:
         ({"drift_by_step": [[0.7, -0.01, 1]]}, "drift_by_step"),
     ],
 )
-def test_broken_plan_says_what_is_wrong(tmp_path: Path, change: dict, message: str) -> None:
+def test_an_invalid_plan_is_refused_with_the_wrong_key(
+    tmp_path: Path, change: dict, message: str
+) -> None:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({**dataclasses.asdict(a_plan()), **change}))
     with pytest.raises(InputError, match=message):
         read_plan(path)
 
 
-def test_file_that_is_no_plan(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_plan_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     for name, message in (("list.json", "JSON object"), ("none.json", "cannot read")):
         with pytest.raises(InputError, match=message):

@@ -83,7 +83,7 @@ def quantised(model: onnx.ModelProto, largest: float) -> onnx.ModelProto:
     )
 
 
-def test_values_are_those_of_symmetric_int8_by_hand() -> None:
+def test_values_of_symmetric_int8_match_hand_arithmetic() -> None:
     model = quantised(two_layers(np.eye(3)), largest=127 * STEP)
     lr = np.array([0.3, -0.3, 5.0], np.float32).reshape(1, 3, 1, 1)
     # 0.3 / 2^-6 = 19.2 -> 19; 5.0 is beyond 127 steps of 2^-6. The weight 1.0 is 127 steps of its
@@ -93,7 +93,7 @@ def test_values_are_those_of_symmetric_int8_by_hand() -> None:
     np.testing.assert_allclose(run(model, lr).ravel(), expected, rtol=1e-6)
 
 
-def test_form_is_what_tensorrt_asks_of_explicit_quantisation() -> None:
+def test_the_graph_has_the_form_of_tensorrt_s_explicit_quantisation() -> None:
     model = quantised(two_layers(np.eye(3)), largest=1.0)
     onnx.checker.check_model(model)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
@@ -135,7 +135,7 @@ def test_weights_in_fp32_quantise_to_the_same_values() -> None:
 
 
 @pytest.mark.parametrize("largest", [0.0, 1e-9, 3e-4, 1.0, 777.7, 60000.0])
-def test_a_scale_is_a_positive_number_that_fp16_holds(largest: float) -> None:
+def test_a_scale_is_positive_and_exact_in_fp16(largest: float) -> None:
     scale = scale_from_range(largest)
     assert scale > 0
     assert float(np.float16(scale)) == scale
@@ -241,7 +241,7 @@ def test_fp16_switch_rounds_one_operation() -> None:
     np.testing.assert_array_equal(rounded, np.full_like(lr, expected))
 
 
-def test_scales_are_numbers_that_fp16_holds() -> None:
+def test_scales_are_exact_in_fp16() -> None:
     assert scale_from_range(127.0) == 1.0
     assert scale_from_range(1e9) == 65504.0  # fp16's largest, not infinity
     assert scale_from_range(0.0) == 2.0**-24

@@ -12,7 +12,7 @@ STEP = 2.0**-7
 POINTWISE = Layer("conv", "Conv", "x", "w", 1)
 
 
-def test_error_of_one_weight_is_made_good_by_the_next() -> None:
+def test_the_next_weight_compensates_the_error_of_one() -> None:
     # The first two inputs are equal, so that only the sum of their weights counts: 100.4 twice is
     # 200.8 steps, nearest to 201. To the nearest, they would be 100 each. The third sets the scale.
     weights = np.array([[100.4, 100.4, 127.0]], np.float32).reshape(1, 3, 1, 1) * STEP
@@ -55,7 +55,7 @@ def test_outputs_change_less_than_with_nearest(groups: int) -> None:
 
 
 @pytest.mark.parametrize("dilations", [(1, 1), (2, 3)])
-def test_rows_are_what_a_convolution_multiplies(dilations: tuple[int, int]) -> None:
+def test_rows_are_the_inputs_that_a_convolution_multiplies(dilations: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 4, 7, 6)).astype(np.float32)
     weights = rng.standard_normal((6, 2, 3, 2)).astype(np.float32)

@@ -52,7 +52,7 @@ def test_every_choice_of_branches_has_a_deploy_form(branches: tuple[Branch, ...]
         torch.testing.assert_close(deploy_form(network)(lr), network(lr), atol=1e-5, rtol=0)
 
 
-def test_the_given_network_is_left_alone() -> None:
+def test_the_given_network_does_not_change() -> None:
     network = trained_looking(2)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     deploy_form(network)

@@ -8,7 +8,7 @@ from swise_export.rewriting.plain_form import network_from_deploy_form
 
 
 @pytest.mark.parametrize("branches", [("magnify", "equal", "reduce"), ("reduce",), ()])
-def test_the_way_back_gives_the_same_deploy_form_bit_by_bit(network, branches):
+def test_the_restored_network_has_the_same_deploy_form_bit_by_bit(network, branches):
     torch.manual_seed(1)
     plain = network.module
     if len(branches) < 3:
@@ -27,7 +27,7 @@ def test_the_way_back_gives_the_same_deploy_form_bit_by_bit(network, branches):
         assert torch.equal(found[name], tensor), name
 
 
-def test_the_way_back_leaves_the_function_and_the_given_network_alone(network_x2):
+def test_restoring_changes_neither_the_function_nor_the_given_network(network_x2):
     lr = torch.rand(1, 3, 9, 11)
     before = {name: t.clone() for name, t in network_x2.module.state_dict().items()}
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_the_way_back_leaves_the_function_and_the_given_network_alone(network_x2
 
 
 @pytest.mark.parametrize(("name", "scale"), [("carn_m", 3), ("vdsr", 2), ("fmen_s", 4)])
-def test_networks_that_the_deploy_form_keeps_come_back_as_they_were(name, scale):
+def test_networks_that_the_deploy_form_keeps_are_restored_unchanged(name, scale):
     torch.manual_seed(0)
     plain = network_module(name).build(scale)
     deployed = deploy_form(plain)
@@ -49,7 +49,7 @@ def test_networks_that_the_deploy_form_keeps_come_back_as_they_were(name, scale)
     assert all(torch.equal(t, expected[n]) for n, t in restored.state_dict().items())
 
 
-def test_a_sum_in_another_network_comes_back_too():
+def test_the_sum_of_another_network_is_restored():
     torch.manual_seed(0)
     plain = network_module("fmen_s").build(2, upsampler="sum")
     lr = torch.rand(1, 3, 8, 6)

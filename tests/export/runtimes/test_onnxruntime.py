@@ -36,7 +36,7 @@ def test_a_provider_that_this_onnx_runtime_lacks_is_named(doubling: Path) -> Non
         OnnxRunner(doubling, provider="cuda")
 
 
-def test_a_provider_that_does_not_start_is_no_silent_cpu(
+def test_a_provider_that_does_not_start_is_refused_without_a_fallback(
     doubling: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "CUDAExecutionProvider" in ort.get_available_providers():
@@ -72,7 +72,7 @@ def _saved(path: Path, nodes: list[NodeProto], outputs: dict[str, list[str]]) ->
     return path
 
 
-def test_a_classifier_is_no_picture_network(tmp_path: Path) -> None:
+def test_a_classifier_is_refused(tmp_path: Path) -> None:
     pool = helper.make_node("GlobalAveragePool", ["x"], ["pooled"])
     flatten = helper.make_node("Flatten", ["pooled"], ["y"])
     path = _saved(tmp_path / "classifier.onnx", [pool, flatten], {"y": ["n", "classes"]})
@@ -81,7 +81,7 @@ def test_a_classifier_is_no_picture_network(tmp_path: Path) -> None:
         OnnxRunner(path)
 
 
-def test_a_network_that_gives_another_shape_than_it_takes_is_refused(tmp_path: Path) -> None:
+def test_a_network_that_changes_the_aspect_ratio_is_refused(tmp_path: Path) -> None:
     """Four times as wide, twice as high: no scale."""
     shuffle = helper.make_node("Concat", ["x", "x"], ["tall"], axis=2)
     wide = helper.make_node("Concat", ["tall", "tall", "tall", "tall"], ["y"], axis=3)

@@ -40,7 +40,7 @@ def test_a_row_names_a_module_with_every_function_of_a_runtime(name: str) -> Non
     assert ("profile" in functions) >= runtime.has_profile
 
 
-def test_layers_are_timed_by_runtimes_of_the_cpu_alone() -> None:
+def test_only_runtimes_on_a_cpu_time_layers() -> None:
     """A profile on the CPU does not describe a runtime that computes on a GPU."""
     profiled = [runtime for runtime in RUNTIMES.values() if runtime.has_profile]
     assert profiled
