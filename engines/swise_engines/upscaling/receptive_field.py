@@ -29,7 +29,6 @@ _TOLERANCE_8BIT = 0.05
 # by one.
 _TOLERANCE_SHARE = 0.02
 _LEAST_AGREEMENT = 4
-_FRAME = STEPS[-1]
 
 
 def measure_overlap(
@@ -52,15 +51,18 @@ def measure_overlap(
         The overlap, without a fade; None where no overlap is enough.
     """
     for width, height in sizes:
-        probe = _probe(width + STEPS[-1], height + STEPS[-1])
+        # A file of one small size leaves less room.
+        frame = min(STEPS[-1], max(1, min(width, height) // 8))
+        steps = [step for step in STEPS if step <= frame]
+        probe = _probe(width + frame, height + frame)
         first = infer(probe[:, :, :height, :width])
         # The largest step agrees wherever a smaller one does, so it is tried first.
         radii: dict[int, int] = {}
-        for step in reversed(STEPS):
-            second = infer(_framed(probe[:, :, step : step + height, step : step + width]))
+        for step in reversed(steps):
+            second = infer(_framed(probe[:, :, step : step + height, step : step + width], frame))
             difference = np.abs(
-                _inside(first, (_FRAME + step) * scale, (_FRAME - step) * scale)
-                - _inside(second, _FRAME * scale, _FRAME * scale)
+                _inside(first, (frame + step) * scale, (frame - step) * scale)
+                - _inside(second, frame * scale, frame * scale)
             )
             radius = _receptive_field(difference, scale, rounds=rounds)
             if radius is None:
@@ -80,10 +82,10 @@ def _probe(width: int, height: int) -> Planes:
     return noise
 
 
-def _framed(tile: Planes) -> Planes:
+def _framed(tile: Planes, frame: int) -> Planes:
     """Paint a white frame around a tile, which changes the border and the average."""
     framed = np.ones_like(tile)
-    inner = (slice(None), slice(None), slice(_FRAME, -_FRAME), slice(_FRAME, -_FRAME))
+    inner = (slice(None), slice(None), slice(frame, -frame), slice(frame, -frame))
     framed[inner] = tile[inner]
     return framed
 

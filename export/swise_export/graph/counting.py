@@ -24,7 +24,7 @@ from swise_deploy.precision import (
     combined_precision,
     precision_of_type,
 )
-from swise_export.graph.interface import CHANNELS
+from swise_export.graph.interface import CHANNELS, Interface
 from swise_export.graph.loading import load_onnx
 from swise_export.graph.model import OnnxFile, read_onnx_file
 from swise_export.graph.operators import (
@@ -149,23 +149,36 @@ def count_onnx(source: Path | onnx.ModelProto, *, lr_size: tuple[int, int] | Non
     model = source if isinstance(source, onnx.ModelProto) else load_onnx(source)
     name = "the ONNX model" if isinstance(source, onnx.ModelProto) else str(source)
     info = picture_input(model, name)
-    stated = stated_input(model, name)
-    if stated is None and isinstance(source, Path):  # only a run shows its layout
-        interface = read_onnx_file(source).interface
+    stated, multiple = stated_input(model, name), 1
+    interface = _interface_of(source) if isinstance(source, Path) else None
+    if interface is not None:
+        # A run shows more than the graph states: layout, the only size, the multiple.
         stated = StatedInput(interface.input, interface.size, interface.batch)
+        multiple = interface.multiple
     if stated is not None and stated.size is not None:
         lr_size = stated.size
 
     def count(size: tuple[int, int]) -> Counts:
         # A graph of features, with any number of channels, can be counted as well.
         batch = (stated.batch if stated else fixed_dims(info)[0]) or 1
-        shape = (batch, fixed_dims(info)[1] or 3, size[1], size[0])
-        return _count(model, info.name, stated.port.shape(batch, *size) if stated else shape)
+        width, height = (-(-side // multiple) * multiple for side in size)
+        shape = (batch, fixed_dims(info)[1] or 3, height, width)
+        return _count(
+            model, info.name, stated.port.shape(batch, width, height) if stated else shape
+        )
 
     if lr_size is None:
         probe = count((64, 64))
-        lr_size = lr_size_for_hr(max(1, round(probe.sr_size[0] / 64)))
+        lr_size = lr_size_for_hr(max(1, round(probe.sr_size[0] / probe.lr_size[0])))
     return count(lr_size)
+
+
+def _interface_of(path: Path) -> Interface | None:
+    """The interface of a file; None where it is not a picture network."""
+    try:
+        return read_onnx_file(path).interface
+    except InputError:
+        return None
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from swise_engines.upscaling.receptive_field import cached_overlap, measure_overlap
-from swise_engines.upscaling.tiling import Overlap
+from swise_engines.upscaling.tiling import Overlap, Planes
 
 
 def blur(radius):
@@ -79,3 +79,19 @@ def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     assert cached_overlap(tmp_path / "file" / "reach.json", lambda: Overlap(3)) == Overlap(3)
     assert "measured again next time" in caplog.text
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3])
+def test_a_tile_of_one_small_size_shows_its_receptive_field(radius: int) -> None:
+    kernel = 2 * radius + 1
+
+    def infer(lr: Planes) -> Planes:
+        """A mean over a window of `kernel` pixels, edges repeated, each pixel doubled."""
+        assert lr.shape == (1, 3, 32, 24)
+        padded = np.pad(lr, ((0, 0), (0, 0), (radius, radius), (radius, radius)), mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(2, 3))
+        return windows.mean(axis=(-2, -1)).repeat(2, 2).repeat(2, 3)
+
+    overlap = measure_overlap(infer, 2, rounds=False, sizes=[(24, 32)])
+    assert overlap is not None
+    assert overlap.margin == radius
