@@ -11,11 +11,15 @@ from swise_deploy.command.console import choose, run_command
 COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("swise_export.cli", "a checkpoint to a verified ONNX file"),
     "build": ("swise_engines.building.cli", "an ONNX file to a TensorRT engine"),
-    "bench": ("swise_bench.cli", "what an artefact costs and what it is worth, measured"),
+    "bench": ("swise_bench.cli", "cost and quality of models, measured"),
     "upscale": ("swise_engines.upscaling.cli", "pictures and videos, upscaled"),
     "train": ("swise_export.training.cli", "weights from photographs"),
-    "cache": ("swise_deploy.storage.cli", "what the commands keep, shown and cleared"),
-    "doctor": ("swise_engines.doctor.cli", "what this machine can do, and what it lacks"),
+    "info": ("swise_bench.verbs.info_cli", "the facts of an ONNX file, engine, checkpoint or plan"),
+    "compare": ("swise_bench.verbs.compare_cli", "two files: pixels, quality, time"),
+    "list": ("swise_bench.verbs.list_cli", "networks, shipped weights, targets, runtimes"),
+    "deploy": ("swise_bench.verbs.deploy_cli", "checkpoint to measured engine in one command"),
+    "cache": ("swise_deploy.storage.cli", "cached results, shown and cleared"),
+    "doctor": ("swise_engines.doctor.cli", "abilities of this machine, and what it lacks"),
 }
 """Subcommand to the module whose `main(argv)` runs it, and what it makes."""
 

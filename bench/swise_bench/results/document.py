@@ -33,20 +33,21 @@ _DERIVED_OF_TIMING = ("p50_ms", "p90_ms", "p99_ms", "median_ms")
 
 def document_from_benchmark(benchmark: Benchmark) -> dict[str, object]:
     """A JSON document; figures that follow from the samples stand beside them."""
-    document = _plain(benchmark)
+    document = plain_value(benchmark)
     assert isinstance(document, dict), "a dataclass becomes an object"
     document["warning"] = benchmark.quietness.warning
     return document
 
 
-def _plain(value: object) -> object:
+def plain_value(value: object) -> object:
+    """A result as JSON types."""
     if isinstance(value, Outcome):
-        return {key: _plain(item) for key, item in msgspec.structs.asdict(value).items()}
+        return {key: plain_value(item) for key, item in msgspec.structs.asdict(value).items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        document = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        document = {f.name: plain_value(getattr(value, f.name)) for f in dataclasses.fields(value)}
         if isinstance(value, Timing):
             document |= {"p50_ms": value.p50_ms, "p90_ms": value.p90_ms, "p99_ms": value.p99_ms}
-            document["median_ms"] = _plain(value.median_ms)
+            document["median_ms"] = plain_value(value.median_ms)
         if isinstance(value, Latency):
             document["images_per_second"] = value.images_per_second
         if isinstance(value, (PictureScore, QualityResult)):
@@ -57,9 +58,9 @@ def _plain(value: object) -> object:
             document["worst"] = value.worst.picture
         return document
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_value(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

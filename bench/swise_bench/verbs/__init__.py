@@ -1,0 +1,1 @@
+"""The verbs of `swise` that look at files and join the steps: info, compare, list, deploy."""
