@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from swise_deploy.command.dependencies import require
+from swise_deploy.errors import SwiseError, first_line
 from swise_deploy.storage.context import Closing
 from swise_deploy.training.config import TrainConfig
+
+logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
@@ -31,6 +35,7 @@ class Logbook(Closing):
 
     Raises:
         BackendMissingError: A tracker is wanted and not installed.
+        SwiseError: A tracker cannot start.
     """
 
     def __init__(self, config: TrainConfig, *, first_step: int, quiet: bool = False) -> None:
@@ -38,7 +43,7 @@ class Logbook(Closing):
         if not quiet:
             if config.tensorboard:
                 self._trackers.append(_TensorBoard(config.out, first_step))
-            self._trackers += [_TRACKERS[name](config) for name in config.track]
+            self._trackers += [_started(name, config) for name in config.track]
         self._file = None if quiet else (config.out / "log.jsonl").open("a", encoding="utf-8")
 
     def record(self, kind: str, step: int, values: Mapping[str, object]) -> None:
@@ -51,15 +56,34 @@ class Logbook(Closing):
             for name, value in values.items()
             if isinstance(value, (int, float))
         }
-        for tracker in self._trackers:
-            tracker.log(step, numbers)
+        for tracker in list(self._trackers):
+            try:
+                tracker.log(step, numbers)
+            except Exception as error:  # noqa: BLE001  # a tracker that fails costs no training
+                logger.warning("a tracker failed and is left out: %s", first_line(error))
+                self._trackers.remove(tracker)
 
     def close(self) -> None:
         """Close the log and all trackers."""
         if self._file is not None:
             self._file.close()
         for tracker in self._trackers:
-            tracker.close()
+            try:
+                tracker.close()
+            except Exception as error:  # noqa: BLE001  # as above
+                logger.warning("a tracker failed at its end: %s", first_line(error))
+
+
+def _started(name: str, config: TrainConfig) -> Tracker:
+    try:
+        return _TRACKERS[name](config)
+    except SwiseError:
+        raise
+    except Exception as error:
+        raise SwiseError(
+            f"--track {name} cannot start: {first_line(error)}. Set its environment variables, or "
+            "leave the option out"
+        ) from error
 
 
 class _TensorBoard:
