@@ -25,7 +25,7 @@ from swise_deploy.precision import (
     precision_of_type,
 )
 from swise_export.graph.interface import CHANNELS, Interface
-from swise_export.graph.loading import load_onnx
+from swise_export.graph.loading import load_onnx, translated_damage
 from swise_export.graph.model import OnnxFile, read_onnx_file
 from swise_export.graph.operators import (
     CONVOLUTIONS,
@@ -146,6 +146,13 @@ def count_onnx(source: Path | onnx.ModelProto, *, lr_size: tuple[int, int] | Non
     Raises:
         InputError: The source is not an ONNX file with one picture input and one picture output.
     """
+    if isinstance(source, Path):
+        with translated_damage(source):
+            return _count_source(source, lr_size)
+    return _count_source(source, lr_size)
+
+
+def _count_source(source: Path | onnx.ModelProto, lr_size: tuple[int, int] | None) -> Counts:
     model = source if isinstance(source, onnx.ModelProto) else load_onnx(source)
     name = "the ONNX model" if isinstance(source, onnx.ModelProto) else str(source)
     info = picture_input(model, name)

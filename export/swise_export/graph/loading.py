@@ -1,13 +1,15 @@
 """Loading and hashing of ONNX files with their external data."""
 
+import contextlib
 import functools
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from swise_deploy.errors import InputError, first_line
+from swise_deploy.errors import InputError, SwiseError, first_line
 from swise_deploy.storage.files import sha256_of
 from swise_export.graph.limits import check_limits
 from swise_export.manifest import facts_of_metadata
@@ -114,3 +116,28 @@ def _external_names(path: Path, mtime_ns: int, size_bytes: int) -> tuple[str, ..
     del mtime_ns, size_bytes  # part of the cache key
     model = load_onnx(path, external_data=False)
     return tuple(sorted({info.location for info in external_data_of(model)}))
+
+
+@contextlib.contextmanager
+def translated_damage(path: Path) -> Iterator[None]:
+    """Turn every failure on a file's content into one error that names the file.
+
+    Shape arithmetic, protobuf and numpy answer a damaged or hostile graph with errors of any class;
+    the file is at fault, not the code that reads it.
+
+    Raises:
+        InputError: The block raised, other than BackendMissingError and the like.
+    """
+    try:
+        yield
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
+    except SwiseError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path} is damaged, or not a network: {type(error).__name__}: {first_line(error)}. "
+            "Expected a whole ONNX file of a super-resolution network"
+        ) from error

@@ -15,7 +15,13 @@ from swise_deploy.errors import InputError
 from swise_deploy.precision import FilePrecision
 from swise_deploy.runner import PictureIO
 from swise_export.graph.interface import Interface
-from swise_export.graph.loading import facts_of_model, files_of, load_onnx, sha256_of_onnx
+from swise_export.graph.loading import (
+    facts_of_model,
+    files_of,
+    load_onnx,
+    sha256_of_onnx,
+    translated_damage,
+)
 from swise_export.graph.probing import probe_interface
 from swise_export.graph.stated import interface_of_model
 
@@ -79,7 +85,8 @@ def read_onnx_file(path: Path) -> OnnxFile:
         InputError: The file is missing, damaged, beyond the limits, or not a picture network. The
             message names the file, its inputs or outputs, and a solution.
     """
-    return _read_cached(path, _identity(path))
+    with translated_damage(path):
+        return _read_cached(path, _identity(path))
 
 
 @functools.lru_cache(maxsize=32)

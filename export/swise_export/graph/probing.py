@@ -100,6 +100,8 @@ def _measure(path: Path, model: onnx.ModelProto, stated: Interface | None) -> In
             f"{path} does not state its layout or its scale, and ONNX Runtime, which would measure "
             "them, is not installed. Install it with: pip install onnxruntime"
         )
+    if not model.graph.output:
+        raise InputError(f"{path} gives nothing; expected a picture. Export the network again")
     session = _Session(path)
     starts = [stated] if stated is not None else list(_guesses(path, model))
     reasons: list[str] = []

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from swise_deploy.errors import InputError
+from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.runner import upscale
+from swise_export.graph.counting import count_onnx
 from swise_export.graph.interface import Interface, Port
 from swise_export.graph.limits import MAX_NODES
 from swise_export.graph.loading import sha256_of_onnx
@@ -323,3 +326,39 @@ def test_small_tensors_in_external_data_are_read(tmp_path: Path) -> None:
     with open_runner("onnxruntime", path) as runner:
         lr = np.random.default_rng(0).random((1, 3, 4, 5), np.float32)
         np.testing.assert_array_equal(runner.infer(lr), lr.repeat(2, 2).repeat(2, 3))
+
+
+def test_a_graph_that_gives_nothing_is_refused_by_name(tmp_path: Path) -> None:
+    path = save(tmp_path / "mute.onnx", [helper.make_node("Relu", ["lr"], ["sr"])])
+    model = onnx.load(path)
+    del model.graph.output[:]
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"mute\.onnx"):
+        read_onnx_file(path)
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=12)
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(changes=CHANGES, cut=st.integers(0, 40))
+def test_a_file_with_changed_bytes_is_read_or_refused_by_name(
+    tmp_path: Path, changes: list[tuple[int, int]], cut: int
+) -> None:
+    whole = repeating(tmp_path / "whole.onnx", *FORMS["ordinary"]).read_bytes()
+    content = bytearray(whole)
+    for place, value in changes:
+        content[place % len(content)] = value
+    path = tmp_path / "changed.onnx"
+    path.write_bytes(bytes(content[: len(content) - cut]))
+    refusals = []
+    for read in (read_onnx_file, count_onnx):
+        try:
+            read(path)
+        except (InputError, BackendMissingError) as error:
+            refusals.append(str(error))
+    assert all("changed.onnx" in refusal for refusal in refusals)
