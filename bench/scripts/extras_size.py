@@ -1,4 +1,4 @@
-"""What each extra adds to the base install, in MB on disk: the table of docs/install.md.
+"""MB on disk that each extra adds to the base install: the table of docs/install.md.
 
     python bench/scripts/extras_size.py
 

@@ -1,4 +1,4 @@
-"""How much faster the deploy form is: one interleaved run on this machine's CPU.
+"""Speed of the deploy form against other ways: one interleaved run on this machine's CPU.
 
     python bench/scripts/speed.py --scale 2 --scale 3 --scale 4
 

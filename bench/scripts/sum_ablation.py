@@ -1,4 +1,4 @@
-"""What the SUM buys at an equal budget, in SwiseNet or in another network's head.
+"""Gain of the SUM at an equal budget, in SwiseNet or in another network's head.
 
     python bench/scripts/sum_ablation.py --data DIR --out DIR --scale 2 --steps 2000 [--test DIR]
     python bench/scripts/sum_ablation.py --model carn_m --init FILE ...

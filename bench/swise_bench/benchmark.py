@@ -329,7 +329,7 @@ def _score(one: _Measured, runner: Runner, settings: Settings) -> None:
 def _rounding(
     runner: Runner, path: Path | None, settings: Settings
 ) -> "AbstractContextManager[Runner]":
-    """What to score: a file that ONNX Runtime's CPU would compute in fp32 is rounded as it says."""
+    """The runner for scores: it rounds as a file states where ONNX Runtime's CPU would not."""
     if path is None or runner.runtime != DEFAULT_RUNTIME:
         return nullcontext(runner)
     from swise_export.runtimes.onnxruntime import OnnxRunner  # onnxruntime takes a while

@@ -6,12 +6,12 @@ from pathlib import Path
 from swise_deploy.errors import InputError
 
 MAX_REGRESS = 0.05
-"""Slowdown that a baseline allows unless told otherwise."""
+"""Slowdown that a baseline allows by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where results go.
+    """Destinations of the results.
 
     Attributes:
         as_json: True prints a JSON document on stdout instead of tables.

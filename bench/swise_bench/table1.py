@@ -246,7 +246,7 @@ def _networks(weights: Path | None, scale: int) -> "Iterator[LoadedNetwork]":
 
 
 def stated_scales(weights: Path) -> frozenset[int]:
-    """The scales that a weights file is for, as NAME.json beside it says ("x2"); else all.
+    """The scales that a weights file is for, as NAME.json beside it states ("x2"); else all.
 
     A network that upscales before its first layer takes any scale, and does badly at all but its
     own.

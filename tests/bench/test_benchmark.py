@@ -74,7 +74,7 @@ def test_the_sharper_network_scores_higher(benchmark_run: Benchmark) -> None:
     assert not sharp[0].drift  # no torch network is known for a foreign file
 
 
-def test_what_was_not_asked_for_says_so(benchmark_run: Benchmark) -> None:
+def test_a_measurement_that_was_not_asked_for_states_that(benchmark_run: Benchmark) -> None:
     energy = benchmark_run.subjects[0].energy
     assert energy == NotMeasured("not asked for: --energy")
 

@@ -154,7 +154,7 @@ def test_a_file_for_one_size_is_measured_at_that_size(
         (["--max-regress", "5%"], "--max-regress 5.0% needs --baseline"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_measured(
+def test_impossible_requests_are_refused_before_anything_is_measured(
     arguments: list[str], message: str, nearest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(nearest), *arguments]) == 2
@@ -179,8 +179,8 @@ def test_pictures_of_one_colour_and_networks_without_mult_adds_are_reported_too(
     resize = tmp_path / "resize.onnx"
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), resize)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    for name, levels in (("flat", np.full_like(noise, 90)), ("noise", noise)):
-        write_image(tmp_path / name / "picture.png", levels)
+    for name, picture in (("flat", np.full_like(noise, 90)), ("noise", noise)):
+        write_image(tmp_path / name / "picture.png", picture)
         page = tmp_path / f"{name}.html"
         options = ["--images", str(tmp_path / name), "--html", str(page), "--json"]
         assert main([*_arguments(nearest, resize, tmp_path=tmp_path), *options]) == 0

@@ -49,7 +49,7 @@ def test_every_command_explains_itself_before_it_loads_anything_heavy() -> None:
     assert done.stdout.count("usage:") == len(COMMANDS)
 
 
-def test_the_version_is_told_where_nothing_is_installed(
+def test_the_version_is_printed_where_nothing_is_installed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["--version"]) == 0

@@ -112,7 +112,7 @@ def test_deploy_makes_a_file_an_engine_where_it_can_and_a_page(
 ) -> None:
     how = ["--target", "sm86", "--images", str(pictures), "--seconds", "0.2"]
     assert main(["deploy", *how, "-o", str(tmp_path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out[capsys.readouterr().out.rfind("{") :] or "{}")
+    found = json.loads(capsys.readouterr().out)
     assert (tmp_path / "swisenet_x2_fp16.onnx").is_file()
     assert (tmp_path / "swisenet_x2_fp16.html").read_text().startswith("<!doctype html>")
-    assert found is not None
+    assert found["report"] == str(tmp_path / "swisenet_x2_fp16.html")

@@ -20,7 +20,7 @@ WALL_CLOCK = (
 PAUSE_S = 0.02
 
 MAX_ATTEMPTS = 3
-"""How often a measurement is made where other programs disturb it too much."""
+"""Number of attempts where other programs disturb a measurement too much."""
 
 
 class CallError(SwiseError):

@@ -17,8 +17,8 @@ class NvmlError(BackendMissingError):
 class Nvml:
     """The card that CUDA calls its first; made by `open_nvml`.
 
-    NVML counts all cards in the order of the bus. CUDA may put the fastest first, and leaves out
-    what CUDA_VISIBLE_DEVICES hides.
+    NVML counts all cards in the order of the bus. CUDA may put the fastest first, and hides
+    those that CUDA_VISIBLE_DEVICES excludes.
 
     Args:
         pynvml: The module of nvidia-ml-py, initialised.

@@ -1,4 +1,4 @@
-"""What this machine's processor reaches at best: a large convolution and a large copy."""
+"""Peaks of this machine's processor: a large convolution and a large copy."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

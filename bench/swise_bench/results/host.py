@@ -144,7 +144,7 @@ class Quietness:
 
     @property
     def warning(self) -> str:
-        """What a reader has to know; empty if the machine was quiet."""
+        """A sentence for readers; empty if the machine was quiet."""
         if self.other_share is None:
             return "the load beside the measurement is unknown: no /proc/stat here"
         notes = []
@@ -179,7 +179,7 @@ class QuietnessWatch:
         self._throttles = _throttle_count(self._root)
 
     def finish(self) -> Quietness:
-        """What happened since `start`."""
+        """The load since `start`."""
         busy, total = processor_ticks(self._root)
         throttles = _throttle_count(self._root)
         throttled = None if throttles is None else throttles > (self._throttles or 0)

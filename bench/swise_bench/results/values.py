@@ -27,7 +27,7 @@ class NotMeasured(Outcome, frozen=True, tag=True):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a network or file costs at one input size, counted.
+    """Counted cost of a network or file at one input size.
 
     Attributes:
         lr_size: Input size, (W, H).
@@ -56,7 +56,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long one subject takes at one input size and batch.
+    """Latency of one subject at one input size and batch.
 
     Attributes:
         lr_size: Input size, (W, H).
@@ -222,7 +222,7 @@ class SubjectResult:
 
 
 class TrtexecSummary(Outcome, frozen=True, tag=True):
-    """What trtexec reports of an engine.
+    """Report of trtexec about an engine.
 
     Attributes:
         version: Of its TensorRT, such as "10.3.0"; "" where it does not say.
@@ -255,7 +255,7 @@ class TrtexecResult:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times longer a subject takes than the reference, from the same rounds.
+    """Time of a subject relative to the reference, from the same rounds.
 
     Attributes:
         subject: Whose time.

@@ -12,7 +12,7 @@ from swise_export.graph.model import read_onnx_file
 
 
 def facts_of(path: Path | None) -> Mapping[str, str]:
-    """What a file states of its origin: swise-export's metadata, also through an engine."""
+    """Origin that a file states: swise-export's metadata, also through an engine."""
     if path is None:
         return {}
     if path.suffix != ".onnx":

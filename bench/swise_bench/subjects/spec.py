@@ -1,4 +1,4 @@
-"""What can be benchmarked: files and networks, each with the runner that is asked for.
+"""Subjects of a benchmark: files and networks, each with the runner that is asked for.
 
 A subject is written ARTEFACT[@RUNNER]:
 

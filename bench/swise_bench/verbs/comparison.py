@@ -64,7 +64,7 @@ class PictureDifference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What two subjects have in common and what not.
+    """Two subjects side by side.
 
     Attributes:
         first: The reference.

@@ -1,6 +1,7 @@
 """`swise deploy`: a checkpoint to a measured engine in one command."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.is_dry:
             sys.stdout.write("\n".join(plan_deployment(config)) + "\n")
             return 0
-        done = deploy(config)
+        # The steps print their own reports, which are no part of the JSON.
+        with contextlib.redirect_stdout(sys.stderr if parsed.json else sys.stdout):
+            done = deploy(config)
         sys.stdout.write(
             json_text(
                 {

@@ -71,8 +71,8 @@ def test_the_summary_of_tensorrt_8_is_read_with_the_percentile_that_it_has() -> 
     ("digits", "release"), [("8601", "8.6.1"), ("9100", "9.1.0"), ("101401", "10.14.1")]
 )
 def test_the_version_in_the_first_line_is_spelt_out(digits: str, release: str) -> None:
-    said = TENSORRT_10.replace("v100300", f"v{digits}")
-    assert parse_trtexec(said).version == release
+    printed = TENSORRT_10.replace("v100300", f"v{digits}")
+    assert parse_trtexec(printed).version == release
 
 
 def test_something_else_than_a_summary_is_refused() -> None:
@@ -147,9 +147,11 @@ def test_trtexec_gets_the_engine_and_the_shape_of_its_input(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     # Stands in for trtexec, which needs a GPU: notes its arguments and prints the recorded text.
-    (tmp_path / "said.txt").write_text(TENSORRT_10, encoding="utf-8")
+    (tmp_path / "printed.txt").write_text(TENSORRT_10, encoding="utf-8")
     program = tmp_path / "trtexec"
-    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n/bin/cat {tmp_path}/said.txt\n')
+    program.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n/bin/cat {tmp_path}/printed.txt\n'
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     arguments = ["--size", "16x12", "--batch", "2", "--runs", "5", "--seconds", "0.2", "--json"]

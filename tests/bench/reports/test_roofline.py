@@ -75,10 +75,13 @@ def _as_int8(counts_of: onnx.ModelProto, kind: int) -> Counts:
     half = np.float16 if kind == TensorProto.FLOAT16 else np.float32
     conv, relu = model.graph.node
     del model.graph.node[:]
-    levels = np.zeros(numpy_helper.to_array(model.graph.initializer[0]).shape, np.int8)
+    int8_weight = np.zeros(numpy_helper.to_array(model.graph.initializer[0]).shape, np.int8)
     del model.graph.initializer[:]
     model.graph.initializer.extend(
-        [numpy_helper.from_array(levels, "levels"), numpy_helper.from_array(half(0.1), "step")]
+        [
+            numpy_helper.from_array(int8_weight, "int8_weight"),
+            numpy_helper.from_array(half(0.1), "step"),
+        ]
     )
     conv.input[:] = ["x_dq", "w_dq"]
     model.graph.node.extend(
@@ -86,7 +89,7 @@ def _as_int8(counts_of: onnx.ModelProto, kind: int) -> Counts:
             helper.make_node("Cast", ["x"], ["narrow"], to=kind),
             helper.make_node("QuantizeLinear", ["narrow", "step", "zero"], ["x_q"]),
             helper.make_node("DequantizeLinear", ["x_q", "step"], ["x_dq"]),
-            helper.make_node("DequantizeLinear", ["levels", "step"], ["w_dq"]),
+            helper.make_node("DequantizeLinear", ["int8_weight", "step"], ["w_dq"]),
             conv,
             relu,
         ]

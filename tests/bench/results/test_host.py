@@ -103,7 +103,7 @@ def test_a_throttled_processor_is_reported(tmp_path: Path) -> None:
     assert "throttled" in watch.finish().warning
 
 
-def test_an_unknown_share_is_said_to_be_unknown() -> None:
+def test_an_unknown_share_is_reported_as_unknown() -> None:
     quiet = Quietness(None, 0.0, None)
     assert quiet.reliability == "unknown"
     assert "unknown" in quiet.warning

@@ -26,7 +26,7 @@ def gpu_check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_without_a_gpu_it_says_why_and_leaves_nothing(
+def test_without_a_gpu_it_states_the_reason_and_writes_nothing(
     gpu_check: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if find_gpu().cuda is not None:
@@ -168,7 +168,7 @@ def test_without_torch_what_is_left_is_onnxruntime(gpu_check: ModuleType, tmp_pa
 
 
 @pytest.mark.parametrize(("sm", "serves"), [("8.9", True), ("9.0", False), ("99.0", True)])
-def test_a_tensorrt_that_does_not_serve_the_gpu_builds_nothing_and_says_why(
+def test_a_tensorrt_that_does_not_serve_the_gpu_builds_nothing_and_states_the_reason(
     gpu_check: ModuleType, sm: str, serves: bool
 ) -> None:
     pytest.importorskip("tensorrt_rtx")

@@ -8,7 +8,7 @@ from swise_bench.subjects.resolve_auto import resolve_auto
 from swise_bench.subjects.spec import NETWORK_RUNNERS, open_subject, parse_subject
 
 
-def test_auto_becomes_a_runtime_that_is_installed_and_says_why(
+def test_auto_becomes_an_installed_runtime_and_states_the_reason(
     nearest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("openvino", reason="the optional runtime")

@@ -60,7 +60,7 @@ TORCH_ON_GPU = ("torch-cuda", "compile-cuda", "torch-cuda-fp16", "compile-cuda-f
 
 
 @pytest.mark.parametrize("runner", TORCH_ON_GPU)
-def test_torch_on_a_gpu_says_so_where_it_sees_none(runner: str, tmp_path: Path) -> None:
+def test_torch_on_a_gpu_states_that_it_sees_none(runner: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="the optional runtime")
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
@@ -129,7 +129,7 @@ def test_a_file_names_itself_for_the_process_that_measures_memory(
 
 
 class _Device:
-    """A runner whose device says that it took 3 ms."""
+    """A runner whose device reports 3 ms."""
 
     name = "device"
     scale = 1
