@@ -81,6 +81,7 @@ def compile_engine(
         builder = create_builder(trt, messages)
         network = builder.create_network(_creation_flags(trt, typing))
         _parse(trt, network, messages, source.path)
+        _keep_picture(network, source.interface.output.name)
         progress.check()
         layers = layers_from_network(trt, network)
         table = table_from_layers(layers, source.counts, "parsed network")
@@ -130,6 +131,14 @@ def _parse(trt: ModuleType, network: Api, messages: Messages, path: Path) -> Non
             f"TensorRT {version_of(trt)} cannot read {path}: {messages.explain()}. "
             "Export the network again with swise-export, which uses only operators of TensorRT"
         )
+
+
+def _keep_picture(network: Api, name: str) -> None:
+    """Drop outputs beside the picture: an engine computes and returns every one that it has."""
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    for tensor in outputs:
+        if tensor.name != name:
+            network.unmark_output(tensor)
 
 
 def _place_on_dla(

@@ -409,3 +409,21 @@ def test_fp32_is_not_computed_in_tf32(make_onnx, report):
         progress=BuildProgress(report),
     )
     assert not config.get_flag(trt.BuilderFlag.TF32)
+
+
+def test_of_several_outputs_the_engine_keeps_the_picture(make_onnx, build, tmp_path):
+    model = onnx.load(make_onnx("fp32"))
+    picture = model.graph.output[0].name
+    pool = onnx.helper.make_node("GlobalAveragePool", [picture], ["brightness"])
+    model.graph.node.append(pool)
+    model.graph.output.insert(
+        0, onnx.helper.make_tensor_value_info("brightness", onnx.TensorProto.FLOAT, ["b", 3, 1, 1])
+    )
+    path = tmp_path / "two.onnx"
+    onnx.save(model, path)
+    built = build(path)
+    assert built.manifest.interface.output.name == picture
+    # The names of an engine's tensors stand in its bytes.
+    content = built.path.read_bytes()
+    assert picture.encode() in content
+    assert b"brightness" not in content
