@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_type_hints
+from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 from swise_deploy.command.console import add_version, progress, run_command
 from swise_deploy.command.dependencies import require
@@ -73,18 +73,18 @@ _HELP: dict[str, dict[str, str]] = {
     "optimisation": {
         "steps": "optimiser steps of the whole run (default: 10000)",
         "learning_rate": "after the warm-up (default: 1e-3)",
-        "schedule": "constant, step or cosine (default: cosine)",
+        "schedule": "of the learning rate (default: cosine)",
         "warmup_steps": "steps of linear growth (default: 0)",
-        "loss": "l1, charbonnier; mse or psnr to finish with (default: l1)",
+        "loss": "mse and psnr are to finish with (default: l1)",
         "frequency_weight": "weight of the distance of Fourier transforms (default: 0)",
-        "optimizer": "adamp, adam or adamw (default: adamp)",
+        "optimizer": "(default: adamp)",
         "clip_norm": "largest norm of the gradients; 0 does not clip (default: 10)",
         "ema_decay": "of the averaged weights; 0 averages nothing (default: 0.999)",
         "patience": "end early after so many validations without a better one; 0: never",
         "seed": "of fresh weights, crops and degradations (default: 0)",
     },
     "machine": {
-        "precision": "auto (measures), fp32, bf16 or fp16 (default: auto)",
+        "precision": "number format; auto measures what is faster (default: auto)",
         "accelerator": "auto, cpu, cuda or mps (default: auto)",
         "devices": "processes per machine; torchrun sets it (default: 1)",
         "num_nodes": "machines; torchrun sets it (default: 1)",
@@ -120,12 +120,15 @@ def main(arguments: Sequence[str] | None = None, *, make_form: "MakeForm | None"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="swise-train",
+        usage="swise-train --data DIR --out DIR [options]",
         description="Train a super-resolution network on folders of pictures.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_version(parser)
-    parser.add_argument("--out", help="folder for weights, state, logs and model card")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for weights, state, logs and model card"
+    )
     parser.add_argument("--recipe", metavar="NAME", help=f"one of {', '.join(recipe_names())}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
@@ -171,6 +174,8 @@ def _metavar(name: str, hint: object) -> str:
         return "N"
     if name in ("init", "qat", "teacher"):
         return "FILE"
+    if get_origin(hint) is Literal:
+        return "|".join(get_args(hint))
     return "DIR" if "Path" in str(hint) else "X"
 
 

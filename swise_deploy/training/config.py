@@ -41,8 +41,8 @@ class TrainConfig:
         val_crop: Side of the centre crop that is validated, in HR pixels; 0 takes whole pictures.
         init: Weights to start from; weights of another scale are carried over.
         init_exclude: Patterns of tensor names that `init` does not give.
-        teacher: Weights of other networks of the registry, at this scale or a larger one, which are
-            learnt from as well: from the mean of their pictures.
+        teacher: Weights of other networks of the registry, at this scale or a larger one. The run
+            learns from the mean of their outputs as well.
         teacher_ensemble: Have every teacher upscale a picture in its 8 orientations.
         teacher_share: Share of the loss that is the distance to that mean, above 0 and up to 1; the
             rest is the distance to the HR pictures.

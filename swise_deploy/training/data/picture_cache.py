@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 KEY_VERSION = 1
 
+TWELVE_OF_SIXTEEN_BITS = 16
+"""The largest value of 12 bits, 4095, in 16 bits, brought to 8: 4095 / 257."""
+
 Report = Callable[[str, int, int], None]
 """Receives the name of a task, the number of items done, and the number of items in all."""
 
@@ -244,7 +247,20 @@ def _decoded(
         if isinstance(outcome, InputError):
             skipped[one.name] = str(outcome)
         else:
+            _warn_if_nearly_black(one.name, outcome)
             yield (NewPicture(one.name, outcome, one.folder),)
+
+
+def _warn_if_nearly_black(name: str, picture: RgbImage) -> None:
+    """Point out values of 12 bits in files of 16: a sixteenth of their light."""
+    brightest = int(picture.max(initial=0))
+    if 0 < brightest <= TWELVE_OF_SIXTEEN_BITS:
+        logger.warning(
+            "%s is nearly black: no value is above %d of 255. Are they 12-bit values in a 16-bit "
+            "file? Multiply them by 16",
+            name,
+            brightest,
+        )
 
 
 def _read(one: _Found) -> RgbImage | InputError:

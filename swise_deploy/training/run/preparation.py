@@ -20,8 +20,8 @@ from swise_deploy.training.data.picture_cache import (
     with_teacher_sr,
 )
 from swise_deploy.training.run.display import Display
+from swise_deploy.training.run.overlap import crops_of_same_pictures
 from swise_deploy.training.run.validation import (
-    crops_of_same_pictures,
     degraded_pairs,
     held_out_indices,
     indices_of_same_content,

@@ -2,10 +2,9 @@
 
 import hashlib
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,11 +32,6 @@ LARGEST_CHOICE_DB = 60.0
 
 FLAT_DEVIATION = 1.0
 """Standard deviation of luma below which a picture has no detail that a network could restore."""
-
-# Crops of one picture, by the names that scripts give them: 0001_s001 (BasicSR), x_tile3, x_r1_c2.
-_CROP_MARK = re.compile(
-    r"[_-](?:s\d+|(?:crop|patch|tile|sub|part)[_-]?\d+|r\d+[_-]?c\d+|x\d+[_-]?y\d+)$", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +74,6 @@ def held_out_indices(pairs: PicturePairs, count: int, *, smallest: int) -> tuple
     names = pairs.hr.entries
     usable.sort(key=lambda i: hashlib.sha256(names[i].name.encode()).digest())
     return tuple(sorted(usable[:count]))
-
-
-def crops_of_same_pictures(pairs: PicturePairs, indices: Sequence[int]) -> tuple[int, ...]:
-    """Find all crops of the pictures that some crops were cut from, these included.
-
-    They overlap, so that a network trained on one has seen parts of the other.
-    """
-    sources = {_source(pairs, i) for i in indices}
-    return tuple(i for i in range(len(pairs.hr.entries)) if _source(pairs, i) in sources)
-
-
-def _source(pairs: PicturePairs, index: int) -> str:
-    path = PurePosixPath(pairs.hr.entries[index].name)
-    return str(path.with_name(_CROP_MARK.sub("", path.stem) + path.suffix))
 
 
 def indices_of_same_content(

@@ -440,6 +440,26 @@ def test_a_network_of_ones_own_trains_resumes_and_opens_again(
         train(dataclasses.replace(whole, scale=3, out=tmp_path / "other"))
 
 
+def test_a_checkpoint_that_spandrel_knows_trains_and_resumes_without_it(
+    pictures: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torchvision", reason="spandrel needs torchvision")
+    architecture = pytest.importorskip("spandrel.architectures.Compact.__arch.SRVGG")
+    theirs = architecture.SRVGGNetCompact(num_feat=8, num_conv=2, upscale=2)
+    start = tmp_path / "compact.pth"
+    torch.save({"params": theirs.state_dict()}, start)
+    whole = config(pictures, tmp_path / "whole", model="spandrel", init=start)
+    train(whole)
+    parts = dataclasses.replace(whole, out=tmp_path / "parts")
+    asked = iter([False, False, True])
+    train(parts, stop=lambda: next(asked, False))
+    start.unlink()
+    result = train(read_config(parts.out), resume=True)
+    assert result is not None
+    assert_same_weights(whole.out, parts.out)
+    assert open_any("spandrel", scale=2, weights=result.weights).name == "compact"
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1 on this system")
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1", "SIGINT"])
 def test_a_signal_saves_without_scoring_anything(

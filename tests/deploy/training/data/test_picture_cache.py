@@ -150,3 +150,15 @@ def test_a_folder_without_one_readable_picture_is_refused(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"not one of 1 pictures can be read: broken\.png"):
         open_pairs(tmp_path, 2, root=tmp_path / "cache", report=silent)
+
+
+def test_twelve_bits_in_sixteen_are_pointed_out(tmp_path, caplog):
+    ramp = np.linspace(0, 4095, 32 * 32).astype(np.uint16).reshape(32, 32)
+    Image.fromarray(ramp).save(tmp_path / "raw.png")
+    Image.fromarray(ramp * 16).save(tmp_path / "scaled.png")
+    Image.new("RGB", (32, 32)).save(tmp_path / "black.png")
+    with caplog.at_level(logging.WARNING):
+        open_pairs(tmp_path, 2, root=tmp_path / "cache", report=silent)
+    assert "raw.png is nearly black" in caplog.text
+    assert "scaled.png" not in caplog.text
+    assert "black.png is" not in caplog.text
