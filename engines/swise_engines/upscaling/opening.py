@@ -45,8 +45,8 @@ MAX_DEFAULT_TILE = 512
 # Networks that average over the whole picture, known without a measurement. The receptive field of
 # their convolutions ends 8 pixels away; the rest is the averages (docs/upscaling.md).
 GLOBAL_NETWORKS = {
-    "swisenet": Overlap(margin=8, fade=8, step=2),
-    "swisenet_no_sum": Overlap(margin=8, fade=8, step=2),
+    "swisenet": Overlap(margin=12, fade=8, step=2),
+    "swisenet_no_sum": Overlap(margin=12, fade=8, step=2),
 }
 
 
