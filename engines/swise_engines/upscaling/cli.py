@@ -53,6 +53,7 @@ def _config(parsed: argparse.Namespace) -> "UpscaleConfig":
         memory_mib=parsed.memory,
         threads=parsed.threads,
         remeasure=parsed.remeasure,
+        exact=parsed.exact,
         overwrite=parsed.overwrite,
         as_json=parsed.json,
         is_quiet=parsed.quiet,
@@ -111,6 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--memory", type=at_least(64), metavar="MIB", help="memory for one run of the network"
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="tiles that equal the full frame, also of networks that average over the picture",
     )
     parser.add_argument(
         "--threads", type=parse_threads, metavar="N", help="CPU threads for the network"

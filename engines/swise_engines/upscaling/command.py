@@ -113,6 +113,7 @@ def _open(config: UpscaleConfig) -> Upscaler:
         memory_mib=config.memory_mib,
         threads=config.threads,
         remeasure=config.remeasure,
+        exact=config.exact,
     )
 
 

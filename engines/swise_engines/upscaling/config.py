@@ -27,6 +27,7 @@ class UpscaleConfig:
         memory_mib: Memory that one run of the network may take.
         threads: CPU threads of the network.
         remeasure: Measure again which runner is fastest.
+        exact: Make tiles equal the full frame.
         overwrite: Replace results that exist; without it they are skipped.
         as_json: Print the summary as JSON.
         is_quiet: Print errors only.
@@ -49,6 +50,7 @@ class UpscaleConfig:
     memory_mib: int | None = None
     threads: int | None = None
     remeasure: bool = False
+    exact: bool = False
     overwrite: bool = False
     as_json: bool = False
     is_quiet: bool = False
@@ -63,6 +65,8 @@ class UpscaleConfig:
             raise InputError("--tile and --memory both decide the size of tiles. Give one of them")
         if self.memory_mib is not None and self.ray_address is not None:
             raise InputError("--memory is not passed to Ray's workers. Use --tile")
+        if self.exact and self.ray_address is not None:
+            raise InputError("--exact is not passed to Ray's workers. Leave one of them out")
         if self.uses_standard_streams and len(self.inputs) > 1:
             raise InputError(
                 f"{len(self.inputs)} inputs, and stdin or stdout among the files. "

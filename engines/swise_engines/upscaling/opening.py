@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from swise_deploy.checkpoints.shipped import (
     WEIGHTS_SUFFIXES,
     parse_named,
@@ -23,6 +26,7 @@ from swise_engines.choosing.candidates import Candidate, RunnerName, candidates_
 from swise_engines.choosing.fastest import FIRST_RUN_LIMIT_S, choose_fastest
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
 from swise_engines.tensorrt.profiles import Profile
+from swise_engines.upscaling.exact import ExactRunner, SplitNetwork, split_network
 from swise_engines.upscaling.receptive_field import PROBE_SIZES, cached_overlap, measure_overlap
 from swise_engines.upscaling.tile_memory import bytes_per_pixel, tile_side
 from swise_engines.upscaling.tiling import Overlap, Planes, TileLimits
@@ -60,12 +64,14 @@ class Source:
         find_overlap: Finds the overlap of tiles, given the network: with a fade where no overlap is
             exact, None where nothing better is known.
         reason: Comparison with other runners, where several were possible.
+        prepare: Takes every whole picture before its tiles.
     """
 
     runner: Runner
     limits: TileLimits
     find_overlap: FindOverlap
     reason: str = ""
+    prepare: Callable[[NDArray[np.generic]], None] | None = None
 
 
 def open_source(
@@ -78,6 +84,7 @@ def open_source(
     memory_mib: int | None = None,
     threads: int | None = None,
     remeasure: bool = False,
+    exact: bool = False,
 ) -> Source:
     """Choose the runner for a file, a network's name, or "auto".
 
@@ -90,8 +97,14 @@ def open_source(
     if path.suffix.lower() in ENGINE_SUFFIXES:
         if runner != "auto":
             raise InputError(f"{path} is an engine, which {runner} cannot run. Leave --runner out")
+        if exact:
+            raise InputError(f"{path} is an engine, and --exact splits ONNX files. Give the file")
         return _engine_source(path, scale, tile)
     _refuse_other_scale(path, scale_of(path) or scale, scale)
+    if exact and (split := split_network(path)) is not None:
+        if runner not in ("auto", "onnxruntime"):
+            raise InputError(f"--exact runs in ONNX Runtime, not in {runner}. Leave --runner out")
+        return _exact_source(path, split, tile=tile, memory_mib=memory_mib, threads=threads)
     candidates = candidates_for(path, runner, threads=threads)
     if runner == "auto" and path != Path(source) and len(candidates) > 1:
         candidates += _plain_candidates(source, path, scale, weights, threads, may_export=remeasure)
@@ -235,6 +248,49 @@ def _onnx_source(
     else:
         limits = _affordable_limits(path, runner, batch, tile=tile, memory_mib=memory_mib)
     return Source(runner, limits, _overlap_finder(path, file.network, runner, sizes))
+
+
+def _exact_source(
+    path: Path,
+    split: SplitNetwork,
+    *,
+    tile: int | None,
+    memory_mib: int | None,
+    threads: int | None,
+) -> Source:
+    """Tiles that are fed the averages of the whole picture.
+
+    Raises:
+        InputError: The file takes one size only.
+    """
+    file = read_onnx_file(path)
+    if file.interface.size is not None:
+        raise InputError(f"{path} takes pictures of one size only. Leave --exact out")
+    free = free_memory_bytes()
+    budget = (memory_mib or DEFAULT_MEMORY_MIB) << 20
+    if memory_mib is None and free is not None:
+        budget = int(free * SHARE_OF_FREE_MEMORY)
+    runner = ExactRunner(path, split, threads=threads, budget_bytes=budget)
+    limits = _affordable_limits(
+        path, runner, file.interface.batch or 1, tile=tile, memory_mib=memory_mib
+    )
+    kept = cache_folder("receptive_fields") / f"{sha256_of_onnx(path)}_exact.json"
+
+    def find(infer: Callable[[Planes], Planes]) -> Overlap | None:
+        overlap = cached_overlap(
+            kept,
+            lambda: measure_overlap(
+                infer, runner.scale, rounds=runner.io == "uint8", sizes=PROBE_SIZES
+            ),
+        )
+        if overlap is None:
+            raise InputError(
+                f"{path} sees the whole picture by more than its averages, so that no tiles are "
+                "exact. Leave --exact out"
+            )
+        return overlap
+
+    return Source(runner, limits, find, prepare=runner.prepare)
 
 
 def _affordable_limits(

@@ -3,6 +3,9 @@
 import math
 from pathlib import Path
 
+import onnx
+
+from swise_export.graph.interface import Port
 from swise_export.graph.loading import load_onnx
 from swise_export.graph.model import read_onnx_file
 from swise_export.graph.shapes import ShapedGraph, shape_graph
@@ -23,8 +26,11 @@ def bytes_per_pixel(path: Path) -> float:
     Raises:
         InputError: The file is missing or is no whole ONNX file with one picture input.
     """
-    model = load_onnx(path)
-    port = read_onnx_file(path).interface.input
+    return bytes_per_pixel_of(load_onnx(path), read_onnx_file(path).interface.input)
+
+
+def bytes_per_pixel_of(model: onnx.ModelProto, port: Port) -> float:
+    """The same of a loaded model, whose picture enters at `port`."""
     graph = shape_graph(model, {port.name: port.shape(1, _PROBE_SIDE, _PROBE_SIDE)})
     kept = {value.name for value in model.graph.output}
     return _OVERHEAD * peak_live_bytes(graph, kept) / _PROBE_SIDE**2

@@ -52,6 +52,7 @@ class Upscaler(Closing):
         find_overlap: Finds how tiles overlap, when the first picture has to be cut; gives None for
             a network that averages over the whole picture.
         reason: Comparison with other runners, where several were possible.
+        prepare: Takes every whole picture, in the runner's layout, before its tiles.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class Upscaler(Closing):
         *,
         find_overlap: FindOverlap,
         reason: str = "",
+        prepare: Callable[[NDArray[np.generic]], None] | None = None,
     ) -> None:
         runner.activate()
         self._runner = runner
         self.limits = limits
         self.reason = reason
         self._find_overlap = find_overlap
+        self._prepare = prepare
         self._overlap: Overlap | None = None
         self._lock = threading.Lock()
         self.network_s = 0.0
@@ -86,6 +89,7 @@ class Upscaler(Closing):
         memory_mib: int | None = None,
         threads: int | None = None,
         remeasure: bool = False,
+        exact: bool = False,
     ) -> Self:
         """Open an ONNX file, an engine, weights, or a network by name.
 
@@ -102,6 +106,8 @@ class Upscaler(Closing):
             threads: CPU threads of the network; None leaves it to what runs it.
             remeasure: Measure which runner is fastest, for up to a minute, whatever was found
                 before; without it a first run measures for about 5 s.
+            exact: Make tiles equal the full frame also where the network averages over the picture;
+                ONNX files in ONNX Runtime only.
 
         Raises:
             InputError: There is no such source, or it cannot be used.
@@ -116,12 +122,14 @@ class Upscaler(Closing):
             memory_mib=memory_mib,
             threads=threads,
             remeasure=remeasure,
+            exact=exact,
         )
         return cls(
             opened.runner,
             opened.limits,
             find_overlap=opened.find_overlap,
             reason=opened.reason,
+            prepare=opened.prepare,
         )
 
     @property
@@ -168,6 +176,8 @@ class Upscaler(Closing):
         height, width = (side * self.scale for side in image.shape[:2])
         sr = np.empty((height, width, *image.shape[2:]), image.dtype)
         with self._lock:
+            if self._prepare is not None:
+                self._prepare(self._runner_input(planes))
             for top, band in self._bands(planes, report):
                 used = band[0, :, : height - top, :width]
                 sr[top : top + used.shape[1]] = _samples_from_planes(used, sr)
@@ -253,16 +263,21 @@ class Upscaler(Closing):
                 )
         return self._overlap
 
+    def _runner_input(self, planes: Planes) -> NDArray[np.generic]:
+        if self._runner.io == "float":
+            return np.ascontiguousarray(planes)
+        eight_bit = np.rint(planes.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8)
+        return np.ascontiguousarray(eight_bit)
+
     def _infer(self, lr: Planes) -> Planes:
         num_missing = self.limits.least_batch - len(lr)
         batch = lr if num_missing <= 0 else np.concatenate([lr, np.repeat(lr[-1:], num_missing, 0)])
         start = time.perf_counter()
+        upscaled = self._runner.infer(self._runner_input(batch))
         if self._runner.io == "float":
-            sr = np.asarray(self._runner.infer(np.ascontiguousarray(batch)), np.float32)
+            sr = np.asarray(upscaled, np.float32)
             check_finite(sr, self.name)
         else:
-            eight_bit = np.rint(batch.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8)
-            upscaled = np.asarray(self._runner.infer(np.ascontiguousarray(eight_bit)))
             sr = np.asarray(upscaled.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
         self.network_s += time.perf_counter() - start
         return sr[: len(lr)]
