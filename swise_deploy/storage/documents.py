@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from swise_deploy.errors import InputError, OutputError
 from swise_deploy.storage.files import write_json
+from swise_deploy.storage.ownership import reason_not_own
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -97,8 +98,11 @@ def read_document(
 def read_cached(
     path: Path, document_type: type[Document], *, schema_version: int
 ) -> Document | None:
-    """Read a document from a cache; None where it is absent or invalid, which is logged."""
+    """Read a document from a cache; None where it is absent, invalid or another user's; logged."""
     if not path.is_file():
+        return None
+    if reason := reason_not_own(path) or reason_not_own(path.parent):
+        logger.warning("a cached result is not used, but measured again: %s", reason)
         return None
     try:
         return read_document(

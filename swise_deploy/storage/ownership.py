@@ -18,6 +18,9 @@ def reason_not_own(path: Path) -> str:
         return f"{path} cannot be read: {error.strerror or error}"
     if status.st_uid not in (os.geteuid(), 0):
         return f"{path} belongs to another user (uid {status.st_uid})"
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    # A group of the user's own number has the user alone in it, by the convention of most systems.
+    is_private_group = status.st_gid == status.st_uid
+    others = stat.S_IWOTH if is_private_group else stat.S_IWGRP | stat.S_IWOTH
+    if status.st_mode & others:
         return f"{path} can be written by other users (mode {stat.filemode(status.st_mode)})"
     return ""

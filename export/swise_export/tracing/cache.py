@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from swise_deploy.command.dependencies import installed_version
 from swise_deploy.errors import InputError
+from swise_deploy.storage.ownership import reason_not_own
 from swise_export.graph.loading import sha256_of_onnx
-from swise_export.manifest import Form, read_manifest, write_manifest
+from swise_export.manifest import Form, manifest_path, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from swise_deploy.checkpoints.load import LoadedNetwork
@@ -45,6 +46,7 @@ def find_export(
 
 def _is_whole(path: Path, name: str, scale: int, *, weights_sha256: str, form: Form) -> bool:
     """True where a kept file is the one that its manifest describes, and that is wanted."""
+    reason = next(filter(None, map(reason_not_own, (path.parent, path, manifest_path(path)))), "")
     try:
         manifest = read_manifest(path)
         is_right = (
@@ -52,7 +54,7 @@ def _is_whole(path: Path, name: str, scale: int, *, weights_sha256: str, form: F
             and (manifest.model, manifest.scale, manifest.form) == (name, scale, form)
             and manifest.weights_sha256 == weights_sha256
         )
-        reason = "" if is_right else "it is not the file that was kept"
+        reason = reason or ("" if is_right else "it is not the file that was kept")
     except InputError as error:
         reason = str(error)
     if reason:

@@ -72,3 +72,14 @@ def test_a_kept_export_that_was_changed_is_exported_again(
     again = export_once(network, tmp_path / "cache", say=print)
     assert again.read_bytes() == whole
     assert "exported again" in caplog.text
+
+
+@pytest.mark.parametrize("open_to", ["the file", "the folder"])
+def test_a_kept_export_that_others_can_write_is_exported_again(
+    open_to: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = open_network("bicubic", scale=2)
+    kept = export_once(network, tmp_path / "cache", say=print)
+    (kept if open_to == "the file" else kept.parent).chmod(0o777)
+    assert find_export(kept.parent, "bicubic", 2, weights_sha256=network.weights_sha256) is None
+    assert "can be written by other users" in caplog.text
