@@ -5,7 +5,7 @@ outputs that is the picture are found by running it.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,7 @@ class SizeRules:
         minimum: Smallest height and width.
         output: The place of the picture among several outputs, a position or a key; None for
             networks that give a tensor.
+        is_square: Whether height and width have to be equal.
     """
 
     channels: int
@@ -41,54 +42,83 @@ class SizeRules:
     multiple: int
     minimum: int
     output: int | str | None = None
+    is_square: bool = False
 
 
-def find_size_rules(module: nn.Module, *, name: str) -> SizeRules:
+@dataclass(frozen=True, slots=True)
+class StatedSizes:
+    """The sizes that a network's own description states.
+
+    Attributes:
+        multiple: Height and width have to be multiples of it.
+        minimum: Smallest height and width.
+        is_square: Whether height and width have to be equal.
+    """
+
+    multiple: int = 1
+    minimum: int = 1
+    is_square: bool = False
+
+
+def find_size_rules(
+    module: nn.Module, *, name: str, stated: StatedSizes | None = None
+) -> SizeRules:
     """Find by running what a network takes and gives.
 
     Args:
         module: In eval mode.
         name: For messages.
+        stated: What its own description states of its sizes, which is tried first: a network may
+            run at sizes that it is not meant for.
 
     Raises:
         InputError: It runs on no picture, or its output is no enlargement by a whole number.
     """
+    stated = stated or StatedSizes()
+    probe = stated.multiple * -(-max(_PROBE, stated.minimum) // stated.multiple)
     reasons = []
     for channels in (3, 1, 4):
         try:
-            outputs = _run(module, channels, _PROBE, _PROBE)
+            outputs = _run(module, channels, probe, probe)
         except Exception as error:  # noqa: BLE001  # whatever foreign code raises is the answer
             reasons.append(f"{channels} channels: {first_line(error)}")
             continue
-        output, scale = _picture_of(outputs, channels, name)
-        rules = SizeRules(channels, scale, 1, 1, output)
-        multiple = next((m for m in _MULTIPLES if _upscales(module, rules, _PROBE + m)), None)
+        output, scale = _picture_of(outputs, channels, name, probe)
+        square = stated.is_square
+        rules = SizeRules(channels, scale, 1, 1, output, square)
+        multiples = [stated.multiple, *(m for m in _MULTIPLES if m > stated.multiple)]
+        multiple = next((m for m in multiples if _upscales(module, rules, probe + m, probe)), None)
         if multiple is None:
             raise InputError(
-                f"{name} takes pictures of {_PROBE}x{_PROBE} but not of {_PROBE + 1} to "
-                f"{2 * _PROBE} pixels a side. Expected a network whose size is not fixed"
+                f"{name} takes pictures of {probe}x{probe} but not of {probe + 1} to "
+                f"{probe + multiples[-1]} pixels a side. Expected a network whose size is not fixed"
             )
+        least = multiple * max(1, -(-stated.minimum // multiple))
         smallest = next(
-            side for side in range(multiple, _PROBE + 1, multiple) if _upscales(module, rules, side)
+            side
+            for side in range(least, probe + 1, multiple)
+            if _upscales(module, rules, side, probe)
         )
-        return SizeRules(channels, scale, multiple, smallest, output)
+        return SizeRules(channels, scale, multiple, smallest, output, square)
     raise InputError(
-        f"{name} does not run on a picture of {_PROBE}x{_PROBE} ({'; '.join(reasons)}). Expected a "
+        f"{name} does not run on a picture of {probe}x{probe} ({'; '.join(reasons)}). Expected a "
         "network that maps (N, 3, H, W), (N, 1, H, W) or (N, 4, H, W) to a larger picture"
     )
 
 
-def _picture_of(outputs: object, channels: int, name: str) -> tuple[int | str | None, int]:
+def _picture_of(
+    outputs: object, channels: int, name: str, probe: int
+) -> tuple[int | str | None, int]:
     """The output that is an enlarged picture, and its scale; of several the largest, the last."""
     found = [
         (scale, place)
         for place, tensor in _tensors(outputs)
-        if (scale := _scale_of(tensor, channels)) is not None
+        if (scale := _scale_of(tensor, channels, probe)) is not None
     ]
     if not found:
         shapes = ", ".join(str(tuple(tensor.shape)) for _, tensor in _tensors(outputs))
         raise InputError(
-            f"{name} maps (1, {channels}, {_PROBE}, {_PROBE}) to "
+            f"{name} maps (1, {channels}, {probe}, {probe}) to "
             f"{shapes or type(outputs).__name__}. Expected a picture with as many channels, "
             f"enlarged by a whole number from 1 to {_LARGEST_SCALE}"
         )
@@ -113,14 +143,15 @@ def _tensors(outputs: object) -> Iterator[tuple[int | str | None, Tensor]]:
         yield from ((str(k), t) for k, t in outputs.items() if isinstance(t, Tensor))
 
 
-def _scale_of(sr: Tensor, channels: int) -> int | None:
+def _scale_of(sr: Tensor, channels: int, probe: int) -> int | None:
     scales = range(1, _LARGEST_SCALE + 1)
-    return next((s for s in scales if sr.shape == (1, channels, _PROBE * s, _PROBE * s)), None)
+    return next((s for s in scales if sr.shape == (1, channels, probe * s, probe * s)), None)
 
 
-def _upscales(module: nn.Module, rules: SizeRules, side: int) -> bool:
+def _upscales(module: nn.Module, rules: SizeRules, side: int, probe: int) -> bool:
     """Tell whether a picture that is `side` high, and one that is so wide, comes out enlarged."""
-    for height, width in ((side, _PROBE), (_PROBE, side)):
+    sizes = [(side, side)] if rules.is_square else [(side, probe), (probe, side)]
+    for height, width in sizes:
         try:
             sr = select_output(_run(module, rules.channels, height, width), rules.output)
         except Exception as error:  # noqa: BLE001  # whatever foreign code raises is the answer
@@ -150,7 +181,7 @@ def wrap(module: nn.Module, rules: SizeRules) -> nn.Module:
     """A network that takes and gives RGB pictures of any size; see `unwrap`."""
     if rules.output is not None:
         module = OneOutput(module, rules.output)
-    if rules.multiple > 1 or rules.minimum > 1:
+    if rules.multiple > 1 or rules.minimum > 1 or rules.is_square:
         module = AnySize(module, rules)
     if rules.channels == 1:
         module = LumaNetwork(module, rules.scale, interpolated=False)
@@ -161,7 +192,7 @@ def wrap(module: nn.Module, rules: SizeRules) -> nn.Module:
 
 def unwrap(module: nn.Module) -> nn.Module:
     """The network inside the wrappers of `wrap`."""
-    while isinstance(module, (OneOutput, AnySize, LumaNetwork, OpaqueNetwork)):
+    while isinstance(module, (OneOutput, AnySize, CalledNetwork, LumaNetwork, OpaqueNetwork)):
         module = module.network
     return module
 
@@ -177,6 +208,19 @@ class OneOutput(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H*scale, W*scale)."""
         return select_output(self.network(lr), self.place)
+
+
+class CalledNetwork(nn.Module):
+    """A network that is called in a way of its own, such as with a map of the noise beside it."""
+
+    def __init__(self, network: nn.Module, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.call = call
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, H*scale, W*scale)."""
+        return self.call(self.network, lr)
 
 
 class OpaqueNetwork(nn.Module):
@@ -205,5 +249,10 @@ class AnySize(nn.Module):
         """Map (N, C, H, W), any H, W >= 1, to (N, C, H*scale, W*scale)."""
         height, width = lr.shape[2:]
         rules = self.rules
-        sr: Tensor = self.network(mirror_to_multiple(lr, rules.multiple, minimum=rules.minimum))
+        minimum = rules.minimum
+        if rules.is_square:
+            # The largest of all, without a branch that tracing would make a constant.
+            larger = (height + width + abs(height - width)) // 2
+            minimum = (larger + minimum + abs(larger - minimum)) // 2
+        sr: Tensor = self.network(mirror_to_multiple(lr, rules.multiple, minimum=minimum))
         return sr[:, :, : height * rules.scale, : width * rules.scale]

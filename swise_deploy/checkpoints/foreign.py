@@ -2,13 +2,21 @@
 
 import hashlib
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from swise_deploy.checkpoints.adapting import find_size_rules, wrap
+from swise_deploy.checkpoints.adapting import (
+    CalledNetwork,
+    StatedSizes,
+    find_size_rules,
+    wrap,
+)
 from swise_deploy.checkpoints.factories import call_factory
 from swise_deploy.checkpoints.load import LoadedNetwork, open_network
 from swise_deploy.checkpoints.matching import fit_states
@@ -18,6 +26,9 @@ from swise_deploy.errors import BackendMissingError, InputError, first_line
 from swise_deploy.storage.files import sha256_of
 
 SPANDREL = "spandrel"
+
+# A side that every architecture runs at, apart from those that state more.
+_SIDE = 32
 
 
 def open_any(model: str | None, *, scale: int | None, weights: Path | None) -> LoadedNetwork:
@@ -98,13 +109,29 @@ def open_with_spandrel(weights: Path) -> LoadedNetwork:
         BackendMissingError: spandrel, or torchvision, which it needs, does not import.
         InputError: spandrel does not know the file, or the network does not upscale.
     """
-    module, name = load_spandrel(weights)
-    rules = find_size_rules(module, name=name)
-    return LoadedNetwork(wrap(module, rules), name, rules.scale, str(weights), sha256_of(weights))
+    found = load_spandrel(weights)
+    rules = find_size_rules(found.module, name=found.name, stated=found.sizes)
+    module = wrap(found.module, rules)
+    return LoadedNetwork(module, found.name, rules.scale, str(weights), sha256_of(weights))
 
 
-def load_spandrel(weights: Path) -> tuple[nn.Module, str]:
-    """Load the module of a checkpoint that spandrel recognises, and the architecture's name.
+@dataclass(frozen=True, slots=True)
+class SpandrelNetwork:
+    """A checkpoint as spandrel recognises it.
+
+    Attributes:
+        module: The network; behind spandrel's way to call it where that is not the plain one.
+        name: The architecture's, in lower case.
+        sizes: The sizes that spandrel states for it.
+    """
+
+    module: nn.Module
+    name: str
+    sizes: StatedSizes
+
+
+def load_spandrel(weights: Path) -> SpandrelNetwork:
+    """Load a checkpoint that spandrel recognises.
 
     Raises:
         BackendMissingError: As for `open_with_spandrel`.
@@ -121,8 +148,46 @@ def load_spandrel(weights: Path) -> tuple[nn.Module, str]:
         ) from error
     except Exception as error:  # its detection indexes foreign shapes unchecked
         raise InputError(f"spandrel cannot open {weights}: {first_line(error)}") from error
-    module: nn.Module = found.model.float().eval()
-    return module, str(found.architecture.id).lower()
+    if isinstance(found, spandrel.MaskedImageModelDescriptor):
+        raise InputError(
+            f"{weights} is for {found.architecture.name}, which fills a masked part of a picture "
+            "(inpainting). Expected a network that takes a picture alone"
+        )
+    stated = found.size_requirements
+    sizes = StatedSizes(stated.multiple_of, max(1, stated.minimum), stated.square)
+    return SpandrelNetwork(_as_called(found, sizes), str(found.architecture.id).lower(), sizes)
+
+
+class _Descriptor(Protocol):
+    """The part of spandrel's descriptor of a network that is used here."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def input_channels(self) -> int: ...
+
+
+def _as_called(found: _Descriptor, sizes: StatedSizes) -> nn.Module:
+    """The module itself, or behind spandrel's own call where that gives another picture.
+
+    Denoisers get a map of the noise beside the picture, others a range of their own.
+    """
+    module = found.model.float().eval()
+    call: Callable[[nn.Module, Tensor], Tensor] | None = getattr(found, "_call_fn", None)
+    if call is None:
+        return module
+    side = sizes.multiple * -(-max(_SIDE, sizes.minimum) // sizes.multiple)
+    lr = torch.rand(1, found.input_channels, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        called = call(module, lr.clone())
+        try:
+            plain = module(lr.clone())
+        except Exception:  # noqa: BLE001  # whatever it raises, it wants the call
+            plain = None
+    if isinstance(plain, Tensor) and torch.equal(plain, called):
+        return module
+    return CalledNetwork(module, call).eval()
 
 
 def _require_spandrel() -> ModuleType:

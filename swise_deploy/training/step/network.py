@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from swise_deploy.checkpoints.adapting import find_size_rules, unwrap, wrap
+from swise_deploy.checkpoints.adapting import StatedSizes, find_size_rules, unwrap, wrap
 from swise_deploy.checkpoints.foreign import SPANDREL, load_foreign, load_spandrel, name_of
 from swise_deploy.errors import InputError
 from swise_deploy.networks.registry import NETWORKS, network_module
@@ -80,11 +80,12 @@ def _foreign(config: TrainConfig, *, with_init: bool) -> StartingNetwork:
     """
     if config.model == SPANDREL:
         assert config.init is not None, "checked with the config"
-        module, name = load_spandrel(config.init if with_init else config.out / LAST_WEIGHTS)
+        found = load_spandrel(config.init if with_init else config.out / LAST_WEIGHTS)
+        module, name, sizes = found.module, found.name, found.sizes
     else:
         module = load_foreign(config.model)
-        name = name_of(module, config.model)
-    rules = find_size_rules(module.eval(), name=name)
+        name, sizes = name_of(module, config.model), StatedSizes()
+    rules = find_size_rules(module.eval(), name=name, stated=sizes)
     if rules.scale != config.scale:
         raise InputError(
             f"{config.model} upscales x{rules.scale}, not x{config.scale}. "

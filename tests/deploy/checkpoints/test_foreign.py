@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from swise_deploy.checkpoints.adapting import SizeRules, find_size_rules, wrap
+from swise_deploy.checkpoints.adapting import SizeRules, StatedSizes, find_size_rules, wrap
 from swise_deploy.checkpoints.foreign import open_any, open_foreign
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.networks.parts.padding import mirror_to_multiple
@@ -91,6 +91,37 @@ def test_mirroring_goes_to_and_fro_by_hand():
     mirrored = mirror_to_multiple(row, 4, minimum=7)
     assert mirrored.shape == (1, 1, 8, 8)
     assert mirrored[0, 0, 5].tolist() == [1, 2, 3, 2, 1, 2, 3, 2]
+
+
+@pytest.mark.parametrize("stated", [StatedSizes(4, 1), StatedSizes(8, 16), StatedSizes(96, 1)])
+def test_the_sizes_that_a_network_states_come_before_those_at_which_it_runs(stated):
+    rules = find_size_rules(Picky(scale=2), name="picky", stated=stated)
+    assert (rules.multiple, rules.minimum) == (
+        stated.multiple,
+        max(stated.minimum, stated.multiple),
+    )
+
+
+def test_a_stated_multiple_that_does_not_run_is_followed_by_larger_ones():
+    rules = find_size_rules(Picky(16, 16), name="picky", stated=StatedSizes(4, 1))
+    assert (rules.multiple, rules.minimum) == (16, 16)
+
+
+class Square(Picky):
+    def forward(self, lr):
+        if lr.shape[2] != lr.shape[3]:
+            raise RuntimeError("not square")
+        return super().forward(lr)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 40), (40, 5), (16, 16), (3, 2)])
+def test_a_network_for_square_pictures_gets_them(height, width):
+    module = Square(multiple=8, minimum=16)
+    rules = find_size_rules(module, name="square", stated=StatedSizes(8, 16, is_square=True))
+    assert rules == SizeRules(3, 3, 8, 16, is_square=True)
+    lr = torch.rand(1, 3, height, width)
+    expected = F.interpolate(lr, scale_factor=3, mode="nearest")
+    assert torch.equal(wrap(module, rules)(lr), expected)
 
 
 def test_a_factory_and_its_weights_are_opened(foreign, tmp_path):
@@ -189,6 +220,23 @@ def test_a_checkpoint_that_spandrel_knows_is_opened(tmp_path):
     with torch.inference_mode():
         assert torch.equal(network.module(lr), theirs(lr))
     assert network.name == "compact"
+
+
+def test_a_denoiser_gets_the_map_of_the_noise_that_spandrel_gives_it(tmp_path):
+    pytest.importorskip("torchvision", reason="spandrel needs torchvision")
+    denoising = pytest.importorskip("spandrel.architectures.DnCNN")
+    spandrel = pytest.importorskip("spandrel")
+    torch.manual_seed(0)
+    options = {"in_nc": 4, "out_nc": 3, "nc": 4, "nb": 8, "act_mode": "R", "mode": "FDnCNN"}
+    theirs = denoising.DnCNN(**options).eval()
+    torch.save(theirs.state_dict(), tmp_path / "denoiser.pth")
+    network = open_any("spandrel", scale=1, weights=tmp_path / "denoiser.pth")
+    lr = torch.rand(1, 3, 9, 6)
+    own = spandrel.ModelLoader().load_from_file(tmp_path / "denoiser.pth")
+    with torch.inference_mode():
+        assert torch.equal(network.module(lr).clamp(0, 1), own(lr))
+        noisy = theirs(torch.cat([lr, torch.full((1, 1, 9, 6), 15 / 255)], dim=1))
+        torch.testing.assert_close(network.module(lr), noisy)
 
 
 def test_a_checkpoint_that_spandrel_does_not_know_is_refused_with_what_else_to_try(tmp_path):
