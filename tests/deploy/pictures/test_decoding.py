@@ -1,4 +1,4 @@
-"""Every kind of picture file against what its specification says it shows."""
+"""Every kind of picture file against its specification."""
 
 import io
 import shutil
@@ -18,8 +18,6 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 from swise_deploy.errors import InputError
 from swise_deploy.pictures.decoding import decode
 from swise_deploy.pictures.files import read_rgb
-
-Bytes = bytes
 
 
 def noise(shape: tuple[int, ...], dtype: type = np.uint16, *, below: int | None = None) -> Any:

@@ -42,8 +42,8 @@ def _save_network(
     picture = "lr"
     if uint8:
         nodes += [
-            helper.make_node("Cast", ["lr"], ["levels"], to=TensorProto.FLOAT),
-            helper.make_node("Div", ["levels", "peak"], ["scaled"]),
+            helper.make_node("Cast", ["lr"], ["eight_bit"], to=TensorProto.FLOAT),
+            helper.make_node("Div", ["eight_bit", "peak"], ["scaled"]),
             helper.make_node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
         ]
         picture = "planes"

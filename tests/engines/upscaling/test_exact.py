@@ -32,6 +32,7 @@ def test_exact_tiles_equal_the_full_frame(small_network, uint8, height, width):
         assert np.abs(exact(image[::-1]) - whole(image[::-1]).astype(int)).max() <= 1
 
 
+@pytest.mark.slow
 def test_swisenet_in_exact_tiles_is_swisenet_on_the_full_frame():
     path = artefact_of("auto", scale=2)
     image = slope(104, 72)

@@ -94,7 +94,7 @@ def test_a_source_is_never_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["missing.png", "missing*.png", "empty"])
-def test_nothing_found_is_told(tmp_path, text):
+def test_nothing_found_is_an_error(tmp_path, text):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no"):
         plan_jobs([str(tmp_path / text)], tmp_path / "out")

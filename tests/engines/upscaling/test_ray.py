@@ -79,7 +79,7 @@ def test_a_killed_worker_loses_nothing_and_results_equal_the_local_run(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_no_cluster_is_told(small_network):
+def test_a_missing_cluster_is_reported(small_network):
     settings = RaySettings("ray://127.0.0.1:1")
     with pytest.raises(InputError, match="no Ray cluster"):
         list(upscale_on_ray(small_network(), [], settings=settings))

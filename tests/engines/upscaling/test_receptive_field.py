@@ -31,11 +31,11 @@ def blocks(side):
 
 
 @pytest.mark.parametrize("radius", [0, 1, 4, 13])
-def test_the_reach_of_a_mean_filter_is_its_radius(radius):
+def test_the_receptive_field_of_a_mean_filter_is_its_radius(radius):
     assert measure_overlap(blur(radius), 1, rounds=False) == Overlap(radius, step=1)
 
 
-def test_a_reach_beyond_the_first_probe_is_found_by_the_second():
+def test_a_receptive_field_beyond_the_first_probe_is_found_by_the_second():
     assert measure_overlap(blur(60), 1, rounds=False) == Overlap(60, step=1)
 
 
@@ -44,14 +44,14 @@ def test_blocks_demand_tiles_that_start_where_blocks_start(side):
     assert measure_overlap(blocks(side), 1, rounds=False) == Overlap(0, step=side)
 
 
-def test_an_average_over_the_picture_has_no_reach():
+def test_an_average_over_the_picture_has_no_receptive_field():
     def infer(lr):
         return lr * 0.5 + lr.mean(axis=(2, 3), keepdims=True)
 
     assert measure_overlap(infer, 1, rounds=False) is None
 
 
-def test_a_reach_is_seen_through_rounding_to_levels():
+def test_a_receptive_field_is_found_through_rounding_to_8_bits():
     def infer(lr):
         return np.rint(np.clip(blur(5)(lr), 0, 1) * 255) / 255
 
@@ -62,14 +62,14 @@ def test_a_reach_is_seen_through_rounding_to_levels():
 
 @pytest.mark.parametrize("overlap", [Overlap(7, step=2), None])
 def test_what_was_measured_is_kept(tmp_path, overlap):
-    path = tmp_path / "reach.json"
+    path = tmp_path / "field.json"
     assert cached_overlap(path, lambda: overlap) == overlap
     assert cached_overlap(path, lambda: pytest.fail("measured again")) == overlap
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"schema_version": 99, "margin": 1})])
 def test_a_spoilt_or_older_note_is_measured_again(tmp_path, text):
-    path = tmp_path / "reach.json"
+    path = tmp_path / "field.json"
     path.write_text(text)
     assert cached_overlap(path, lambda: Overlap(3)) == Overlap(3)
     assert json.loads(path.read_text())["margin"] == 3
@@ -77,7 +77,7 @@ def test_a_spoilt_or_older_note_is_measured_again(tmp_path, text):
 
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    assert cached_overlap(tmp_path / "file" / "reach.json", lambda: Overlap(3)) == Overlap(3)
+    assert cached_overlap(tmp_path / "file" / "field.json", lambda: Overlap(3)) == Overlap(3)
     assert "measured again next time" in caplog.text
 
 

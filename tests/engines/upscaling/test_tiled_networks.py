@@ -44,6 +44,6 @@ def test_tiles_of_a_network_with_a_bounded_view_equal_the_full_frame(name):
     whole = Upscaler(runner, TileLimits(most=(512, 512)), find_overlap=find)(image)
     upscaler = Upscaler(runner, TileLimits(most=(112, 112)), find_overlap=find)
     tiled = upscaler(image)
-    assert upscaler.is_exact, "no bounded reach was found"
+    assert upscaler.is_exact, "no bounded receptive field was found"
     assert len(upscaler._plan(192, 144)[1]) > 1
     assert np.abs(tiled.astype(int) - whole).max() <= 1

@@ -87,7 +87,9 @@ def test_the_least_tile_that_is_named_is_enough_for_every_length_and_no_larger_t
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 90), (33, 65), (70, 31), (64, 64)])
 @pytest.mark.parametrize("scale", [1, 2, 3])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_tiles_of_a_network_with_a_known_reach_equal_the_full_frame(height, width, scale, batch):
+def test_tiles_of_a_network_with_a_known_receptive_field_equal_the_full_frame(
+    height, width, scale, batch
+):
     lr = np.random.default_rng(height).random((1, 3, height, width), np.float32)
     infer = blur_then_enlarge(3, scale)
     got = tiled(infer, lr, scale=scale, tile=24, overlap=Overlap(3), batch=batch)

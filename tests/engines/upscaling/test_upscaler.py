@@ -37,7 +37,7 @@ def test_an_enlargement_by_repetition_repeats_every_pixel(small_network, dtype, 
 
 @pytest.mark.parametrize("uint8", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(33, 97), (100, 31), (64, 64)])
-def test_tiles_equal_the_full_frame_within_a_level(small_network, uint8, height, width):
+def test_tiles_equal_the_full_frame_within_1_of_255(small_network, uint8, height, width):
     path = small_network(radius=4, uint8=uint8)
     image = noise((height, width, 3))
     with Upscaler.open(path, tile=32) as tiled, Upscaler.open(path, tile=512) as whole:
@@ -47,14 +47,14 @@ def test_tiles_equal_the_full_frame_within_a_level(small_network, uint8, height,
     assert np.abs(difference).max() <= 1
 
 
-def test_averages_over_the_picture_are_told(small_network, caplog):
+def test_averages_over_the_picture_are_reported(small_network, caplog):
     image = np.linspace(0, 150, 128 * 128 * 3).reshape(128, 128, 3).astype(np.uint8)
     with Upscaler.open(small_network(averages=True), tile=96) as upscaler:
         sr = upscaler(image)
         assert not upscaler.is_exact
     assert "averages over the whole picture" in caplog.text
-    # Brightness rises by 150 levels over 128 lines, a quarter of the mean is added, tiles of 96
-    # lines see means that are up to 19 levels from the picture's; faded over 16 lines that is no
+    # Brightness rises by 150 of 255 over 128 lines, a quarter of the mean is added, tiles of 96
+    # lines see means that are up to 19 of 255 from the picture's; faded over 16 lines that is no
     # step between two lines.
     inside = sr[8:-8, 8:-8, 0].astype(int)  # the picture's own edges darken: zero padding
     steps = np.abs(np.diff(inside, axis=0))

@@ -95,7 +95,7 @@ def coding_of_frame(
 
 
 def chroma_position_of(stream: "av.stream.Stream") -> str:
-    """Read where the chroma samples of a video stream lie; "left" where it does not say.
+    """Read where the chroma samples of a video stream lie; "left" where it is not stated.
 
     PyAV does not show FFmpeg's field, but FFmpeg writes it into the header of a Matroska file.
     """

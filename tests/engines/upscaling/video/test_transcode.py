@@ -67,12 +67,12 @@ def bars_frame(matrix, *, full):
 
 @pytest.mark.parametrize("matrix", LUMA)
 @pytest.mark.parametrize("full", [False, True])
-def test_colour_bars_come_out_as_their_standard_says(matrix, full):
+def test_colour_bars_match_their_standard(matrix, full):
     frame = bars_frame(matrix, full=full)
     coding = coding_of_frame(frame)
     assert (coding.matrix, coding.range) == (matrix, 2 if full else 1)
     rgb = rgb_from_frame(frame, coding, is_deep=False, size=(frame.width, frame.height))
-    # Rounding to 8-bit Y'CbCr and back costs up to 2 levels.
+    # Rounding to 8-bit Y'CbCr and back costs up to 2 of 255.
     np.testing.assert_allclose(rgb[16, 8::BAR_WIDTH].astype(int), BARS, atol=2)
     back = frame_from_rgb(rgb, coding, "yuv444p").to_ndarray()
     np.testing.assert_allclose(back.astype(int), frame.to_ndarray(), atol=2)
@@ -158,9 +158,7 @@ def upscaled(source, target, model, *, crf=17, codec=None):
 
 @pytest.mark.parametrize("matrix", [1, 5, 9])
 @pytest.mark.parametrize("full", [False, True])
-def test_a_video_keeps_its_colours_and_says_how_they_are_coded(
-    tmp_path, small_network, matrix, full
-):
+def test_a_video_keeps_its_colours_and_states_their_coding(tmp_path, small_network, matrix, full):
     source = write_video(tmp_path / "in.mkv", matrix=matrix, full=full)
     result = upscaled(source, tmp_path / "out.mkv", small_network(radius=0), crf=8)
     assert result.problems == []
@@ -228,7 +226,7 @@ def test_a_container_that_cannot_hold_the_sound_is_refused_before_the_work(tmp_p
     assert [p.name for p in tmp_path.glob("*out*")] == []
 
 
-def test_a_cut_off_video_is_written_as_far_as_it_goes_and_told(tmp_path, small_network, capsys):
+def test_a_cut_off_video_is_written_as_far_as_it_goes_and_reported(tmp_path, small_network, capsys):
     source = write_video(tmp_path / "in.mkv", pts=range(0, 8_000, 40), sound=False)
     whole, _ = read_video(source)
     cut = tmp_path / "cut.mkv"
@@ -268,7 +266,7 @@ def test_a_rate_factor_that_no_encoder_has_is_a_usage_error(crf, capsys):
     assert f"'{crf}': expected 0 to 63" in capsys.readouterr().err
 
 
-def test_x265_says_nothing_of_its_own(tmp_path, small_network, capfd):
+def test_x265_prints_nothing_of_its_own(tmp_path, small_network, capfd):
     source = write_video(tmp_path / "in.mkv", sound=False)
     upscaled(source, tmp_path / "out.mkv", small_network(radius=0), codec="libx265")
     assert "x265" not in capfd.readouterr().err
