@@ -14,7 +14,7 @@ from swise_deploy.command.console import (
     run_command,
 )
 from swise_deploy.command.cpus import num_usable_cpus
-from swise_deploy.command.options import add_old_spelling
+from swise_deploy.command.options import CommandParser, add_old_spelling
 from swise_deploy.errors import InputError
 from swise_export.runtimes.table import DEFAULT_RUNTIME, runtimes_for
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise-bench",
         description="Count and measure the cost and the quality of artefacts; each number states "
         "how it was obtained.",

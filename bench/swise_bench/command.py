@@ -1,6 +1,7 @@
 """The runs of `swise-bench`: measure, report, compare with a baseline."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -287,7 +288,8 @@ def _print(
     if as_json:
         sys.stdout.write(json_text(document) + "\n")
         return
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(width=None if has_width else 140)
     if summary is not None:
         print_summary(summary, console)
         console.print()

@@ -17,6 +17,7 @@ from swise_deploy.command.console import (
 )
 from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.command.dependencies import require
+from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import json_text
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise-export",
         description="Export a super-resolution network to ONNX, run the file against the fp32 "
         "torch network on real pictures, and report what it costs.",
@@ -91,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     artefact = parser.add_argument_group("artefact")
     precision = artefact.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        help="number format (default: fp32); --fp32, --fp16 and --int8 are short for it",
+    )
     precision.add_argument("--fp32", dest="precision", action="store_const", const="fp32")
     precision.add_argument("--fp16", dest="precision", action="store_const", const="fp16")
     precision.add_argument(

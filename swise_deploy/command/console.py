@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import contextvars
 import difflib
 import errno
+import json
 import logging
 import math
 import os
@@ -49,15 +51,13 @@ def run_command(command: Callable[[], int]) -> int:
             sys.stdout.flush()
             return code
     except SwiseError as error:
-        print_error(str(error))
         logging.getLogger(__name__).debug("%s", traceback.format_exc())
-        return error.exit_code
+        return report_error(str(error), error.exit_code)
     except KeyboardInterrupt as stop:
-        print_error("interrupted; no partial files were left")
-        return exit_code_of(stop)
+        return report_error("interrupted; no partial files were left", exit_code_of(stop))
     except MemoryError as error:
-        print_error(f"not enough memory: {error}. Use a smaller picture, size or batch")
-        return SwiseError.exit_code
+        advice = "Use a smaller picture, size or batch"
+        return report_error(f"not enough memory: {error}. {advice}", SwiseError.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         return 1
@@ -67,6 +67,24 @@ def run_command(command: Callable[[], int]) -> int:
         sys.stdout = _nowhere()  # Python would flush it again at its end
         print_error(f"cannot write the result to stdout: {error.strerror}")
         return SwiseError.exit_code
+
+
+_json_errors = contextvars.ContextVar("json_errors", default=False)
+
+
+def use_json_errors(wanted: bool) -> None:  # a setting, not a mode of the function
+    """Choose whether errors are written to stdout as JSON, too: for commands run with --json."""
+    _json_errors.set(wanted)
+
+
+def report_error(message: str, exit_code: int) -> int:
+    """Print an error, as JSON on stdout too where the command writes JSON; returns the code."""
+    print_error(message)
+    if _json_errors.get():
+        with contextlib.suppress(OSError):
+            sys.stdout.write(json.dumps({"error": message, "exit_code": exit_code}) + "\n")
+            sys.stdout.flush()
+    return exit_code
 
 
 def exit_code_of(stop: KeyboardInterrupt) -> int:

@@ -1,9 +1,54 @@
-"""Old spellings of options, which work with a warning."""
+"""Options of the commands: one parser for all, and old spellings, which work with a warning."""
 
 import argparse
+import difflib
+import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from swise_deploy.command.console import report_error, use_json_errors
+
+_UNKNOWN = re.compile(r"unrecognized arguments: (--[\w-]+)")
+_USAGE = 2
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of every command.
+
+    Descriptions and examples keep their lines, a misspelt option is answered with the nearest one,
+    and with --json errors are written as JSON, too.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**settings)
+        self._arguments: list[str] = []
+
+    def parse_known_args(  # type: ignore[override]  # as argparse, whose overloads differ
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, and remember whether errors are to be JSON."""
+        self._arguments = list(sys.argv[1:] if args is None else args)
+        use_json_errors("--json" in self._arguments and "--json" in self._option_string_actions)
+        return super().parse_known_args(self._arguments, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Report an error of usage, with the nearest option for a misspelt one."""
+        found = _UNKNOWN.search(message)
+        if found is not None:
+            shown = [
+                text
+                for text, action in self._option_string_actions.items()
+                if action.help != argparse.SUPPRESS
+            ]
+            near = difflib.get_close_matches(found[1], shown, n=1, cutoff=0.6)
+            message += f". Did you mean {near[0]}?" if near else ""
+        self.print_usage(sys.stderr)
+        self.exit(report_error(f"{self.prog}: {message}", _USAGE))
+
 
 OptionGroup = argparse.ArgumentParser | argparse._ArgumentGroup  # noqa: SLF001  # no public name
 

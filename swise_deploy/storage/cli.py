@@ -1,6 +1,5 @@
 """`swise cache`: show and clear the results that commands cache."""
 
-import argparse
 import shutil
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from swise_deploy.command.console import add_version, run_command
+from swise_deploy.command.options import CommandParser
 from swise_deploy.errors import OutputError
 from swise_deploy.storage.caches import CacheKind, cache_folder
 from swise_deploy.storage.files import json_text
@@ -41,7 +41,7 @@ class CacheConfig:
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise cache", description="Show or clear the results that commands cache."
     )
     kinds = get_args(CacheKind)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 from swise_deploy.command.console import add_version, progress, run_command
 from swise_deploy.command.dependencies import require
+from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.files import json_text
 from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.settings import recipe_names, recipe_text
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None, *, make_form: "MakeForm | None"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise-train",
         usage="swise-train --data DIR --out DIR [options]",
         description="Train a super-resolution network on folders of pictures.",

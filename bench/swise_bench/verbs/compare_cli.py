@@ -16,6 +16,7 @@ from swise_deploy.command.console import (
     size_text,
 )
 from swise_deploy.command.cpus import num_usable_cpus
+from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import json_text
 
@@ -33,7 +34,7 @@ A and B are subjects as swise-bench takes them. Time is measured in turn, and re
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise compare",
         description="Compare two files or networks: pixels, PSNR between, quality, time.",
         epilog=_EPILOG,

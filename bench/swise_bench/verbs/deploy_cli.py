@@ -8,6 +8,7 @@ from pathlib import Path
 
 from swise_deploy.command.console import add_version, finite, parse_threads, run_command
 from swise_deploy.command.cpus import num_usable_cpus
+from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.files import json_text
 
 _EPILOG = """examples:
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise deploy",
         description="Export a checkpoint, build an engine, verify and measure both, write a page.",
         epilog=_EPILOG,
@@ -82,13 +83,17 @@ def _parser() -> argparse.ArgumentParser:
         help="the device (required); see swise list",
     )
     precision = parser.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        help="number format (default: fp16); --fp32, --fp16 and --int8 are short for it",
+    )
     for name in ("fp32", "fp16", "int8"):
         precision.add_argument(
             f"--{name}",
             dest="precision",
             action="store_const",
             const=name,
-            help="default" if name == "fp16" else None,
         )
     parser.add_argument("--model", metavar="NAME", help="network (recognised from the weights)")
     parser.add_argument("--scale", type=int, metavar="N", help="default: the network's own, or 2")

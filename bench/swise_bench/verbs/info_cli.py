@@ -8,6 +8,7 @@ from pathlib import Path
 
 from swise_deploy.command.console import add_version, run_command
 from swise_deploy.command.dependencies import install_command
+from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.files import json_text
 
 _EPILOG = """examples:
@@ -32,7 +33,7 @@ class InfoConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise info",
         description="Show what an ONNX file, engine, checkpoint, precision plan or result is.",
         epilog=_EPILOG,

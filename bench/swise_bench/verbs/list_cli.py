@@ -1,12 +1,12 @@
 """`swise list`: networks, shipped weights, targets and runtimes."""
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from swise_deploy.command.console import add_version, run_command
+from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.files import json_text
 
 Listing = Literal["networks", "weights", "targets", "runtimes"]
@@ -29,7 +29,7 @@ class ListConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     choices = get_args(Listing)
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise list", description="List networks, shipped weights, targets and runtimes."
     )
     parser.add_argument(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from swise_deploy.checkpoints.shipped import resolve_onnx
 from swise_deploy.command.console import add_version, at_least, finite, parse_size, run_command
+from swise_deploy.command.options import CommandParser, add_old_spelling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,14 +88,14 @@ def _config(parsed: argparse.Namespace) -> "BuildConfig":
         verify=parsed.verify,
         images=parsed.images,
         budget=DriftBudget(parsed.max_drift, parsed.max_worst),
-        cache_dir=parsed.cache_dir,
+        cache_dir=parsed.cache,
         uses_cache=not parsed.no_cache,
         as_json=parsed.json,
     )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise-build",
         description="Build a TensorRT engine from an ONNX file and report its precision.",
         epilog=_EPILOG,
@@ -126,7 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_sizes(parser)
     _add_tensorrt(parser)
     _add_verification(parser)
-    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: the user's cache")
+    cache = parser.add_argument("--cache", type=Path, metavar="DIR", help="the user's cache")
+    add_old_spelling(parser, "--cache-dir", cache)
     parser.add_argument("--no-cache", action="store_true", help="build even what was built before")
     parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
     add_version(parser)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from swise_deploy.command.console import add_version, run_command
+from swise_deploy.command.options import CommandParser
 from swise_deploy.errors import BackendMissingError
 
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise-doctor",
         description="Show this machine: GPU, drivers, TensorRT, power mode, memory; what works, "
         "what does not, and the command that fixes it. Nothing is changed.",

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from swise_deploy.command.console import add_version, at_least, parse_threads, run_command
+from swise_deploy.command.options import CommandParser
 from swise_export.runtimes.table import runner_choices
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _config(parsed: argparse.Namespace) -> "UpscaleConfig":
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="swise-upscale",
         description="Upscale pictures, folders of pictures, and videos.",
         epilog=_EPILOG,

@@ -22,7 +22,7 @@ def options(rtx, tmp_path, monkeypatch):
     """Options of a build; it sees no GPU, so that all machines answer alike."""
     del rtx
     monkeypatch.setattr(build_run, "find_gpu", lambda: GpuAtHand(None, "none for this test"))
-    return ["--cache-dir", str(tmp_path / "cache"), "-o", str(tmp_path / "out.engine")]
+    return ["--cache", str(tmp_path / "cache"), "-o", str(tmp_path / "out.engine")]
 
 
 def start(*arguments: object, code: str = "") -> subprocess.Popen[str]:
@@ -147,7 +147,7 @@ def test_two_at_once_build_once(rtx, make_onnx, tmp_path):
     del rtx
     path, cache = make_onnx("fp16"), tmp_path / "cache"
     both = [
-        start(path, "--target", "sm86", "--cache-dir", cache, "-o", tmp_path / f"{name}.engine")
+        start(path, "--target", "sm86", "--cache", cache, "-o", tmp_path / f"{name}.engine")
         for name in "ab"
     ]
     outputs = [process.communicate(timeout=120) for process in both]
@@ -176,9 +176,7 @@ def interrupt(self, phase):
 progress.BuildProgress._report = interrupt
 """
     out, cache = tmp_path / "out.engine", tmp_path / "cache"
-    process = start(
-        make_onnx("fp16"), "--target", "sm86", "-o", out, "--cache-dir", cache, code=code
-    )
+    process = start(make_onnx("fp16"), "--target", "sm86", "-o", out, "--cache", cache, code=code)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 128 + number, stderr
     assert stdout == ""

@@ -37,7 +37,7 @@ def test_other_weights_in_external_data_are_another_engine(make_onnx, tmp_path, 
     external = {"save_as_external_data": True, "location": "net.data", "size_threshold": 0}
     onnx.save(onnx.load(source), path, **external)
     before = path.read_bytes()
-    options = [str(path), *SMALL, "--cache-dir", str(tmp_path / "cache")]
+    options = [str(path), *SMALL, "--cache", str(tmp_path / "cache")]
     assert cli_build.main([*options, "-o", str(tmp_path / "a.engine")]) == 0
     model = onnx.load(source)
     weights = next(t for t in model.graph.initializer if t.name == "second_weights")
@@ -72,7 +72,7 @@ def test_a_cache_without_room_is_one_warning_and_an_engine(make_onnx, tmp_path):
     full.mkdir()
     # The cache alone is limited: its folder is a small file system of its own.
     mount = "mount -t tmpfs -o size=16k tmpfs {} && exec {} -m swise_engines.building.cli {}"
-    arguments = " ".join(map(str, (make_onnx("fp32"), *SMALL, "-o", out, "--cache-dir", full)))
+    arguments = " ".join(map(str, (make_onnx("fp32"), *SMALL, "-o", out, "--cache", full)))
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("needs unshare of util-linux")

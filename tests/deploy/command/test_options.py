@@ -1,0 +1,62 @@
+import argparse
+import json
+
+import pytest
+
+from swise_deploy.command.options import CommandParser, add_old_spelling
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(prog="swise-test")
+    size = parser.add_argument("--size", type=int, action="append", default=[])
+    add_old_spelling(parser, "--lr", size)
+    parser.add_argument("--images")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def test_an_old_spelling_fills_the_new_option_and_warns(capsys: pytest.CaptureFixture[str]) -> None:
+    parsed = _parser().parse_args(["--lr", "3", "--size", "4"])
+    assert parsed.size == [3, 4]
+    assert "--lr is now --size" in capsys.readouterr().err
+
+
+def test_help_does_not_list_an_old_spelling() -> None:
+    assert "--lr" not in _parser().format_help()
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("--imges", "--images"), ("--sise", "--size")])
+def test_a_misspelt_option_is_answered_with_the_nearest(
+    wrong: str, right: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        _parser().parse_args([wrong, "x"])
+    assert stop.value.code == 2
+    assert f"Did you mean {right}?" in capsys.readouterr().err
+
+
+def test_an_old_spelling_is_never_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["--lrr", "3"])
+    assert "--lr?" not in capsys.readouterr().err
+
+
+def test_with_json_errors_of_usage_are_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["--json", "--imges", "x"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["exit_code"] == 2
+    assert "--imges" in found["error"]
+
+
+def test_without_json_stdout_stays_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["--imges", "x"])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_value_of_a_wrong_type_is_refused_as_by_argparse() -> None:
+    with pytest.raises(SystemExit) as stop:
+        _parser().parse_args(["--size", "large"])
+    assert stop.value.code == 2
+    assert isinstance(_parser(), argparse.ArgumentParser)
