@@ -5,15 +5,13 @@ import dataclasses
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from swise_deploy import __version__
@@ -37,6 +35,7 @@ from swise_export.precision.plan import PrecisionPlan
 from swise_export.rewriting.deploy_form import deploy_form
 from swise_export.rewriting.folding import folded_parametrizations
 from swise_export.tracing.shared_weights import share_weights
+from swise_export.tracing.traceable import traceable_functions
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +174,7 @@ def python_values(network: LoadedNetwork, *, form: Form = "deploy") -> list[str]
     """Lines of a network's own code at which tracing turned tensors into Python numbers."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with contextlib.suppress(ExportError):
+        with contextlib.suppress(ExportError), traceable_functions():
             _trace_warned(network, form)
     own = [
         f"{Path(w.filename).name} line {w.lineno}"
@@ -240,7 +239,7 @@ def traced(
     if batch is not None:
         for axes in dynamic.values():
             del axes[0]
-    with warnings.catch_warnings(), _pooling_by_kernel(), tempfile.TemporaryDirectory() as folder:
+    with warnings.catch_warnings(), traceable_functions(), tempfile.TemporaryDirectory() as folder:
         # The tracer warns of its own age and of Python numbers that are meant to be constants.
         warnings.simplefilter("ignore")
         target = Path(folder) / "traced.onnx"
@@ -278,42 +277,6 @@ def _fix_output(model: onnx.ModelProto, shape: Sequence[int]) -> None:
     dims = model.graph.output[0].type.tensor_type.shape.dim
     for dim, length in zip(dims, shape, strict=True):
         dim.dim_value = length
-
-
-@contextlib.contextmanager
-def _pooling_by_kernel() -> Iterator[None]:
-    """Let adaptive pooling to a share of the picture be traced as pooling with a kernel.
-
-    `adaptive_max_pool2d(x, (h // 4, w // 4))` has no counterpart in ONNX, since its output size
-    follows from the picture. Where the size divides the picture's it is pooling with a kernel of
-    4x4; the comparison with the network finds the sizes at which that does not hold.
-    """
-    pools: dict[str, Callable[..., Tensor]] = {
-        "adaptive_max_pool2d": F.max_pool2d,
-        "adaptive_avg_pool2d": F.avg_pool2d,
-    }
-    originals = {name: getattr(F, name) for name in pools}
-
-    def by_kernel(name: str) -> Callable[..., Tensor]:
-        def call(x: Tensor, output_size: Any, *args: Any, **options: Any) -> Tensor:
-            sizes = output_size if isinstance(output_size, (tuple, list)) else [output_size] * 2
-            if any(isinstance(side, Tensor) for side in sizes):
-                whole = [int(side) for side in x.shape[2:]]
-                kernel = [a // int(b) for a, b in zip(whole, sizes, strict=True)]
-                if all(k * int(b) == a for k, b, a in zip(kernel, sizes, whole, strict=True)):
-                    return pools[name](x, kernel, kernel)
-            pooled: Tensor = originals[name](x, output_size, *args, **options)
-            return pooled
-
-        return call
-
-    try:
-        for name in pools:
-            setattr(F, name, by_kernel(name))
-        yield
-    finally:
-        for name, original in originals.items():
-            setattr(F, name, original)
 
 
 def _narrow_doubles(model: onnx.ModelProto) -> None:

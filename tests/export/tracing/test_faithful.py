@@ -91,6 +91,15 @@ class Normalised(nn.Module):
         return F.interpolate(x, scale_factor=2) + 0.05 * detail
 
 
+class Normaliser(Nearest):
+    """Divides coordinates by a tensor made of the picture's sizes, as DySample does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        across = (torch.arange(width) + 0.5) / torch.tensor([width, height], dtype=x.dtype)[0]
+        return super().forward(x + 0.1 * across)
+
+
 def assert_equal_everywhere(module: nn.Module, path: Path) -> None:
     """The file against the module at odd and even sizes, on a fresh copy each."""
     with OnnxRunner(path) as runner:
@@ -103,7 +112,9 @@ def assert_equal_everywhere(module: nn.Module, path: Path) -> None:
             np.testing.assert_allclose(runner.infer(lr), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("make", "batch"), [(Nearest, None), (InPlace, None), (Windows, 1)])
+@pytest.mark.parametrize(
+    ("make", "batch"), [(Nearest, None), (InPlace, None), (Normaliser, None), (Windows, 1)]
+)
 def test_a_faithful_trace_equals_its_network_at_every_size(
     make: Callable[[], nn.Module], batch: int | None, tmp_path: Path
 ) -> None:
