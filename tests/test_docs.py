@@ -97,7 +97,7 @@ def shell_lines(page: Path) -> list[str]:
 
 
 def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    verb = words[1:2] if words[0] == "swise" else []
+    verb = [word for word in words[1:2] if words[0] == "swise" and word.islower()]
     with contextlib.suppress(SystemExit):
         assert importlib.import_module(MODULES[words[0]]).main([*verb, "--help"]) == 0
     return capsys.readouterr().out
