@@ -33,7 +33,6 @@ MOVED_MODULES: dict[str, tuple[str, ...]] = {
     "swise_export.onnx_runner": ("swise_export.runtimes.onnxruntime",),
     "swise_export.openvino_runner": ("swise_export.runtimes.openvino",),
     "swise_export.drift": ("swise_export.verification.drift",),
-    "swise_export.counting": ("swise_export.graph.counting",),
     "swise_engines.planning": ("swise_engines.building.options",),
     "swise_engines.engine_runner": ("swise_engines.running.runner",),
     "swise_engines.upscaler": ("swise_engines.upscaling.upscaler",),

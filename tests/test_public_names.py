@@ -35,7 +35,6 @@ PROMISED_BEFORE = [
     "swise_export.onnx_runner.OnnxRunner",
     "swise_export.openvino_runner.OpenVinoRunner",
     "swise_export.drift.measure_drift",
-    "swise_export.counting.count_onnx",
     "swise_engines.building.build_engine",
     "swise_engines.planning.BuildOptions",
     "swise_engines.targets.find_target",
@@ -53,6 +52,7 @@ STILL_THERE = [
     "swise_deploy.timing.ratio",
     "swise_deploy.errors.SwiseError",
     "swise_bench.benchmark.run_benchmark",
+    "swise_export.counting.count_onnx",
     "swise_bench.benchmark.Settings",
 ]
 

@@ -23,7 +23,7 @@ from swise_deploy.command.dependencies import require
 from swise_deploy.errors import BackendMissingError
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import write_json
-from swise_export.graph.counting import count_onnx
+from swise_export.counting import count_onnx
 
 BASE = ("deploy", "plain", "torch", "compile")
 # By the package that they need; it is also the name of its extra.

@@ -50,7 +50,7 @@ from swise_deploy.pictures.folders import find_images
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import json_text, write_json, writing
 from swise_engines.targets.catalogue import find_target, load_targets
-from swise_export.graph.counting import count_onnx
+from swise_export.counting import count_onnx
 
 
 def run_subjects(config: BenchConfig) -> int:

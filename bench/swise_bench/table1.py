@@ -31,7 +31,7 @@ from swise_deploy.pictures.imresize import imresize
 from swise_deploy.runner import upscale
 from swise_deploy.storage.documents import document_from_json, read_document
 from swise_deploy.storage.files import sha256_of
-from swise_export.graph.counting import lr_size_for_hr
+from swise_export.counting import lr_size_for_hr
 
 if TYPE_CHECKING:
     from swise_deploy.checkpoints.load import LoadedNetwork

@@ -6,9 +6,9 @@ from swise_deploy.public_names import lazy_names
 
 if TYPE_CHECKING:
     from swise_export.config import ExportConfig as ExportConfig
-    from swise_export.graph.counting import count_onnx as count_onnx
-    from swise_export.graph.model import OnnxFile as OnnxFile
-    from swise_export.graph.model import read_onnx_file as read_onnx_file
+    from swise_export.counting import count_onnx as count_onnx
+    from swise_export.interface.onnx_file import OnnxFile as OnnxFile
+    from swise_export.interface.onnx_file import read_onnx_file as read_onnx_file
     from swise_export.job import export_verified as export_verified
     from swise_export.runtimes.onnxruntime import OnnxRunner as OnnxRunner
     from swise_export.runtimes.openvino import OpenVinoRunner as OpenVinoRunner
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 PUBLIC = {
     "ExportConfig": "swise_export.config",
-    "count_onnx": "swise_export.graph.counting",
-    "OnnxFile": "swise_export.graph.model",
-    "read_onnx_file": "swise_export.graph.model",
+    "count_onnx": "swise_export.counting",
+    "OnnxFile": "swise_export.interface.onnx_file",
+    "read_onnx_file": "swise_export.interface.onnx_file",
     "export_verified": "swise_export.job",
     "OnnxRunner": "swise_export.runtimes.onnxruntime",
     "OpenVinoRunner": "swise_export.runtimes.openvino",

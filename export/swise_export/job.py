@@ -20,7 +20,7 @@ from swise_deploy.runners.torch_cpu import TorchRunner
 from swise_deploy.storage.files import staging
 from swise_deploy.timing import Interval, Timing, picture_call, ratio, time_calls
 from swise_export.config import ExportConfig, ExportRequest
-from swise_export.graph.counting import count_onnx
+from swise_export.counting import count_onnx
 from swise_export.manifest import (
     AbsoluteQuality,
     Drift,

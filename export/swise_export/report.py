@@ -6,7 +6,7 @@ import platform
 from swise_deploy.command.console import size_text
 from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.timing import Interval, Timing
-from swise_export.graph.counting import lr_size_for_hr
+from swise_export.counting import lr_size_for_hr
 from swise_export.job import ExportReport
 from swise_export.manifest import AbsoluteQuality, manifest_path
 from swise_export.precision.pareto import pareto_front

@@ -5,8 +5,8 @@ from pathlib import Path
 from swise_bench.results.values import Cost, NotMeasured
 from swise_bench.subjects.spec import Subject, load_network
 from swise_deploy.errors import first_line
-from swise_export.graph.counting import NTIRE_LR_SIZE, Counts, count_onnx, lr_size_for_hr
-from swise_export.graph.model import read_onnx_file
+from swise_export.counting import NTIRE_LR_SIZE, Counts, count_onnx, lr_size_for_hr
+from swise_export.interface.onnx_file import read_onnx_file
 
 
 def count_subject(

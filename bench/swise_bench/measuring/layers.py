@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from swise_bench.results.values import LayerTime
-from swise_export.graph.model import read_onnx_file
+from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.runtimes.table import load_runtime
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from swise_deploy.precision import PRECISIONS, ExportPrecision
 from swise_engines.targets.catalogue import Target
-from swise_export.graph.counting import Counts, LayerCounts
+from swise_export.counting import Counts, LayerCounts
 from swise_export.graph.operators import MULT_ADDS
 
 Bound = Literal["compute", "bandwidth"]

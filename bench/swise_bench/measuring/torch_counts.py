@@ -1,4 +1,4 @@
-"""Counting a torch network on torch's dispatcher, as `swise_export.graph.counting` counts files.
+"""Counting a torch network on torch's dispatcher, as `swise_export.counting` counts files.
 
 Nothing is computed: the network runs on the meta device, which knows shapes only. torch's own
 FlopCounterMode counts 2 per MAC (a multiplication and an addition), fvcore 1, as here.
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.module_tracker import ModuleTracker
 
 from swise_deploy.precision import precision_of_type
-from swise_export.graph.counting import Counts, LayerCounts
+from swise_export.counting import Counts, LayerCounts
 
 aten = torch.ops.aten
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from swise_deploy.errors import InputError
 from swise_deploy.storage.files import sha256_of
 from swise_engines.tensorrt.manifest import read_manifest
-from swise_export.graph.interface import Interface
-from swise_export.graph.model import read_onnx_file
+from swise_export.interface.onnx_file import read_onnx_file
+from swise_export.interface.ports import Interface
 
 
 def facts_of(path: Path | None) -> Mapping[str, str]:

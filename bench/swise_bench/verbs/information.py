@@ -56,8 +56,8 @@ def _size(path: Path) -> str:
 
 
 def _onnx_facts(path: Path) -> dict[str, Any]:
-    from swise_export.graph.counting import count_onnx
-    from swise_export.graph.model import read_onnx_file
+    from swise_export.counting import count_onnx
+    from swise_export.interface.onnx_file import read_onnx_file
 
     file = read_onnx_file(path)
     interface = file.interface

@@ -27,7 +27,7 @@ from swise_engines.tensorrt.manifest import (
 )
 from swise_engines.tensorrt.onnx_source import EngineSource, read_source
 from swise_engines.tensorrt.precision_table import PrecisionTable, check_precision
-from swise_export.graph.model import read_onnx_file
+from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.manifest import manifest_path
 
 

@@ -29,8 +29,8 @@ from swise_deploy.timing import Call, Timing, ratio, time_calls
 from swise_engines.choosing.candidates import Candidate
 from swise_engines.tensorrt.manifest import read_manifest
 from swise_export.graph.loading import sha256_of_onnx
-from swise_export.graph.model import read_onnx_file
-from swise_export.graph.probing import photograph
+from swise_export.interface.onnx_file import read_onnx_file
+from swise_export.interface.probing import photograph
 from swise_export.runtimes.table import RUNTIMES
 
 logger = logging.getLogger(__name__)

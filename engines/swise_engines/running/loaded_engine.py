@@ -16,7 +16,7 @@ from swise_engines.running.read_back import deserialize
 from swise_engines.targets.catalogue import Backend
 from swise_engines.tensorrt.api import Api, Messages, is_installed, load_tensorrt, version_of
 from swise_engines.tensorrt.profiles import Profile, extent_of_shape
-from swise_export.graph.interface import ElementType, Interface, Port
+from swise_export.interface.ports import ElementType, Interface, Port
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from swise_engines.targets.catalogue import Backend
 from swise_engines.tensorrt.api import Api
 from swise_engines.tensorrt.manifest import read_manifest
 from swise_engines.tensorrt.profiles import Extent, choose_profile, extent_of_shape
-from swise_export.graph.adapter import PictureAdapter
-from swise_export.graph.interface import Interface
+from swise_export.interface.adapter import PictureAdapter
+from swise_export.interface.ports import Interface
 from swise_export.manifest import manifest_path
 
 

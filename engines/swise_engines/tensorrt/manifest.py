@@ -19,7 +19,7 @@ from swise_deploy.storage.files import write_json
 from swise_engines.targets.catalogue import Backend
 from swise_engines.tensorrt.precision_table import PrecisionTable
 from swise_engines.tensorrt.profiles import Profile
-from swise_export.graph.interface import Interface
+from swise_export.interface.ports import Interface
 from swise_export.manifest import manifest_path
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")

@@ -8,10 +8,10 @@ import onnx
 
 from swise_deploy.errors import InputError
 from swise_engines.tensorrt.profiles import Extent, Profile
-from swise_export.graph.counting import Counts, count_onnx
-from swise_export.graph.interface import Interface
+from swise_export.counting import Counts, count_onnx
 from swise_export.graph.loading import load_onnx
-from swise_export.graph.model import OnnxFile, read_onnx_file
+from swise_export.interface.onnx_file import OnnxFile, read_onnx_file
+from swise_export.interface.ports import Interface
 
 
 @dataclass(frozen=True, slots=True)

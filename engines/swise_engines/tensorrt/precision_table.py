@@ -7,7 +7,7 @@ from typing import Literal
 
 from swise_deploy.errors import BuildError
 from swise_engines.tensorrt.layer_types import MULTIPLIERS, SHAPES, UNKNOWN, LayerTypes
-from swise_export.graph.counting import Counts
+from swise_export.counting import Counts
 
 Origin = Literal["parsed network", "built engine"]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swise_deploy.errors import InputError
-from swise_export.graph.interface import Port
+from swise_export.interface.ports import Port
 
 # Outputs that the defaults are made for: where the literature measures, and Full HD.
 TYPICAL_OUTPUT = (1280, 720)

@@ -31,7 +31,7 @@ from swise_engines.upscaling.receptive_field import PROBE_SIZES, cached_overlap,
 from swise_engines.upscaling.tile_memory import bytes_per_pixel, tile_side
 from swise_engines.upscaling.tiling import Overlap, Planes, TileLimits
 from swise_export.graph.loading import load_onnx, sha256_of_onnx
-from swise_export.graph.model import read_onnx_file
+from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.manifest import Form
 from swise_export.runtimes.table import RUNTIMES
 from swise_export.tracing.cache import export_once, find_export

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import onnx
 
-from swise_export.graph.interface import Port
 from swise_export.graph.loading import load_onnx
-from swise_export.graph.model import read_onnx_file
 from swise_export.graph.shapes import ShapedGraph, shape_graph
+from swise_export.interface.onnx_file import read_onnx_file
+from swise_export.interface.ports import Port
 
 _PROBE_SIDE = 64
 # Memory at the peak over the values alive at once: the most that was measured of SwiseNet x2, x3

@@ -1,1 +1,1 @@
-"""Analysis of ONNX graphs: their pictures, shapes, counts, activations, emulated fp16 rounding."""
+"""ONNX graphs: loading within limits, shapes, operators, weights, emulated fp16 rounding."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from swise_deploy.precision import PRECISIONS
-from swise_export.graph.counting import count_onnx
+from swise_export.counting import count_onnx
 
 INT8_MAX = int(PRECISIONS["int8"].max_finite)
 """Largest magnitude of a quantised value; -128 is not used, so that the range is symmetric."""

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from swise_deploy.precision import FilePrecision
 from swise_deploy.runner import DeviceKind, PictureIO, RunnerContext
-from swise_export.graph.adapter import PictureAdapter
-from swise_export.graph.counting import precision_of_file
-from swise_export.graph.model import OnnxFile, read_onnx_file
+from swise_export.counting import precision_of_file
+from swise_export.interface.adapter import PictureAdapter
+from swise_export.interface.onnx_file import OnnxFile, read_onnx_file
 
 
 class OnnxFileRunner(RunnerContext):

@@ -16,7 +16,7 @@ from swise_deploy.command.console import choose
 from swise_deploy.errors import BackendMissingError, InputError, first_line
 from swise_export.graph.fp16_emulation import with_half_rounding
 from swise_export.graph.loading import load_onnx, session_source
-from swise_export.graph.model import read_onnx_file
+from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.runtimes.onnx_file import OnnxFileRunner
 
 logger = logging.getLogger(__name__)

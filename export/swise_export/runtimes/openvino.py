@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from swise_deploy.command.dependencies import installed_version, require
 from swise_deploy.errors import InputError, first_line
-from swise_export.graph.model import read_onnx_file
+from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.runtimes.onnx_file import OnnxFileRunner
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ def find_attempts(
     config: ExportConfig,
     pairs: Sequence[Pair],
     calibration: Sequence[Path] | None,
-    say: Callable[[str], None] = logger.info,
+    report: Callable[[str], None] = logger.info,
 ) -> Iterator[Attempt]:
     """Attempts in order; each is made only when the one before was refused.
 
@@ -55,14 +55,14 @@ def find_attempts(
         config: What to make.
         pairs: Pictures that the export is verified on.
         calibration: Pictures for INT8; None for those shipped for it.
-        say: Takes lines of progress.
+        report: Takes lines of progress.
     """
     if config.precision == "int8":
-        yield from _int8_attempts(network, config, calibration, say)
+        yield from _int8_attempts(network, config, calibration, report)
         return
     yield Attempt()
     if config.precision == "fp16":
-        say("looking for the operations that need fp32")
+        report("looking for the operations that need fp32")
         model = traced_form(network, form=config.form, batch=config.batch)
         kept = fp16_from_fp32(model, [range_crop(p.lr, None) for p in pairs[:4]]).fp32_nodes
         found = nodes_for_fp32(
@@ -72,7 +72,7 @@ def find_attempts(
             budget=config.budget,
             kept=kept,
             threads=config.threads,
-            report=say,
+            report=report,
         )
         if found:
             yield Attempt(keep_fp32=found)
@@ -87,10 +87,10 @@ def _int8_attempts(
     network: LoadedNetwork,
     config: ExportConfig,
     calibration: Sequence[Path] | None,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Iterator[Attempt]:
     if calibration is None:
-        say("calibrating on the shipped photographs; your own (--calib DIR) are better")
+        report("calibrating on the shipped photographs; your own (--calib DIR) are better")
     pairs = read_pairs(calibration or calibration_paths(), network.scale)
     replays = config.plan is not None and config.plan.exists()
     rest = read_plan(config.plan).rest if config.plan is not None and replays else config.rest
@@ -100,9 +100,9 @@ def _int8_attempts(
     if config.plan is not None and replays:
         plan = read_plan(config.plan)
         _refuse_other_plan(plan, network, config)
-        say(f"replaying the precision plan {config.plan}")
+        report(f"replaying the precision plan {config.plan}")
         weights = calibrate_for_plan(
-            model, plan, pairs, scale=network.scale, cache=config.cache, report=say
+            model, plan, pairs, scale=network.scale, cache=config.cache, report=report
         )
         yield Attempt(int8=Int8Recipe(plan, weights))
         return
@@ -116,7 +116,7 @@ def _int8_attempts(
             threads=config.threads,
             cache=config.cache,
         ),
-        report=say,
+        report=report,
     )
     before: PrecisionPlan | None = None
     for share in _BUDGET_SHARES:

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from swise_bench.measuring.torch_counts import count_torch
 from swise_deploy.networks.registry import NETWORKS, network_module
 from swise_deploy.networks.swisenet import SwiseNet
-from swise_export.graph.counting import NTIRE_LR_SIZE
+from swise_export.counting import NTIRE_LR_SIZE
 
 
 @pytest.mark.parametrize(("scale", "params"), [(2, 924_836), (3, 1_036_196), (4, 1_184_676)])

@@ -22,7 +22,7 @@ from swise_bench.results.host import Quietness
 from swise_bench.results.values import Benchmark
 from swise_deploy.runner import upscale
 from swise_engines.targets.catalogue import find_target
-from swise_export.graph.counting import count_onnx
+from swise_export.counting import count_onnx
 from swise_export.runtimes.onnxruntime import OnnxRunner
 
 

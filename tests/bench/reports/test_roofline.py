@@ -9,7 +9,7 @@ from swise_bench.measuring.roofline import Device, device_from_target, predict
 from swise_bench.reports.charts import axis_around
 from swise_bench.reports.roofline_tables import roofline_plot, tables_from_predictions
 from swise_engines.targets.catalogue import load_targets
-from swise_export.graph.counting import Counts, count_onnx
+from swise_export.counting import Counts, count_onnx
 
 # 1 tera-operation a second is 500 GMAC/s; 100 GB/s.
 DEVICE = Device("paper", {"fp32": 1.0, "fp16": 2.0, "int8": 4.0}, 0.5, 100.0, "by hand")

@@ -13,7 +13,7 @@ from swise_engines.running import runner as engine_runner
 from swise_engines.running.loaded_engine import EngineFacts
 from swise_engines.running.runner import EngineRunner
 from swise_engines.tensorrt.profiles import Extent, Profile, profile_from_sizes
-from swise_export.graph.interface import Interface, Port
+from swise_export.interface.ports import Interface, Port
 
 SMALL = Profile(Extent(1, 4, 4), Extent(1, 8, 8), Extent(2, 16, 16))
 LARGE = Profile(Extent(1, 32, 32), Extent(1, 40, 40), Extent(1, 64, 64))

@@ -9,7 +9,7 @@ from swise_engines.tensorrt.profiles import (
     extent_of_shape,
     profile_from_sizes,
 )
-from swise_export.graph.interface import Port
+from swise_export.interface.ports import Port
 
 FLOAT = Port("lr", "float32")
 LUMA = Port("lr", "float32", channels=1)

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.errors import InputError
-from swise_export.graph.counting import Counts, count_onnx
+from swise_export.counting import Counts, count_onnx
 from swise_export.graph.operators import einsum_terms
 
 WIDTH, HEIGHT = 8, 6

@@ -6,7 +6,7 @@ import pytest
 from onnx import NodeProto, TensorProto, helper, load, numpy_helper, save
 
 from swise_deploy.errors import BackendMissingError, InputError, SwiseError
-from swise_export.graph.model import read_onnx_file
+from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.runtimes.onnxruntime import OnnxRunner
 
 

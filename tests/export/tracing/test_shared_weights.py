@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from swise_deploy.checkpoints.load import LoadedNetwork
-from swise_export.graph.counting import count_onnx
+from swise_export.counting import count_onnx
 from swise_export.tracing.trace import export_onnx
 
 

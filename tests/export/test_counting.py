@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.errors import InputError
-from swise_export.graph.counting import count_onnx, lr_size_for_hr
+from swise_export.counting import count_onnx, lr_size_for_hr
 
 
 def _model(

@@ -23,10 +23,10 @@ from swise_deploy.pictures.folders import sample_paths
 from swise_deploy.runner import batch_from_images
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.documents import read_cached, write_cached
-from swise_export.graph.adapter import PictureAdapter
-from swise_export.graph.interface import WHITES, ElementType, Interface, Layout, Port
 from swise_export.graph.loading import session_source
-from swise_export.graph.stated import (
+from swise_export.interface.adapter import PictureAdapter
+from swise_export.interface.ports import WHITES, ElementType, Interface, Layout, Port
+from swise_export.interface.stated import (
     element_type,
     fixed_dims,
     picture_input,

@@ -24,9 +24,7 @@ from swise_deploy.precision import (
     combined_precision,
     precision_of_type,
 )
-from swise_export.graph.interface import CHANNELS, Interface
 from swise_export.graph.loading import load_onnx, translated_damage
-from swise_export.graph.model import OnnxFile, read_onnx_file
 from swise_export.graph.operators import (
     CONVOLUTIONS,
     FREE,
@@ -38,9 +36,11 @@ from swise_export.graph.operators import (
     operator_of,
 )
 from swise_export.graph.shapes import ShapedGraph, shape_graph
-from swise_export.graph.stated import StatedInput, fixed_dims, picture_input, stated_input
 from swise_export.graph.values import ValueType
 from swise_export.graph.weights import WeightRoots
+from swise_export.interface.onnx_file import OnnxFile, read_onnx_file
+from swise_export.interface.ports import CHANNELS, Interface
+from swise_export.interface.stated import StatedInput, fixed_dims, picture_input, stated_input
 
 HR_SIZE = (1280, 720)
 """Output size, (W, H), at which the literature states Mult-Adds."""

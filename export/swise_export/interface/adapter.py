@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swise_deploy.pictures.imresize import imresize
-from swise_export.graph.interface import Interface, Port
+from swise_export.interface.ports import Interface, Port
 
 _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 """Full-range luma of ITU-R BT.601, as JFIF has it: a grey picture is its own luma."""

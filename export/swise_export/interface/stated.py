@@ -9,9 +9,9 @@ import onnx
 from onnx import TensorProto
 
 from swise_deploy.errors import InputError
-from swise_export.graph.interface import CHANNELS, MAX_SIDE, ElementType, Interface, Layout, Port
 from swise_export.graph.loading import facts_of_model
 from swise_export.graph.shapes import shape_graph
+from swise_export.interface.ports import CHANNELS, MAX_SIDE, ElementType, Interface, Layout, Port
 from swise_export.manifest import METADATA_PREFIX
 
 _ELEMENT_TYPES: Mapping[int, ElementType] = {

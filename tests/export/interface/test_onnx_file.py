@@ -14,11 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.runner import upscale
-from swise_export.graph.counting import count_onnx
-from swise_export.graph.interface import Interface, Port
+from swise_export.counting import count_onnx
 from swise_export.graph.limits import MAX_NODES
 from swise_export.graph.loading import sha256_of_onnx
-from swise_export.graph.model import read_onnx_file
+from swise_export.interface.onnx_file import read_onnx_file
+from swise_export.interface.ports import Interface, Port
 from swise_export.runtimes.table import is_installed, open_runner, runtimes_for
 
 RUNNERS = [name for name in ("onnxruntime", "openvino") if is_installed(runtimes_for("onnx")[name])]

@@ -14,7 +14,6 @@ from typing import Literal, cast, get_args
 from swise_deploy.errors import InputError
 from swise_deploy.precision import FilePrecision
 from swise_deploy.runner import PictureIO
-from swise_export.graph.interface import Interface
 from swise_export.graph.loading import (
     facts_of_model,
     files_of,
@@ -22,8 +21,9 @@ from swise_export.graph.loading import (
     sha256_of_onnx,
     translated_damage,
 )
-from swise_export.graph.probing import probe_interface
-from swise_export.graph.stated import interface_of_model
+from swise_export.interface.ports import Interface
+from swise_export.interface.probing import probe_interface
+from swise_export.interface.stated import interface_of_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The pictures that an ONNX file takes and gives, and their conversion."""
