@@ -117,12 +117,19 @@ def read_cached(
         return None
 
 
-def write_cached(path: Path, document: object) -> None:
-    """Write a document to a cache; a failure is logged."""
+def write_cached(path: Path, document: object, *, is_cheap: bool = False) -> None:
+    """Write a document to a cache; a failure is logged.
+
+    Args:
+        path: The document.
+        document: A dataclass.
+        is_cheap: Whether measuring it again takes no time, so that nobody has to be warned.
+    """
     try:
         write_document(path, document)
     except OutputError as error:
-        logger.warning("the result is measured again next time: %s", error)
+        level = logging.INFO if is_cheap else logging.WARNING
+        logger.log(level, "the result is measured again next time: %s", error)
 
 
 def document_from_json(

@@ -88,7 +88,7 @@ def probe_interface(
     if found is not None and found.sha256 == sha256:
         return found.interface
     measured = _measure(path, model, stated)
-    write_cached(cached, _CachedInterface(sha256, measured))
+    write_cached(cached, _CachedInterface(sha256, measured), is_cheap=True)
     return measured
 
 
