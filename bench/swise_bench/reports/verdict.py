@@ -243,10 +243,11 @@ def _headline(
             f"{first.name} is the fastest{also}: {first.share.value:.2f} of the time of "
             f"{reference.name}{_but(first)}."
         )
-    best = [v for v in verdicts if v.is_best]
+    best = sorted((v for v in verdicts if v.is_best), key=lambda v: not v.is_reference)
     if best and best[0].quality is not None:
+        more = f" ({len(best) - 1} more as good)" if len(best) > 1 else ""
         sentences.append(
-            f"Best quality: {best[0].name}, {METRICS[MAIN].text(best[0].quality)} "
+            f"Best quality: {best[0].name}{more}, {METRICS[MAIN].text(best[0].quality)} "
             f"{METRICS[MAIN].title}."
         )
     return " ".join(sentences)
