@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 
 @contextlib.contextmanager
@@ -24,7 +25,8 @@ def traceable_functions() -> Iterator[None]:
     try:
         for module, name, function in replaced:
             setattr(module, name, function)
-        yield
+        with _TracedData():
+            yield
     finally:
         for module, name, function in originals:
             setattr(module, name, function)
@@ -69,3 +71,12 @@ def _stack_sizes(tensor: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return tensor(data, *args, dtype=dtype, device=device, **options)
 
     return call
+
+
+class _TracedData(TorchFunctionMode):
+    """Let `x.data` be x: the sizes of a detached tensor are constants to the tracer."""
+
+    def __torch_function__(self, function: Any, _: Any, args: Any = (), options: Any = None) -> Any:
+        if function == torch.Tensor.data.__get__:  # type: ignore[attr-defined]  # a descriptor
+            return args[0]
+        return function(*args, **(options or {}))

@@ -100,6 +100,14 @@ class Normaliser(Nearest):
         return super().forward(x + 0.1 * across)
 
 
+class Detached(Nearest):
+    """Reads the picture's size from its data, as DITN does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.data.shape
+        return super().forward(x.reshape(batch, channels, height * width).reshape(x.data.shape))
+
+
 def assert_equal_everywhere(module: nn.Module, path: Path) -> None:
     """The file against the module at odd and even sizes, on a fresh copy each."""
     with OnnxRunner(path) as runner:
@@ -113,7 +121,8 @@ def assert_equal_everywhere(module: nn.Module, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "batch"), [(Nearest, None), (InPlace, None), (Normaliser, None), (Windows, 1)]
+    ("make", "batch"),
+    [(Nearest, None), (InPlace, None), (Normaliser, None), (Detached, None), (Windows, 1)],
 )
 def test_a_faithful_trace_equals_its_network_at_every_size(
     make: Callable[[], nn.Module], batch: int | None, tmp_path: Path
