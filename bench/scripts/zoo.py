@@ -11,10 +11,10 @@ import argparse
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from swise_deploy.command.dependencies import installed_version, require  # noqa
 from swise_deploy.errors import InputError, SwiseError  # noqa: E402
 from swise_deploy.pictures.files import read_rgb  # noqa: E402
 from swise_deploy.pictures.folders import sample_paths  # noqa: E402
+from swise_deploy.storage.documents import read_document  # noqa: E402
 from swise_deploy.storage.files import write_json  # noqa: E402
 from swise_engines import Upscaler  # noqa: E402
 from swise_export import ExportConfig, OnnxRunner, export_verified  # noqa: E402
@@ -82,29 +83,47 @@ class ZooResult:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Take every network through and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", metavar="TEXT", default="", help="networks with this in the name")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="the results as JSON too")
+    parser.add_argument(
+        "--only", metavar="NAME", nargs="+", help="networks with one of these in their names"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="JSON", help="the results as JSON too; others in it stay"
+    )
     options = parser.parse_args(arguments)
     return run_command(lambda: _run(options.only, options.output))
 
 
-def _run(only: str, output: Path | None) -> int:
+def _run(only: Sequence[str] | None, output: Path | None) -> int:
     require("spandrel", extra="spandrel", purpose="building the zoo's networks")
-    chosen = [network for network in ZOO if only.lower() in network.name.lower()]
+    wanted = [text.lower() for text in only or [""]]
+    chosen = [network for network in ZOO if any(text in network.name.lower() for text in wanted)]
     if not chosen:
         names = ", ".join(network.name for network in ZOO)
         raise InputError(f"--only {only}: no network has that in its name. Known: {names}")
-    results = []
+    results: dict[str, ZooResult] = {}
     for network in chosen:
         with tempfile.TemporaryDirectory() as folder:
-            results.append(export_zoo_network(network, Path(folder)))
-        progress(f"{network.name}: {table_row(results[-1])}")
-    versions = {name: installed_version(name) for name in _VERSIONS}
-    if output is not None:
-        networks = [dataclasses.asdict(result) for result in results]
-        write_json(output, {"schema_version": 1, "versions": versions, "networks": networks})
+            result = export_zoo_network(network, Path(folder))
+        progress(table_row(result))
+        kept = read_results(output) if output is not None and output.exists() else results
+        results = {**kept, result.name: result}
+        if output is not None:
+            _write_results(output, results)
     sys.stdout.write("\n".join(table(results)) + "\n")
     return 0
+
+
+def _write_results(path: Path, results: Mapping[str, ZooResult]) -> None:
+    versions = {name: installed_version(name) for name in _VERSIONS}
+    networks = [dataclasses.asdict(results[n.name]) for n in ZOO if n.name in results]
+    write_json(path, {"schema_version": 1, "versions": versions, "networks": networks})
+
+
+def read_results(path: Path) -> dict[str, ZooResult]:
+    """The results of an earlier run, by the networks' names."""
+    advice = "Make it again with zoo.py --output"
+    document = read_document(path, dict[str, Any], what="the zoo's results", advice=advice)
+    return {entry["name"]: ZooResult(**entry) for entry in document["networks"]}
 
 
 def export_zoo_network(network: ZooNetwork, folder: Path) -> ZooResult:
@@ -186,26 +205,38 @@ def _compared(
 
 
 def _picture(width: int, height: int) -> NDArray[np.uint8]:
-    """Grey noise: networks for luma have one right answer to it."""
+    """Grey noise."""
     grey = np.random.default_rng(0).integers(0, 256, (height, width, 1), np.uint8)
     return np.repeat(grey, 3, axis=2)
 
 
 def _spandrel_run(checkpoint: Path, lr: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The picture that spandrel itself gives, in [0, 1]."""
+    """The picture that spandrel itself gives, in [0, 1]; networks for luma get it as BT.601 has it.
+
+    Black is 16 and white 235 there (ITU-R BT.601).
+    """
     import torch
     from spandrel import ImageModelDescriptor, ModelLoader
 
     found = ModelLoader(device="cpu").load_from_file(checkpoint)
     assert isinstance(found, ImageModelDescriptor)
-    sr: NDArray[np.float32] = found(torch.tensor(lr[:, : found.input_channels])).numpy()
-    return sr
+    # Networks for luma have one right answer to a grey picture.
+    if found.input_channels == 1:
+        sr = found(torch.tensor(lr[:, :1] * 219 / 255 + 16 / 255))
+        luma: NDArray[np.float32] = sr.numpy()
+        return (luma * np.float32(255 / 219) - np.float32(16 / 219)).clip(0, 1)
+    rgb: NDArray[np.float32] = found(torch.tensor(lr)).numpy()
+    return rgb
 
 
-def table(results: Sequence[ZooResult]) -> list[str]:
-    """The Markdown table."""
+def table(results: Mapping[str, ZooResult]) -> list[str]:
+    """The Markdown table, in the zoo's order."""
     head = "| network | scale | sizes | fp32, fp16: difference from spandrel | remarks |"
-    return [head, "|---|---|---|---:|---|", *map(table_row, results)]
+    return [
+        head,
+        "|---|---|---|---:|---|",
+        *(table_row(results[n.name]) for n in ZOO if n.name in results),
+    ]
 
 
 def table_row(result: ZooResult) -> str:
