@@ -34,11 +34,11 @@ from swise_deploy.pictures.files import read_rgb
 from swise_deploy.pictures.folders import find_images
 from swise_deploy.storage.files import write_json
 from swise_engines.choosing.candidates import RunnerName
+from swise_engines.upscaling.artefacts import artefact_of
 from swise_engines.upscaling.batch import read_file, upscale_files, write_file
 from swise_engines.upscaling.jobs import Job
-from swise_engines.upscaling.opening import artefact_of
 from swise_engines.upscaling.stills import upscale_bytes
-from swise_engines.upscaling.tile_memory import bytes_per_pixel
+from swise_engines.upscaling.tiles.memory import bytes_per_pixel
 from swise_engines.upscaling.upscaler import Upscaler
 from swise_export.runtimes.table import runner_choices
 

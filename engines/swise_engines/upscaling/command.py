@@ -12,11 +12,11 @@ from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.pictures.folders import printable
 from swise_deploy.pictures.formats import Format, format_of
+from swise_engines.upscaling.artefacts import artefact_of, scale_of
 from swise_engines.upscaling.batch import read_file, upscale_files, write_file
 from swise_engines.upscaling.config import STANDARD_STREAM, UpscaleConfig
 from swise_engines.upscaling.jobs import Job, Plan, counts_text, plan_jobs, split_done
 from swise_engines.upscaling.meter import Meter
-from swise_engines.upscaling.opening import artefact_of, scale_of
 from swise_engines.upscaling.pipeline import Outcome
 from swise_engines.upscaling.ray import RaySettings, upscale_on_ray
 from swise_engines.upscaling.stills import upscale_bytes

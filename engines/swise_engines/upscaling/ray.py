@@ -21,9 +21,9 @@ from swise_engines.choosing.candidates import RunnerName
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES
 from swise_engines.upscaling.batch import read_file, write_file
 from swise_engines.upscaling.jobs import Job
-from swise_engines.upscaling.opening import DEFAULT_MEMORY_MIB
 from swise_engines.upscaling.pipeline import Outcome
 from swise_engines.upscaling.stills import upscale_bytes
+from swise_engines.upscaling.tiles.budget import DEFAULT_MEMORY_MIB
 from swise_engines.upscaling.upscaler import Upscaler
 from swise_export.manifest import manifest_path
 

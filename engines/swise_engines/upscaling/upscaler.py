@@ -18,7 +18,7 @@ from swise_deploy.storage.context import Closing
 from swise_engines.choosing.candidates import RunnerName
 from swise_engines.upscaling.opening import FindOverlap, open_source
 from swise_engines.upscaling.pictures.codecs import peak_of
-from swise_engines.upscaling.tiling import (
+from swise_engines.upscaling.tiles.tiling import (
     Overlap,
     Planes,
     Span,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from swise_deploy.networks.registry import NETWORKS, network_module
-from swise_engines.upscaling.receptive_field import measure_overlap
-from swise_engines.upscaling.tiling import TileLimits
+from swise_engines.upscaling.tiles.receptive_field import measure_overlap
+from swise_engines.upscaling.tiles.tiling import TileLimits
 from swise_engines.upscaling.upscaler import Upscaler
 
 torch = pytest.importorskip("torch", reason="networks are built in torch")

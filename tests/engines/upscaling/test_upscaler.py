@@ -9,9 +9,10 @@ from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.runner import upscale as runner_upscale
 from swise_engines.running.runner import EngineRunner
 from swise_engines.tensorrt.profiles import Extent, Profile
-from swise_engines.upscaling import opening
-from swise_engines.upscaling.opening import _probe_sizes, limits_of_profiles, open_source
-from swise_engines.upscaling.tiling import TileLimits
+from swise_engines.upscaling.opening import open_source
+from swise_engines.upscaling.tiles import budget
+from swise_engines.upscaling.tiles.budget import limits_of_profiles, probe_sizes
+from swise_engines.upscaling.tiles.tiling import TileLimits
 from swise_engines.upscaling.upscaler import Upscaler
 from swise_export.runtimes.onnxruntime import OnnxRunner
 
@@ -96,13 +97,13 @@ def test_half_of_the_free_memory_is_for_whole_pictures(small_network, monkeypatc
     path = small_network(radius=0)
     with Upscaler.open(path, runner="onnxruntime", memory_mib=64) as upscaler:
         by_memory = upscaler.limits.whole_pixels
-    monkeypatch.setattr(opening, "free_memory_bytes", lambda: 128 << 20)
+    monkeypatch.setattr(budget, "free_memory_bytes", lambda: 128 << 20)
     with Upscaler.open(path, runner="onnxruntime") as upscaler:
         assert upscaler.limits.whole_pixels == by_memory
         assert upscaler.limits.most[0] ** 2 <= by_memory
     with Upscaler.open(path, runner="onnxruntime", tile=32) as upscaler:
         assert upscaler.limits.whole_pixels == 0
-    monkeypatch.setattr(opening, "free_memory_bytes", lambda: None)
+    monkeypatch.setattr(budget, "free_memory_bytes", lambda: None)
     with Upscaler.open(path, runner="onnxruntime") as upscaler:
         assert upscaler.limits.whole_pixels == pytest.approx(16 * by_memory, rel=0.01)
 
@@ -232,7 +233,7 @@ def test_tiles_of_an_engine_follow_from_its_largest_profile():
     ],
 )
 def test_an_engine_is_probed_within_its_profile(least, most, sizes):
-    assert _probe_sizes(least, most) == sizes
+    assert probe_sizes(least, most) == sizes
 
 
 def test_an_engine_is_tiled_by_the_profile_in_its_manifest(engine):

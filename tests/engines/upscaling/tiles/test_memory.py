@@ -3,7 +3,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from swise_engines.upscaling.tile_memory import peak_live_bytes, tile_side
+from swise_engines.upscaling.tiles.memory import peak_live_bytes, tile_side
 from swise_export.graph.shapes import shape_graph
 
 

@@ -3,8 +3,8 @@ import onnx
 import pytest
 
 from swise_deploy.errors import InputError
-from swise_engines.upscaling.exact import split_network
-from swise_engines.upscaling.opening import artefact_of
+from swise_engines.upscaling.artefacts import artefact_of
+from swise_engines.upscaling.tiles.exact import split_network
 from swise_engines.upscaling.upscaler import Upscaler
 
 

@@ -17,7 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError, first_line
-from swise_engines.upscaling.tile_memory import bytes_per_pixel_of
+from swise_engines.upscaling.tiles.memory import bytes_per_pixel_of
 from swise_export.graph.loading import load_onnx
 from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.runtimes.onnx_file import OnnxFileRunner

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from swise_engines.upscaling.tiling import Overlap, plan_spans, rigid_length, upscale_tiled
+from swise_engines.upscaling.tiles.tiling import Overlap, plan_spans, rigid_length, upscale_tiled
 
 
 def enlarge(lr, scale):

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from swise_engines.upscaling.receptive_field import cached_overlap, measure_overlap
-from swise_engines.upscaling.tiling import Overlap, Planes
+from swise_engines.upscaling.tiles.receptive_field import cached_overlap, measure_overlap
+from swise_engines.upscaling.tiles.tiling import Overlap, Planes
 
 
 def blur(radius):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swise_deploy.storage.documents import Count, Positive, read_cached, write_cached
-from swise_engines.upscaling.tiling import Overlap, Planes
+from swise_engines.upscaling.tiles.tiling import Overlap, Planes
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,134 @@
+"""From a file, weights or the name of a network to the ONNX file or engine that is opened."""
+
+import logging
+from pathlib import Path
+
+from swise_deploy.checkpoints.shipped import (
+    WEIGHTS_SUFFIXES,
+    parse_named,
+    shipped_onnx,
+    shipped_weights,
+)
+from swise_deploy.command.console import choose
+from swise_deploy.command.dependencies import require
+from swise_deploy.errors import BackendMissingError, InputError
+from swise_deploy.networks.registry import NETWORKS
+from swise_deploy.storage.caches import cache_folder
+from swise_deploy.storage.files import sha256_of
+from swise_engines.choosing.candidates import Candidate, candidates_for
+from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
+from swise_export.graph.loading import load_onnx
+from swise_export.interface.onnx_file import read_onnx_file
+from swise_export.manifest import Form
+from swise_export.tracing.cache import export_once, find_export
+
+logger = logging.getLogger(__name__)
+
+
+def artefact_of(
+    source: str | Path, *, weights: Path | None = None, scale: int | None = None
+) -> Path:
+    """The engine or ONNX file behind a source; weights and names are exported once.
+
+    Raises:
+        InputError: There is no such file or name, or it does not serve that scale.
+        BackendMissingError: An export is needed, and torch is not installed.
+    """
+    source, scale = named_source(source, scale)
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix in (*ENGINE_SUFFIXES, ".onnx"):
+        return _existing(path)
+    return _exported(*_network_of(source, weights), scale)
+
+
+def named_source(source: str | Path, scale: int | None) -> tuple[str | Path, int | None]:
+    """Name and scale of "swisenet:2"; other sources unchanged."""
+    named = parse_named(str(source))
+    if named is None:
+        return source, scale
+    if scale not in (None, named[1]):
+        raise InputError(f"{source} is of scale {named[1]}, not {scale}. Leave --scale out")
+    return named
+
+
+def _network_of(source: str | Path, weights: Path | None) -> tuple[str | None, Path | None]:
+    """Name and weights of a source that is no artefact yet; None where the other decides."""
+    path = Path(source)
+    if path.suffix.lower() in WEIGHTS_SUFFIXES:
+        return None, _existing(path)
+    name = "swisenet" if str(source) == "auto" else str(source)
+    choose(name, NETWORKS, what="model or file")
+    return name, weights
+
+
+def scale_of(artefact: Path) -> int:
+    """Output size over input size of an ONNX file or an engine; 0 where that is not stated."""
+    if artefact.suffix.lower() in ENGINE_SUFFIXES:
+        manifest = read_manifest(artefact)
+        return 0 if manifest is None else manifest.scale
+    return read_onnx_file(artefact).scale
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"no file at {path}. Check the path")
+    return path
+
+
+def _exported(
+    name: str | None, weights: Path | None, scale: int | None, form: Form = "deploy"
+) -> Path:
+    """The network as an ONNX file; shipped ones that were exported before need no torch."""
+    folder = cache_folder("exported")
+    shipped = shipped_weights(name, scale or 2) if name is not None and weights is None else None
+    if name is not None and shipped is not None:
+        sha256 = sha256_of(shipped)
+        kept = find_export(folder, name, scale or 2, weights_sha256=sha256, form=form)
+        if kept is not None:
+            return kept
+    ready = shipped_onnx(name, scale or 2) if name is not None and shipped is not None else None
+    purpose = f"turning {name or weights} into ONNX"
+    try:
+        checkpoint = require("swise_deploy.checkpoints.load", extra="export", purpose=purpose)
+    except BackendMissingError:
+        if form != "deploy" or ready is None:
+            raise
+        logger.info("without torch, %s of the package runs, in fp16", ready.name)
+        return ready
+    network = checkpoint.open_network(name, scale=scale, weights=weights)
+    return export_once(network, folder, form=form, say=logger.info)
+
+
+def plain_candidates(
+    source: str | Path,
+    deploy: Path,
+    scale: int | None,
+    weights: Path | None,
+    threads: int | None,
+    *,
+    may_export: bool,
+) -> list[Candidate]:
+    """The network as it is written, where its graph is another one than `deploy`.
+
+    An export takes many seconds, so that a first run does not make it.
+    """
+    try:
+        name, file = _network_of(source, weights)
+        plain = _exported(name, file, scale, "plain") if may_export else _kept(name, file, scale)
+    except BackendMissingError as error:
+        logger.info("the plain form is not compared: %s", error)
+        return []
+    if plain is None or load_onnx(plain).graph == load_onnx(deploy).graph:
+        return []
+    return candidates_for(plain, threads=threads, form="plain")
+
+
+def _kept(name: str | None, weights: Path | None, scale: int | None) -> Path | None:
+    """The plain form of a network with shipped weights, if it was exported before."""
+    shipped = shipped_weights(name, scale or 2) if name is not None and weights is None else None
+    if name is None or shipped is None:
+        return None
+    sha256 = sha256_of(shipped)
+    folder = cache_folder("exported")
+    return find_export(folder, name, scale or 2, weights_sha256=sha256, form="plain")
