@@ -33,6 +33,14 @@ OTHER_PICTURES = (
 # Names as data sets have them: DIV2K_train_HR, HR, GTmod12; DIV2K_train_LR_bicubic, LRbicx4, LQ.
 _HIGH = re.compile(r"(?:^|[^a-z])(?:hr|gt|hq)(?:$|[^a-z]|mod)", re.IGNORECASE)
 _LOW = re.compile(r"(?:^|[^a-z])(?:lr|lq)(?:$|[^a-z]|bic|x\d)", re.IGNORECASE)
+# Names that tell only where both kinds lie side by side: train_sharp, train_sharp_bicubic (REDS),
+# target and input, clean and noisy, high_resolution and low_resolution.
+_HIGH_BESIDE_LOW = re.compile(
+    r"(?:^|[^a-z])(?:sharp|target|clean|original|ground[_-]?truth|high[_-]?res)", re.IGNORECASE
+)
+_LOW_BESIDE_HIGH = re.compile(
+    r"(?:^|[^a-z])(?:bicubic|blur|input|noisy|degraded|low[_-]?res)", re.IGNORECASE
+)
 _HIGH_CAMEL_CASE = re.compile(r"[a-z](?:HR|GT|HQ)$")
 _LOW_CAMEL_CASE = re.compile(r"[a-z](?:LR|LQ)$")
 _SCALE_NAME = re.compile(r"[xX][2348]")
@@ -175,14 +183,23 @@ def _all(folder: Path, names: Sequence[str], has_pictures: bool) -> list[str]:
 
 def _ground_truth_folders(folder: Path, names: Sequence[str], has_pictures: bool) -> list[str]:
     """The subfolders without those of low resolution, where ground truths lie beside these."""
-    high = [name for name in names if _is_high_resolution(name)]
+    named_low = [name for name in names if _is_low_resolution(name)]
+    high = [name for name in names if _is_high_resolution(name) and name not in named_low]
     if not (high or has_pictures):
-        return list(names)
-    low = [
-        name
-        for name in names
-        if name not in high and (_is_low_resolution(name) or _SCALE_NAME.fullmatch(name))
-    ]
+        weaker = [n for n in names if _LOW_BESIDE_HIGH.search(n) and n not in named_low]
+        high = [n for n in names if _HIGH_BESIDE_LOW.search(n) and n not in (*named_low, *weaker)]
+        low = [*named_low, *weaker] if high else []
+        if named_low and not high:
+            _warn(
+                f"{', '.join(map(printable, named_low))} in {printable(folder)} are named as "
+                "folders of low-resolution pictures; they are taken as ground truth"
+            )
+    else:
+        low = [
+            name
+            for name in names
+            if name not in high and (name in named_low or _SCALE_NAME.fullmatch(name))
+        ]
     if low:
         beside = ", ".join(map(printable, high)) or "the pictures there"
         _warn(

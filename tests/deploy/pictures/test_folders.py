@@ -33,6 +33,11 @@ def found(folder: Path) -> list[str]:
         ("trainHR", "trainLR"),
         ("DIV2K_train_HR", "DIV2K_train_LR_mild"),
         ("HR/train", "LR/train"),
+        ("train_sharp", "train_sharp_bicubic/X4"),
+        ("sharp", "blur"),
+        ("target", "input"),
+        ("high_resolution", "low_resolution"),
+        ("original", "LR"),
     ],
 )
 def test_low_resolution_beside_its_ground_truth_is_not_read(
@@ -51,7 +56,9 @@ def test_low_resolution_below_the_pictures_it_was_made_from_is_not_read(tmp_path
     assert found(tmp_path) == ["baby.png"]
 
 
-@pytest.mark.parametrize("name", ["LR", "X4", "colour", "history", "ghq", "algorithm"])
+@pytest.mark.parametrize(
+    "name", ["LR", "X4", "colour", "history", "ghq", "algorithm", "input", "noisy", "sharp"]
+)
 def test_a_folder_alone_is_read_whatever_its_name(tmp_path: Path, name: str) -> None:
     write(tmp_path / name / "a.png")
     assert found(tmp_path) == [f"{name}/a.png"]
@@ -158,3 +165,12 @@ def test_a_folder_that_cannot_be_searched_is_named(
     with caplog.at_level(logging.WARNING):
         assert [path.name for path in walk_files(tmp_path)] == ["a.png"]
     assert "locked: Permission denied" in caplog.text
+
+
+def test_low_resolution_alone_among_the_subfolders_is_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "DIV2K_train_LR_bicubic" / "X2" / "a.png")
+    with caplog.at_level(logging.WARNING):
+        assert found(tmp_path) == ["DIV2K_train_LR_bicubic/X2/a.png"]
+    assert "taken as ground truth" in caplog.text
