@@ -61,7 +61,7 @@ class Runner(Protocol):
     def activate(self) -> None:
         """Load the network."""
 
-    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+    def infer(self, lr: NDArray[np.number]) -> NDArray[np.number]:
         """Upscale a batch, in the layout that `io` names."""
 
     def deactivate(self) -> None:
@@ -105,7 +105,7 @@ def upscale(runner: Runner, image: RgbImage) -> RgbImage:
     return image_from_float(sr)
 
 
-def check_finite(sr: NDArray[np.generic], name: str) -> None:
+def check_finite(sr: NDArray[np.number], name: str) -> None:
     """Refuse an output with NaN or infinity, which would be written as a black picture.
 
     Raises:
@@ -123,7 +123,7 @@ def float_from_image(image: RgbImage) -> NDArray[np.float32]:
     return _float_from_images(image[None])
 
 
-def batch_from_images(images: NDArray[np.uint8], io: PictureIO) -> NDArray[np.generic]:
+def batch_from_images(images: NDArray[np.uint8], io: PictureIO) -> NDArray[np.number]:
     """Convert (N, H, W, 3) uint8 to the layout and type that `io` names."""
     return images if io == "uint8" else _float_from_images(images)
 
@@ -132,7 +132,7 @@ def _float_from_images(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
 
 
-def image_from_float(sr: NDArray[np.generic]) -> RgbImage:
+def image_from_float(sr: NDArray[np.number]) -> RgbImage:
     """Convert (1, 3, H, W) float to (H, W, 3) uint8: clamped, rounded to nearest."""
     rounded = np.rint(np.clip(sr[0].astype(np.float32), 0, 1) * np.float32(255))
     return np.ascontiguousarray(rounded.transpose(1, 2, 0), np.uint8)

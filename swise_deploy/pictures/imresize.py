@@ -9,14 +9,17 @@ after each axis.
 """
 
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 KERNEL_WIDTH = 4.0
 
+Sample = TypeVar("Sample", bound=np.number)
 
-def imresize(image: NDArray[np.generic], scale: Fraction | float) -> NDArray[np.generic]:
+
+def imresize(image: NDArray[Sample], scale: Fraction | float) -> NDArray[Sample]:
     """Resize a picture by a factor, as MATLAB's `imresize(image, scale, "bicubic")`.
 
     Args:
@@ -36,13 +39,13 @@ def imresize(image: NDArray[np.generic], scale: Fraction | float) -> NDArray[np.
     exact = Fraction(scale).limit_denominator(1_000_000)
     if exact <= 0:
         raise ValueError(f"scale={scale}; expected a number greater than 0")
-    resized: NDArray[np.generic] = image
+    resized = image
     for axis in (0, 1):
         resized = _resize_axis(resized, axis, exact)
     return resized
 
 
-def _resize_axis(image: NDArray[np.generic], axis: int, scale: Fraction) -> NDArray[np.generic]:
+def _resize_axis(image: NDArray[Sample], axis: int, scale: Fraction) -> NDArray[Sample]:
     weights, indices = _contributions(image.shape[axis], scale)
     # Taps are added one after the other, in double precision, so that the rounding below sees the
     # same sums on every machine.

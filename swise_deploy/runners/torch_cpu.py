@@ -36,13 +36,13 @@ class TorchRunner(RunnerContext):
             module.compile(dynamic=False)
         self._module = module
 
-    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+    def infer(self, lr: NDArray[np.number]) -> NDArray[np.number]:
         """Upscale (N, 3, H, W) float32 to (N, 3, H*scale, W*scale) float32."""
         assert self._module is not None, "infer before activate"
         with torch.inference_mode():
             # A copy: networks may start with an in-place operation, such as `x *= 255`.
             sr: torch.Tensor = self._module(torch.tensor(lr, device=self._torch_device))
-        result: NDArray[np.generic] = sr.cpu().numpy()
+        result: NDArray[np.number] = sr.cpu().numpy()
         return result
 
     def deactivate(self) -> None:

@@ -65,7 +65,7 @@ class TorchGpuRunner(RunnerContext):
             for _ in range(2)
         )
 
-    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+    def infer(self, lr: NDArray[np.number]) -> NDArray[np.number]:
         """Upscale (N, 3, H, W) float32 to (N, 3, H*scale, W*scale) float32."""
         assert self._module is not None, "infer before activate"
         # Page-locked, and kept for the shape, as EngineRunner's buffers are.
@@ -83,7 +83,7 @@ class TorchGpuRunner(RunnerContext):
             self._sr.copy_(sr, non_blocking=True)
             torch.cuda.synchronize()
         self.gpu_ms = self._started.elapsed_time(self._ended)
-        result: NDArray[np.generic] = self._sr.numpy().copy()
+        result: NDArray[np.number] = self._sr.numpy().copy()
         return result
 
     def _run(self, module: nn.Module, pictures: torch.Tensor) -> torch.Tensor:

@@ -261,12 +261,12 @@ def _input_of(
     return (width, height), batch
 
 
-def _photograph(runner: Runner, size: tuple[int, int], batch: int) -> NDArray[np.generic]:
+def _photograph(runner: Runner, size: tuple[int, int], batch: int) -> NDArray[np.number]:
     """A photograph of (width, height), `batch` times, in the runner's layout."""
     return batch_from_images(np.repeat(photograph(size)[None], batch, axis=0), runner.io)
 
 
-def _in_unit_range(sr: NDArray[np.generic]) -> NDArray[np.float32]:
+def _in_unit_range(sr: NDArray[np.number]) -> NDArray[np.float32]:
     if sr.dtype == np.uint8:
         return sr.astype(np.float32) / np.float32(255)
     return np.clip(sr.astype(np.float32), 0, 1)

@@ -30,9 +30,9 @@ class Channel:
         """Its capacity."""
         return self.host.array.nbytes
 
-    def view(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+    def view(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.number]:
         """The start of its CPU memory, as a tensor."""
-        flat: NDArray[np.generic] = self.host.array[: _size_of(shape, dtype)].view(dtype)
+        flat: NDArray[np.number] = self.host.array[: _size_of(shape, dtype)].view(dtype)
         return flat.reshape(shape)
 
     def release(self) -> None:

@@ -136,7 +136,7 @@ class EngineRunner(RunnerContext):
         other._loaded, other._owns_engine = self._loaded, False
         return other
 
-    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+    def infer(self, lr: NDArray[np.number]) -> NDArray[np.number]:
         """Upscale a batch: (N, 3, H, W) float32 in [0, 1], or (N, H, W, 3) uint8, by `io`.
 
         Raises:
@@ -175,14 +175,14 @@ class _Run:
         self._addressed: tuple[int, tuple[int, ...], int, int] | None = None
         self.gpu_ms = 0.0
 
-    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+    def infer(self, lr: NDArray[np.number]) -> NDArray[np.number]:
         interface = self._loaded.facts.interface
         expected = np.dtype(np.uint8 if interface.io == "uint8" else np.float32)
         if lr.dtype != expected:
             raise InputError(f"input of type {lr.dtype}; this engine takes {expected}")
         return self._adapter.decode(self._run_batch(self._adapter.encode(lr)), lr)
 
-    def _run_batch(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _run_batch(self, lr: NDArray[np.number]) -> NDArray[np.number]:
         """Run a batch in the engine's own form."""
         facts = self._loaded.facts
         taken, given, scale = facts.interface.input, facts.interface.output, facts.interface.scale

@@ -27,7 +27,7 @@ class PictureAdapter:
     def __init__(self, interface: Interface) -> None:
         self.interface = interface
 
-    def encode(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+    def encode(self, lr: NDArray[np.number]) -> NDArray[np.number]:
         """Convert a batch to the file's input.
 
         Args:
@@ -49,7 +49,7 @@ class PictureAdapter:
             pictures = np.concatenate([pictures, opaque], axis=1)
         return _in_form(_padded(pictures, self.interface.multiple), port)
 
-    def decode(self, sr: NDArray[np.generic], lr: NDArray[np.generic]) -> NDArray[np.generic]:
+    def decode(self, sr: NDArray[np.number], lr: NDArray[np.number]) -> NDArray[np.number]:
         """Convert the file's output to a runner's output.
 
         Args:
@@ -73,7 +73,7 @@ class PictureAdapter:
         return np.ascontiguousarray(pictures[:, :3])
 
 
-def _in_form(pictures: NDArray[np.float32], port: Port) -> NDArray[np.generic]:
+def _in_form(pictures: NDArray[np.float32], port: Port) -> NDArray[np.number]:
     if port.white != 1:
         pictures = pictures * np.float32(port.white)
     if port.layout == "NHWC":

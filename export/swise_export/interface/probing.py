@@ -105,7 +105,7 @@ def _measure(path: Path, model: onnx.ModelProto, stated: Interface | None) -> In
     session = _Session(path)
     starts = [stated] if stated is not None else list(_guesses(path, model))
     reasons: list[str] = []
-    unusable: tuple[tuple[int, int], dict[str, NDArray[np.generic]]] | None = None
+    unusable: tuple[tuple[int, int], dict[str, NDArray[np.number]]] | None = None
     for start in starts:
         for size in [start.size] if start.size is not None else _SIZES:
             answer = session.attempt(start, size, reasons)
@@ -168,7 +168,7 @@ class _Session:
 
     def attempt(
         self, interface: Interface, size: tuple[int, int], reasons: list[str], *, white: float = 0
-    ) -> dict[str, NDArray[np.generic]] | None:
+    ) -> dict[str, NDArray[np.number]] | None:
         """All outputs for a photograph of (width, height); None where the run fails."""
         port = replace(interface.input, white=white) if white else interface.input
         interface = replace(interface, input=port, multiple=1)
@@ -182,7 +182,7 @@ class _Session:
         return dict(zip(self.names, outputs, strict=True))
 
 
-def _batch(interface: Interface, size: tuple[int, int]) -> NDArray[np.generic]:
+def _batch(interface: Interface, size: tuple[int, int]) -> NDArray[np.number]:
     """A batch of a photograph, in the layout that the interface's io names."""
     pictures = np.repeat(photograph(size)[None], interface.batch or 1, axis=0)
     return batch_from_images(pictures, interface.io)
@@ -202,7 +202,7 @@ def photograph(size: tuple[int, int]) -> RgbImage:
 
 def _with_output(
     start: Interface,
-    answer: dict[str, NDArray[np.generic]],
+    answer: dict[str, NDArray[np.number]],
     size: tuple[int, int],
 ) -> Interface | None:
     """The interface with its picture output and scale; None if no output is a larger picture."""

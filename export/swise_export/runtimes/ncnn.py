@@ -58,7 +58,7 @@ class NcnnRunner(OnnxFileRunner):
     def activate(self) -> None:
         """Do nothing: the file is converted when the size of the first batch is known."""
 
-    def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+    def run_file(self, batch: NDArray[np.number]) -> NDArray[np.number]:
         """Run the file on a batch, (N, C, H, W) float32.
 
         Raises:
@@ -76,7 +76,7 @@ class NcnnRunner(OnnxFileRunner):
         self._net = None
         self._size = ()
 
-    def _upscaled(self, net: "ncnn.Net", picture: NDArray[np.generic]) -> NDArray[np.float32]:
+    def _upscaled(self, net: "ncnn.Net", picture: NDArray[np.number]) -> NDArray[np.float32]:
         with net.create_extractor() as extractor:
             # A copy, because ncnn's channels start at multiples of 16 bytes and numpy's do not.
             extractor.input("in0", self._ncnn.Mat(np.ascontiguousarray(picture)).clone())

@@ -42,10 +42,10 @@ class OnnxFileRunner(RunnerContext):
         """Precision of the file's layers that multiply."""
         return precision_of_file(self.file)
 
-    def infer(self, lr: NDArray[np.generic]) -> NDArray[np.generic]:
+    def infer(self, lr: NDArray[np.number]) -> NDArray[np.number]:
         """Upscale a batch, in the layout that `io` names."""
         return self._adapter.decode(self.run_file(self._adapter.encode(lr)), lr)
 
     @abstractmethod
-    def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+    def run_file(self, batch: NDArray[np.number]) -> NDArray[np.number]:
         """Run the file on a batch in its own layout and type, and return its picture output."""

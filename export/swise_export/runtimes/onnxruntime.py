@@ -78,7 +78,7 @@ class OnnxRunner(OnnxFileRunner):
         if self._session is None:
             self._session = self._open()
 
-    def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+    def run_file(self, batch: NDArray[np.number]) -> NDArray[np.number]:
         """Run the file on a batch in its own layout and type.
 
         Raises:
@@ -95,7 +95,7 @@ class OnnxRunner(OnnxFileRunner):
                 f"expected {expected.shape}, {expected.type}: {first_line(error)}. Use a size that "
                 "the file takes, or export it with dynamic sizes"
             ) from error
-        return cast("NDArray[np.generic]", sr)
+        return cast("NDArray[np.number]", sr)
 
     def deactivate(self) -> None:
         """Free the session."""
@@ -159,7 +159,7 @@ def unusable_reason() -> str:
 
 
 def profile(
-    path: Path, *, batch: NDArray[np.generic], threads: int, num_runs: int = 5
+    path: Path, *, batch: NDArray[np.number], threads: int, num_runs: int = 5
 ) -> list[tuple[str, str, float]]:
     """Time every node by ONNX Runtime's profiler (see `RuntimeModule.profile`).
 

@@ -52,7 +52,7 @@ class OpenVinoRunner(OnnxFileRunner):
                 f"OpenVINO cannot read {self.path}: {first_line(error)}. Use --runner onnxruntime"
             ) from error
 
-    def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+    def run_file(self, batch: NDArray[np.number]) -> NDArray[np.number]:
         """Run the file on a batch in its own layout and type.
 
         Raises:
@@ -149,7 +149,7 @@ def unusable_reason() -> str:
 
 
 def profile(
-    path: Path, *, batch: NDArray[np.generic], threads: int, num_runs: int = 5
+    path: Path, *, batch: NDArray[np.number], threads: int, num_runs: int = 5
 ) -> list[tuple[str, str, float]]:
     """Time every node by OpenVINO's performance counters (see `RuntimeModule.profile`).
 
