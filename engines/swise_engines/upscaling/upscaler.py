@@ -62,7 +62,7 @@ class Upscaler(Closing):
         *,
         find_overlap: FindOverlap,
         reason: str = "",
-        prepare: Callable[[NDArray[np.generic]], None] | None = None,
+        prepare: Callable[[NDArray[np.number]], None] | None = None,
     ) -> None:
         runner.activate()
         self._runner = runner
@@ -263,7 +263,7 @@ class Upscaler(Closing):
                 )
         return self._overlap
 
-    def _runner_input(self, planes: Planes) -> NDArray[np.generic]:
+    def _runner_input(self, planes: Planes) -> NDArray[np.number]:
         if self._runner.io == "float":
             return np.ascontiguousarray(planes)
         eight_bit = np.rint(planes.transpose(0, 2, 3, 1) * np.float32(255)).astype(np.uint8)

@@ -99,7 +99,7 @@ class ExactRunner(OnnxFileRunner):
             budget_bytes / bytes_per_pixel_of(split.averages, self.file.interface.input)
         )
         self._sessions: tuple[ort.InferenceSession, ort.InferenceSession] | None = None
-        self._averages: dict[str, NDArray[np.generic]] = {}
+        self._averages: dict[str, NDArray[np.number]] = {}
 
     def activate(self) -> None:
         """Load both parts."""
@@ -110,7 +110,7 @@ class ExactRunner(OnnxFileRunner):
         """Free both parts."""
         self._sessions = None
 
-    def prepare(self, lr: NDArray[np.generic]) -> None:
+    def prepare(self, lr: NDArray[np.number]) -> None:
         """Compute the averages of a whole picture, in the layout that `io` names.
 
         Raises:
@@ -129,7 +129,7 @@ class ExactRunner(OnnxFileRunner):
         )
         self._averages = dict(zip(self._split.names, found, strict=True))
 
-    def run_file(self, batch: NDArray[np.generic]) -> NDArray[np.generic]:
+    def run_file(self, batch: NDArray[np.number]) -> NDArray[np.number]:
         """Run the second part on tiles of the picture that was prepared."""
         assert self._sessions is not None, "infer before activate"
         interface = self.file.interface
@@ -138,7 +138,7 @@ class ExactRunner(OnnxFileRunner):
         (sr,) = self._sessions[1].run(
             [interface.output.name], {interface.input.name: batch, **feeds}
         )
-        result: NDArray[np.generic] = sr
+        result: NDArray[np.number] = sr
         return result
 
     def _open(self, model: onnx.ModelProto) -> ort.InferenceSession:
