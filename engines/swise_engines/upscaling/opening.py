@@ -68,7 +68,7 @@ class Source:
     limits: TileLimits
     find_overlap: FindOverlap
     reason: str = ""
-    prepare: Callable[[NDArray[np.generic]], None] | None = None
+    prepare: Callable[[NDArray[np.number]], None] | None = None
 
 
 def open_source(
