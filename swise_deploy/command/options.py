@@ -1,7 +1,9 @@
 """Options of the commands: one parser for all, and old spellings, which work with a warning."""
 
 import argparse
+import contextlib
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -24,6 +26,16 @@ class CommandParser(argparse.ArgumentParser):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**settings)
         self._arguments: list[str] = []
+
+    def parse_args(  # type: ignore[override]  # as argparse, whose overloads differ
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+    ) -> argparse.Namespace:
+        """Parse; first answer the shell where it asks for completions."""
+        if "_ARGCOMPLETE" in os.environ:
+            _complete(self)
+        return super().parse_args(args, namespace)
 
     def parse_known_args(  # type: ignore[override]  # as argparse, whose overloads differ
         self,
@@ -48,6 +60,14 @@ class CommandParser(argparse.ArgumentParser):
             message += f". Did you mean {near[0]}?" if near else ""
         self.print_usage(sys.stderr)
         self.exit(report_error(f"{self.prog}: {message}", _USAGE))
+
+
+def _complete(parser: CommandParser) -> None:
+    """Answer the shell's request for completions, where argcomplete is installed."""
+    with contextlib.suppress(ImportError):
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
 
 
 OptionGroup = argparse.ArgumentParser | argparse._ArgumentGroup  # noqa: SLF001  # no public name

@@ -1,5 +1,9 @@
 import argparse
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +64,21 @@ def test_a_value_of_a_wrong_type_is_refused_as_by_argparse() -> None:
         _parser().parse_args(["--size", "large"])
     assert stop.value.code == 2
     assert isinstance(_parser(), argparse.ArgumentParser)
+
+
+def test_the_shell_completes_options(tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    line = "swise-bench --im"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "answer"),
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    subprocess.run(
+        [sys.executable, "-m", "swise_bench.cli"], env=environment, check=False, timeout=60
+    )
+    assert "--images" in (tmp_path / "answer").read_text()
