@@ -204,9 +204,24 @@ def _largest_difference(
     return difference / max(1.0, float(np.abs(expected).max()))
 
 
+def _difference_between_runs(network: LoadedNetwork, size: tuple[int, int]) -> float:
+    width, height = size
+    lr = torch.full((1, 3, height, width), 0.5)
+    with torch.inference_mode():
+        first, second = (network.module(lr.clone()) for _ in range(2))
+    return float((first - second).abs().max())
+
+
 def _refusal(
     network: LoadedNetwork, found: _Difference, size: tuple[int, int] | None, form: Form
 ) -> SwiseError:
+    varies = _difference_between_runs(network, size or TRACED_SIZE)
+    if varies > TOLERANCE:
+        return QualityGateError(
+            f"{network.name} gives another picture each time that it runs: two runs of one input "
+            f"differ by {varies:.2g} of white, and at most {TOLERANCE} is rounding. Nothing was "
+            "kept. Take the random numbers out of its forward pass in eval mode"
+        )
     lines = python_values(network, form=form)
     named = f" Its code turns sizes into Python numbers: {'; '.join(lines)}." if lines else ""
     if size is not None:

@@ -174,7 +174,7 @@ def python_values(network: LoadedNetwork, *, form: Form = "deploy") -> list[str]
     """Lines of a network's own code at which tracing turned tensors into Python numbers."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with contextlib.suppress(ExportError), traceable_functions():
+        with contextlib.suppress(ExportError):
             _trace_warned(network, form)
     own = [
         f"{Path(w.filename).name} line {w.lineno}"

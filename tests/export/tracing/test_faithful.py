@@ -142,6 +142,22 @@ def test_a_network_that_decides_by_its_size_is_refused_with_line_and_way_out() -
     assert "Nothing was kept" in str(refused.value)
 
 
+class Noisy(Nearest):
+    """Adds noise, as AuraSR does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 0.1 * torch.rand_like(x[:, :, :1, :1])
+
+
+@pytest.mark.parametrize("size", [None, (32, 24)])
+def test_a_network_that_gives_another_picture_each_time_is_refused_as_such(
+    size: tuple[int, int] | None,
+) -> None:
+    with pytest.raises(QualityGateError, match="random") as refused:
+        find_faithful(loaded(Noisy()), size=size)
+    assert "--size" not in str(refused.value)
+
+
 def test_one_size_of_such_a_network_is_exported(tmp_path: Path) -> None:
     module = Branching().eval()
     found = find_faithful(loaded(module), size=(48, 24))
