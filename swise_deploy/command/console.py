@@ -41,6 +41,8 @@ def run_command(command: Callable[[], int]) -> int:
     """
     if sys.stdout is None:  # closed by the shell: >&-
         sys.stdout = _nowhere()
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime is loaded
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
@@ -142,13 +144,22 @@ class _OneLine(logging.Formatter):
 
 def print_error(message: str) -> None:
     """Print an error on stderr, as one line."""
-    sys.stderr.write(f"error: {printable(message)}\n")
+    _write_to_stderr(f"error: {printable(message)}")
 
 
 def progress(message: str) -> None:
     """Print a line of progress on stderr."""
-    sys.stderr.write(f"{printable(message)}\n")
-    sys.stderr.flush()
+    _write_to_stderr(printable(message))
+
+
+def _write_to_stderr(line: str) -> None:
+    """Write a line; a stderr that is closed or full stops no work."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+    except OSError:
+        sys.stderr = _nowhere()  # Python would flush it again at its end, and exit with 120
 
 
 def choose(value: str, choices: Iterable[str], *, what: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from swise_deploy.command.console import exit_code_of, print_error, progress
 from swise_deploy.command.dependencies import require
-from swise_deploy.errors import InputError, SwiseError
+from swise_deploy.errors import InputError, OutputError, SwiseError
 from swise_deploy.pictures.folders import printable
 from swise_deploy.pictures.formats import Format, format_of
 from swise_engines.upscaling.artefacts import artefact_of, scale_of
@@ -136,6 +137,8 @@ def _count(summary: Summary, outcome: Outcome[Job]) -> None:
 
 def _run_pipe(config: UpscaleConfig) -> int:
     (source,) = config.inputs
+    if config.output == STANDARD_STREAM and getattr(sys.stdout, "name", "") == os.devnull:
+        raise OutputError("stdout is closed, and -o - writes the picture there. Name a file")
     if source != STANDARD_STREAM and not Path(source).is_file():
         raise InputError(f"no picture at {source}. Check the path")
     file_format = config.file_format or _pipe_format(source, config.output)

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -105,6 +106,36 @@ def test_a_picture_goes_through_pipes(tmp_path, small_network):
         assert image.format == "PNG"
         assert (np.asarray(image) == (10, 200, 30)).all()
         assert image.size == (10, 8)
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_a_stderr_that_is_closed_or_full_stops_no_work(tmp_path, small_network, redirection):
+    save(tmp_path / "a.png")
+    words = command(tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", small_network())
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.join([*words, '--runner', 'onnxruntime'])} {redirection}"],  # noqa: S607
+        env=environment(tmp_path),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.size == (12, 8)
+
+
+def test_a_picture_for_a_closed_stdout_is_an_error(tmp_path, small_network):
+    save(tmp_path / "a.png")
+    words = command(tmp_path / "a.png", "-o", "-", "--model", small_network())
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.join([*words, '--runner', 'onnxruntime'])} >&-"],  # noqa: S607
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(tmp_path),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "stdout is closed" in done.stderr
 
 
 def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(tmp_path, small_network):
