@@ -43,6 +43,96 @@ _MOVERS = frozenset(
         "arange",
         "channel_shuffle",
         "repeat",
+        "fill",
+        "flip",
+        "new_zeros",
+        "new_full",
+        "new_empty",
+        "zeros_like",
+        "ones_like",
+        "empty_like",
+        "_unsafe_view",
+        "_unsafe_index",
+        "scalar_tensor",
+        "constant_pad_nd",
+        "replication_pad1d",
+        "_reshape_copy",
+        "lift_fresh_copy",
+        "unfold_copy",
+        "eye",
+        "tril",
+        "triu",
+        "split_with_sizes_copy",
+        "meshgrid",
+        "linspace",
+    ]
+)
+# Operators without Mult-Adds by the convention, besides those that torch tags as pointwise.
+_FREE = frozenset(
+    [
+        "sum",
+        "mean",
+        "prod",
+        "var",
+        "std",
+        "var_mean",
+        "std_mean",
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+        "cumsum",
+        "cumprod",
+        "logsumexp",
+        "norm",
+        "linalg_vector_norm",
+        "topk",
+        "sort",
+        "_softmax",
+        "_safe_softmax",
+        "_log_softmax",
+        "softmax",
+        "native_layer_norm",
+        "native_group_norm",
+        "native_batch_norm",
+        "native_dropout",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+        "batch_norm_elemt",
+        "avg_pool2d",
+        "_adaptive_avg_pool2d",
+        "adaptive_avg_pool2d",
+        "max_pool2d_with_indices",
+        "adaptive_max_pool2d",
+        "upsample_nearest2d",
+        "_upsample_nearest_exact2d",
+        "upsample_bilinear2d",
+        "upsample_bicubic2d",
+        "_upsample_bilinear2d_aa",
+        "_upsample_bicubic2d_aa",
+        "grid_sampler_2d",
+        "im2col",
+        "col2im",
+        "glu",
+        "rrelu_with_noise",
+        "_prelu_kernel",
+        "clamp",
+        "where",
+        "masked_fill",
+        "gather",
+        "scatter",
+        "scatter_add",
+        "index_put",
+        "index_select",
+        "bernoulli",
+        "rand",
+        "randn",
+        "lerp",
+        "hardtanh",
+        "bucketize",
+        "_weight_norm_interface",
     ]
 )
 _CONVOLUTION = "convolution"
@@ -68,7 +158,7 @@ def count_torch(module: nn.Module, *, lr_size: tuple[int, int]) -> Counts:
         sr_size=(sr.shape[3], sr.shape[2]),
         layers=tuple(layers),
         uncounted=dict(recorder.uncounted),
-        unknown={},
+        unknown=dict(recorder.unknown),
     )
 
 
@@ -78,6 +168,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch la
         self.modules = ModuleTracker()
         self.layers: list[LayerCounts] = []
         self.uncounted: Counter[str] = Counter()
+        self.unknown: dict[str, str] = {}
         self._read: set[int] = set()
 
     def __torch_dispatch__(
@@ -109,8 +200,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch la
                 self._read.add(id(tensor))
                 params += tensor.numel()
         mult_adds = _mult_adds(name, args, result)
-        if not (mult_adds or is_view or name in _MOVERS):
-            self.uncounted[name] += 1
+        plain = name.removesuffix("_")  # in place
+        is_mover = is_view or plain in _MOVERS or name in _MOVERS
+        if not (mult_adds or is_mover):
+            if torch.Tag.pointwise in func.tags or plain in _FREE:
+                self.uncounted[name] += 1
+            else:
+                self.unknown[name] = f"the Mult-Adds of {name} are unknown"
         moved = [] if is_view else [*tensors, result]
         path = max(self.modules.parents, key=len, default="")
         self.layers.append(

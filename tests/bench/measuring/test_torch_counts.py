@@ -93,3 +93,35 @@ def test_mult_adds_grow_with_the_number_of_pixels() -> None:
     # 9 attentions and the global skip work on one pixel, whatever the size.
     per_picture = 9 * 128 * 128 + 64 * 64
     assert (full - per_picture) * 256 * 256 == (ntire - per_picture) * 320 * 180
+
+
+@pytest.mark.parametrize("name", [name for name, known in NETWORKS.items() if known.trained])
+def test_every_operator_of_the_networks_is_known(name: str) -> None:
+    scale = NETWORKS[name].scales[0]
+    network = network_module(name).build(scale, option=NETWORKS[name].option)
+    assert dict(count_torch(network, lr_size=(16, 16)).unknown) == {}
+
+
+class _Distances(nn.Module):
+    """cdist multiplies and is in no table of operators."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.cdist(x, x).amax()
+
+
+def test_an_operator_on_no_list_is_unknown_and_never_free() -> None:
+    counts = count_torch(_Distances(), lr_size=(8, 8))
+    assert "_cdist_forward" in counts.unknown
+    assert "_cdist_forward" not in counts.uncounted
+
+
+class _Attention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(2).transpose(1, 2)
+        return (
+            nn.functional.scaled_dot_product_attention(rows, rows, rows).transpose(1, 2).view_as(x)
+        )
+
+
+def test_attention_counts_both_of_its_products() -> None:
+    assert count_torch(_Attention(), lr_size=(8, 4)).mult_adds == 2 * 32 * 32 * 3
