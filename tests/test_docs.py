@@ -4,15 +4,16 @@ import contextlib
 import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 from swise_deploy.command.launch import MODULES
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
+else:
     import tomli as tomllib
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -1,5 +1,6 @@
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_calls_run_in_turn_and_take_turns_at_being_first() -> None:
 
 def test_a_slow_call_is_slower_by_the_ratio_of_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock()
-    monkeypatch.setattr(timing.time, "perf_counter_ns", clock.now)
+    monkeypatch.setattr(time, "perf_counter_ns", clock.now)
     found = timing.time_calls(
         {"fast": lambda: clock.pass_ms(2), "slow": lambda: clock.pass_ms(6)}, min_runs=20
     )
@@ -68,7 +69,7 @@ def test_a_slow_phase_of_the_machine_does_not_change_the_ratio(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = _Clock()
-    monkeypatch.setattr(timing.time, "perf_counter_ns", clock.now)
+    monkeypatch.setattr(time, "perf_counter_ns", clock.now)
     load = itertools.chain(itertools.repeat(1, 40), itertools.cycle([1, 1, 1, 1, 3, 3, 3, 3]))
     found = timing.time_calls(
         {"a": lambda: clock.pass_ms(2 * next(load)), "b": lambda: clock.pass_ms(next(load))},
@@ -82,7 +83,7 @@ def test_the_first_run_and_warm_up_are_not_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = _Clock()
-    monkeypatch.setattr(timing.time, "perf_counter_ns", clock.now)
+    monkeypatch.setattr(time, "perf_counter_ns", clock.now)
     durations = itertools.chain([100, 50, 20], itertools.repeat(10))
     found = timing.time_calls({"": lambda: clock.pass_ms(next(durations))})[""]
     assert found.first_ms == pytest.approx(100)
@@ -93,7 +94,7 @@ def test_the_first_run_and_warm_up_are_not_samples(
 
 def test_times_that_never_settle_are_reported_as_unsteady(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock()
-    monkeypatch.setattr(timing.time, "perf_counter_ns", clock.now)
+    monkeypatch.setattr(time, "perf_counter_ns", clock.now)
     growing = itertools.count(1)
     call = {"": lambda: clock.pass_ms(2.0 ** next(growing))}
     found = timing.time_calls(call, min_runs=5, max_relative_width=math.inf)[""]
@@ -103,8 +104,8 @@ def test_times_that_never_settle_are_reported_as_unsteady(monkeypatch: pytest.Mo
 
 def test_warm_up_ends_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock()
-    monkeypatch.setattr(timing.time, "perf_counter_ns", clock.now)
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock.now() / 1e9)
+    monkeypatch.setattr(time, "perf_counter_ns", clock.now)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now() / 1e9)
     growing = itertools.count(1)
     found = timing.time_calls({"": lambda: clock.pass_ms(1000 * next(growing))}, max_seconds=1)[""]
     assert found.warmup_runs == timing.MIN_WARMUP_RUNS
@@ -131,12 +132,12 @@ class _Clock:
 
 def test_processor_time_excludes_waiting() -> None:
     def work() -> None:
-        start = timing.time.process_time()
-        while timing.time.process_time() - start < 0.004:
+        start = time.process_time()
+        while time.process_time() - start < 0.004:
             pass
 
     def wait_and_work() -> None:
-        timing.time.sleep(0.02)
+        time.sleep(0.02)
         work()
 
     found = timing.time_calls({"work": work, "wait": wait_and_work}, min_runs=8, max_seconds=1)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.networks.swisenet import SwiseNet
@@ -17,12 +18,15 @@ def loaded_swisenet(scale: int, *, gain: float = 1.0) -> LoadedNetwork:
     network = SwiseNet(scale, channels=16).eval()
     for parameter in network.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    block = network.body.units[0].units[0]
-    half = block.conv1.out_channels // 2
-    for grown in (block.conv1.weight, block.conv1.bias, block.dwconv.bias):
+    block = network.get_submodule("body.units.0.units.0")
+    first = block.get_submodule("conv1")
+    assert isinstance(first, nn.Conv2d)
+    half = first.out_channels // 2
+    for name in ("conv1.weight", "conv1.bias", "dwconv.bias"):
+        grown = block.get_parameter(name)
         grown.data[:half] *= gain
-    block.attention.weight.data /= gain
-    block.conv3.weight.data /= gain
+    block.get_parameter("attention.weight").data /= gain
+    block.get_parameter("conv3.weight").data /= gain
     return LoadedNetwork(network, "swisenet", scale, "seeded", "0" * 64)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from swise_deploy.checkpoints.load import shipped_weights
+from swise_deploy.checkpoints.shipped import shipped_weights
 from swise_deploy.pictures.files import write_image
 from swise_export.cli import main
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -73,7 +74,7 @@ def test_the_default_input_size_gives_a_1280x720_output_rounded_down(
     ],
 )
 def test_counts_of_groups_strides_and_transposition_match_hand_arithmetic(
-    op_type: str, attributes: dict[str, object], weight: tuple[int, ...], expected: int
+    op_type: str, attributes: dict[str, Any], weight: tuple[int, ...], expected: int
 ) -> None:
     node = helper.make_node(op_type, ["lr", "w"], ["sr"], **attributes)
     model = _model([node], {"w": np.zeros(weight, np.float32)})
@@ -104,7 +105,7 @@ def test_operators_that_compute_without_being_counted_are_listed() -> None:
             node("Mul", ["a", "half"], ["b"]),
             node("Resize", ["b", "", "scales"], ["sr"], mode="cubic"),
         ],
-        {"half": np.float32(0.5), "scales": np.array([1, 1, 2, 2], np.float32)},
+        {"half": np.array(0.5, np.float32), "scales": np.array([1, 1, 2, 2], np.float32)},
     )
     counts = count_onnx(model, lr_size=(8, 8))
     assert counts.uncounted == {"Relu": 1, "Mul": 1, "Resize": 1}
@@ -152,8 +153,8 @@ def _quantised() -> onnx.ModelProto:
             node("Conv", ["x", "w", "b"], ["sr"], name="conv", pads=[1, 1, 1, 1]),
         ],
         {
-            "s": np.float32(0.01),
-            "z": np.int8(0),
+            "s": np.array(0.01, np.float32),
+            "z": np.array(0, np.int8),
             "wq": np.zeros((3, 3, 3, 3), np.int8),
             "ws": np.ones(3, np.float32),
             "wz": np.zeros(3, np.int8),

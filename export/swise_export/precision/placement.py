@@ -11,12 +11,13 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from swise_deploy.storage.documents import Count, Share
 from swise_deploy.storage.files import append_json_line, read_json_lines
 from swise_export.precision.countdown import Countdown
 from swise_export.precision.qdq import Layer
-from swise_export.precision.switchable_graph import Effect, SwitchableNetwork
+from swise_export.precision.switchable_graph import Effect
 from swise_export.verification.budget import DriftBudget
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,13 @@ def units_from_layers(layers: Sequence[Layer]) -> tuple[Unit, ...]:
     )
 
 
+class Switchable(Protocol):
+    """A network of which any set of units can run in the lower precision."""
+
+    def effect(self, lowered: Collection[str]) -> Effect:
+        """Measure the effect of lowering the precision of some units."""
+
+
 class Journal:
     """Measured effects, stored in a file so that an interrupted search continues.
 
@@ -100,7 +108,7 @@ class Journal:
         OutputError: The file cannot be written.
     """
 
-    def __init__(self, network: SwitchableNetwork, path: Path | None = None) -> None:
+    def __init__(self, network: Switchable, path: Path | None = None) -> None:
         self._network = network
         self._path = path
         self._known: dict[str, Effect] = {}

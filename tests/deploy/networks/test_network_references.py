@@ -127,7 +127,7 @@ def test_smsr_with_sorted_channels_equals_the_masks_of_the_paper():
     state["body.0.body.ch_mask"][0, :, 1] = torch.tensor([0.0, 1.0])  # none is dense
     found = recognise(state)
     assert found is not None
-    body = found.load(2).body[0].body
+    body = found.load(2).get_submodule("body.0.body")
     x = torch.rand(1, CHANNELS, 6, 7)
     spatial = (torch.rand(1, 1, 6, 7) > 0.5).float()
     logits = state["body.0.body.ch_mask"][0]
@@ -145,7 +145,7 @@ def test_what_sparse_channels_hold_outside_the_mask_does_not_matter():
     body = MaskedConvolutions((0, 0, 0, 0))
     with torch.inference_mode():
         nowhere = body(torch.rand(1, CHANNELS, 5, 5), torch.zeros(1, 1, 5, 5))
-    bias = body.collect.bias.view(1, -1, 1, 1).expand_as(nowhere)
+    bias = body.get_parameter("collect.bias").view(1, -1, 1, 1).expand_as(nowhere)
     torch.testing.assert_close(nowhere, bias)
 
 
@@ -157,4 +157,6 @@ def test_the_spatial_mask_is_zero_or_one_when_it_runs_and_between_when_it_trains
     soft = mask.train()(x)
     assert ((soft > 0) & (soft < 1)).any()
     soft.mean().backward()
-    assert mask.features[0].weight.grad.abs().sum() > 0
+    gradient = mask.get_parameter("features.0.weight").grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0

@@ -134,7 +134,10 @@ def test_fmen_as_it_is_trained_merges_into_what_runs():
     state = {k.replace("upsampler.conv.", "tail.0."): v for k, v in network.state_dict().items()}
     block = TrainedResidual(50)
     norm = nn.BatchNorm2d(50).eval()
-    for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    for value in (norm.weight, norm.bias, mean, variance):
         nn.init.uniform_(value, 0.5, 1.5)
     for name in {
         k.removesuffix(".rep_conv.weight") for k in state if k.endswith("rep_conv.weight")
@@ -153,14 +156,17 @@ def test_fmen_as_it_is_trained_merges_into_what_runs():
     merged = found.load(2)
     x = torch.rand(1, 50, 6, 7)
     with torch.inference_mode():
-        torch.testing.assert_close(merged.ERBs[0].conv1(x), block(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            merged.get_submodule("ERBs.0.conv1")(x), block(x), atol=1e-5, rtol=1e-5
+        )
         squeeze = nn.Conv2d(50, 16, 3)
         squeeze.load_state_dict({k: state[f"HFABs.0.squeeze.{k}"] for k in ("weight", "bias")})
-        offset = norm.bias - norm.running_mean * norm.weight / (norm.running_var + 1e-5).sqrt()
+        offset = norm.bias - mean * norm.weight / (variance + 1e-5).sqrt()
         offset = offset.view(1, -1, 1, 1)
         bordered = F.pad(norm(x) - offset, (1, 1, 1, 1)) + offset
         expected = squeeze(bordered) * BRANCH_GAIN
-        torch.testing.assert_close(merged.HFABs[0].squeeze(x), expected, atol=1e-7, rtol=1e-4)
+        merged_squeeze = merged.get_submodule("HFABs.0.squeeze")
+        torch.testing.assert_close(merged_squeeze(x), expected, atol=1e-7, rtol=1e-4)
 
 
 def test_an_attention_branch_of_fmen_gives_the_same_at_another_gain():
@@ -171,12 +177,13 @@ def test_an_attention_branch_of_fmen_gives_the_same_at_another_gain():
     assert found is not None
     x = torch.rand(1, 50, 6, 7)
     with torch.inference_mode():
-        assert torch.equal(found.load(2).HFABs[0](x), network.HFABs[0](x))
+        branches = (n.get_submodule("HFABs.0") for n in (found.load(2), network))
+        assert torch.equal(*(branch(x) for branch in branches))
 
 
 def test_srcnn_of_other_kernel_sizes_is_recognised():
     torch.manual_seed(0)
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for i, (out, inputs, side) in enumerate([(64, 1, 9), (32, 64, 3), (1, 32, 5)], start=1):
         conv = nn.Conv2d(inputs, out, side)
         state |= {f"conv{i}.{k}": v for k, v in conv.state_dict().items()}

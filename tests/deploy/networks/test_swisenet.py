@@ -34,7 +34,7 @@ def test_fresh_blocks_are_the_identity_plus_nothing() -> None:
     # beta and gamma are zero at the start, so that a block passes its input on.
     network = SwiseNet(2, channels=8)
     x = torch.rand(1, 8, 6, 5)
-    assert torch.equal(network.body.units[0].units[0](x), x)
+    assert torch.equal(network.get_submodule("body.units.0.units.0")(x), x)
 
 
 def test_constant_picture_keeps_its_colour_without_detail() -> None:

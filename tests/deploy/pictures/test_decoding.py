@@ -7,7 +7,7 @@ import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_depths_between_8_and_16_bits_are_stretched_to_the_whole_range(
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
 def test_floating_point_keeps_its_values(dtype: type, order: Any, shape: tuple[int, ...]) -> None:
-    samples = np.random.default_rng(0).random(shape).astype(dtype)
+    samples: NDArray[Any] = np.random.default_rng(0).random(shape).astype(dtype)
     photometric = "rgb" if len(shape) == 3 else "minisblack"
     picture = decode(tiff(samples, photometric=photometric, byteorder=order))
     assert picture.colour.dtype == np.float32
@@ -278,7 +278,7 @@ def test_a_picture_is_shown_upright(orientation: int, where: str) -> None:
     np.testing.assert_array_equal(colour if colour.ndim == 2 else colour[:, :, 2], expected)
 
 
-def profile(space: str) -> bytes:
+def profile(space: Literal["LAB", "XYZ", "sRGB"]) -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
 
 

@@ -30,7 +30,7 @@ def counts(
     sparse: tuple[onnx.SparseTensorProto, ...] = (),
 ) -> Counts:
     """Counts of nodes that make "u" (N, 12, H, W) from "x" (N, 3, H, W)."""
-    sides = [1, 3, HEIGHT, WIDTH] if fixed else ["n", 3, "h", "w"]
+    sides: list[int | str] = [1, 3, HEIGHT, WIDTH] if fixed else ["n", 3, "h", "w"]
     up = node("DepthToSpace", ["u"], ["y"], blocksize=2, mode="CRD")
     graph = helper.make_graph(
         [*nodes, up],

@@ -1,7 +1,7 @@
 """Files of other programs in every runtime: their pictures against hand arithmetic."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ def save(
     dims: Sequence[str | int] = ("n", 3, "h", "w"),
     taken: str = "float32",
     given: str = "float32",
-    constants: dict[str, NDArray[np.generic]] | None = None,
+    constants: Mapping[str, NDArray[np.generic]] | None = None,
     outputs: Sequence[str] = ("sr",),
     opset: int = 18,
 ) -> Path:

@@ -26,7 +26,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
 def identity_model(weight: float, bias: float) -> onnx.ModelProto:
     """lr * weight + bias by a 1x1 convolution, then a second one that changes nothing."""
     eye = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
-    shape = ["n", 3, "h", "w"]
+    shape: list[int | str] = ["n", 3, "h", "w"]
     return helper.make_model(
         helper.make_graph(
             [
@@ -108,7 +108,7 @@ def test_network_that_overflows_in_half_precision_exports_correctly(tmp_path: Pa
 
 
 def test_network_that_has_diverged_is_refused_with_the_layer(network_x2: LoadedNetwork) -> None:
-    network_x2.module.head.weight.data[0, 0, 0, 0] = torch.inf  # type: ignore[union-attr, index]  # a SwiseNet
+    network_x2.module.get_parameter("head.weight").data[0, 0, 0, 0] = torch.inf
     model = traced(deploy_form(network_x2.module), network_x2)
     with pytest.raises(ExportError, match=r"layer /head/Conv \(Conv\)"):
         measure_ranges(model, [IMAGE])

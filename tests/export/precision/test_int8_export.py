@@ -1,6 +1,7 @@
 """`swise-export --int8`, on FSRCNN, whose eight layers are searched within seconds."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_settings_of_int8_are_refused_without_it(
 def test_operations_that_lose_most_in_fp16_return_to_fp32() -> None:
     # 0.9 * 2^-26 is nothing in fp16, whose smallest number is 2^-24; the next two layers would have
     # brought it back.
-    shape = ["n", 3, "h", "w"]
+    shape: list[int | str] = ["n", 3, "h", "w"]
     gains = {"shrink": 0.9 * 2.0**-26, "grow": 2.0**13, "restore": 2.0**13}
     eye = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
     tensors = ["lr", "x", "y", "sr"]
@@ -157,7 +158,7 @@ def test_operations_that_lose_most_in_fp16_return_to_fp32() -> None:
         ir_version=8,
     )
     image = np.random.default_rng(0).integers(64, 256, (16, 16, 3)).astype(np.uint8)
-    settings = {"scale": 1, "budget": DriftBudget(0.01), "threads": 1}
+    find = partial(nodes_for_fp32, scale=1, budget=DriftBudget(0.01), threads=1)
     pairs = [Pair("noise", image, image)]
-    assert nodes_for_fp32(model, pairs, kept=(), **settings) == ("shrink",)
-    assert nodes_for_fp32(model, pairs, kept=("shrink",), **settings) == ()
+    assert find(model, pairs, kept=()) == ("shrink",)
+    assert find(model, pairs, kept=("shrink",)) == ()

@@ -38,7 +38,7 @@ def picture(seed: int, size: int = 32, scale: int = 2) -> Pair:
 
 def two_layers(weights: np.ndarray) -> onnx.ModelProto:
     """Two 1x1 convolutions of one input, added."""
-    shape = ["n", 3, "h", "w"]
+    shape: list[int | str] = ["n", 3, "h", "w"]
     return helper.make_model(
         helper.make_graph(
             [
@@ -111,7 +111,8 @@ def test_the_graph_has_the_form_of_tensorrt_s_explicit_quantisation() -> None:
     assert stored["b"].dtype == np.float32
     for node in nodes["QuantizeLinear"] + nodes["DequantizeLinear"]:
         scale, zero = stored[node.input[1]], stored[node.input[2]]
-        assert (zero.dtype, zero.shape) == (np.int8, scale.shape)
+        assert zero.dtype == np.int8
+        assert zero.shape == scale.shape
         assert not zero.any()
         assert (scale > 0).all()  # the weights of "second" are all zero
     assert list(nodes["Add"][0].input) == ["x", "y"]  # outputs are not quantised
@@ -152,7 +153,7 @@ def test_fp16_beside_int8_dequantises_to_fp16(network_x2: LoadedNetwork) -> None
     producers = {name: n for n in half.graph.node for name in n.output}
     convs = [n for n in half.graph.node if n.name in {layer.name for layer in layers}]
     assert len(convs) == len(layers)
-    kept = set()
+    kept: set[int] = set()
     for conv in convs:
         sources = [producers[name] for name in conv.input[:2]]
         kept.update(types[source.input[1]] for source in sources)
@@ -173,8 +174,8 @@ def test_layers_too_small_to_matter_are_left_out(network_x2: LoadedNetwork) -> N
 def test_equal_weights_of_two_layers_are_found_in_both() -> None:
     # The tracer stores equal tensors once; a fresh SwiseNet's conv3 and conv5 are all zero.
     network = loaded_swisenet(2)
-    for unit in network.module.body.units[0].units:
-        unit.conv3.weight.data.zero_()
+    for i in range(3):
+        network.module.get_parameter(f"body.units.0.units.{i}.conv3.weight").data.zero_()
     names = {layer.name for layer in find_layers(traced_form(network))[0]}
     assert {f"/body/units.0/units.{i}/conv3/Conv" for i in range(3)} <= names
 

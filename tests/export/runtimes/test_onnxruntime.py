@@ -15,7 +15,8 @@ def doubling(tmp_path: Path) -> Path:
     """A file that repeats every pixel twice both ways."""
     scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
     resize = helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="nearest")
-    shape, large = [1, 3, "h", "w"], [1, 3, "h2", "w2"]
+    shape: list[int | str] = [1, 3, "h", "w"]
+    large: list[int | str] = [1, 3, "h2", "w2"]
     graph = helper.make_graph(
         [resize],
         "doubling",
@@ -59,7 +60,7 @@ def test_a_file_that_states_no_sensible_scale(doubling: Path) -> None:
             read(doubling)
 
 
-def _saved(path: Path, nodes: list[NodeProto], outputs: dict[str, list[str]]) -> Path:
+def _saved(path: Path, nodes: list[NodeProto], outputs: dict[str, list[int | str]]) -> Path:
     """A file of these nodes; input x is a picture of any size."""
     graph = helper.make_graph(
         nodes,
@@ -92,7 +93,7 @@ def test_a_network_that_changes_the_aspect_ratio_is_refused(tmp_path: Path) -> N
 
 def test_a_file_with_two_outputs_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["x"], [name]) for name in ("y", "mask")]
-    outputs: dict[str, list[str]] = {"y": [], "mask": []}
+    outputs: dict[str, list[int | str]] = {"y": [], "mask": []}
     path = _saved(tmp_path / "two.onnx", nodes, outputs)
     with pytest.raises(InputError, match=r"y \(1, 3, 64, 64\), mask .*; expected one"):
         OnnxRunner(path)

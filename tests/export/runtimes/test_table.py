@@ -74,7 +74,7 @@ def test_every_installed_runtime_states_its_fields_and_agrees_on_pixels(
 ) -> None:
     path = tmp_path / "double.onnx"
     resize = helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="nearest")
-    sizes = ["n", 3, "h", "w"]
+    sizes: list[int | str] = ["n", 3, "h", "w"]
     graph = helper.make_graph(
         [resize],
         "double",

@@ -10,7 +10,8 @@ from swise_export.tracing.cache import export_once, find_export
 
 
 def test_a_network_is_exported_once_for_each_form(tmp_path: Path) -> None:
-    network, said = open_network("bicubic", scale=2), []
+    network = open_network("bicubic", scale=2)
+    said: list[str] = []
     deploy = export_once(network, tmp_path, say=said.append)
     plain = export_once(network, tmp_path, form="plain", say=said.append)
     assert len({deploy, plain}) == len(said) == 2

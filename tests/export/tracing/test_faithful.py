@@ -175,8 +175,8 @@ def test_folded_weights_compute_the_same_and_leave_the_network_as_it_was() -> No
         folded = folded_parametrizations(module)
         torch.testing.assert_close(folded(x), expected)
         torch.testing.assert_close(module(x), expected)
-    assert isinstance(folded.first.weight, nn.Parameter)
-    assert isinstance(folded.second.weight, nn.Parameter)
+    assert isinstance(folded.get_submodule("first").weight, nn.Parameter)
+    assert isinstance(folded.get_submodule("second").weight, nn.Parameter)
     convolutions = [n for n in traced_form(loaded(module)).graph.node if n.op_type == "Conv"]
     stored = {t.name for t in traced_form(loaded(module)).graph.initializer}
     assert len(convolutions) == 2

@@ -31,7 +31,7 @@ from swise_export.training import cli as cli_train
 from swise_export.training.qat import form_from_plan, quantised_form
 from tests.export.conftest import loaded_swisenet
 
-_MODELS = {}
+_MODELS: dict[int, tuple[LoadedNetwork, onnx.ModelProto]] = {}
 
 
 def deployed_model(network: LoadedNetwork):
@@ -245,6 +245,7 @@ def run(pictures, tmp_path):
 
 def test_training_brings_the_coarse_network_nearer_to_the_fp32_one(run):
     result = train(run, make_form=form_from_plan)
+    assert result is not None
     losses = [r["loss"] for r in read_log(run.out) if r["kind"] == "train"]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     # A checkpoint like any other, under the network's own names, and a plan that belongs to it.
@@ -262,6 +263,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(run, tmp_path):
     parts = dataclasses.replace(run, steps=6, out=tmp_path / "parts", save_every=3)
     train(parts, make_form=form_from_plan, stop=StopAfter(3))
     rest = train(parts, make_form=form_from_plan, resume=True)
+    assert whole is not None
+    assert rest is not None
     expected = load_file(whole.weights)
     assert all(torch.equal(t, expected[n]) for n, t in load_file(rest.weights).items())
 
