@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import DTypeLike
 from onnx import TensorProto, helper, numpy_helper
 
 from swise_engines.building.build import Built, build_engine
@@ -33,6 +34,7 @@ from swise_engines.cuda.boundary import (
 )
 from swise_engines.targets.catalogue import find_target
 from swise_engines.tensorrt.api import Messages, create_runtime, load_tensorrt
+from swise_engines.tensorrt.manifest import EngineManifest, read_manifest
 from swise_engines.tensorrt.profiles import Extent, Profile
 
 Kind = Literal["fp32", "fp16", "int8", "mixed"]
@@ -85,7 +87,7 @@ def _repeating_model(
     nodes: list[onnx.NodeProto] = []
     stored: list[onnx.TensorProto] = []
 
-    def add(op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def add(op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 
@@ -107,8 +109,8 @@ def _repeating_model(
         return add("Conv", [x, w], name, pads=[pad] * 4)
 
     def _quantised(x: str, name: str) -> str:
-        step = store(f"{name}_x_step", np.float32(1 / 127))
-        zero = store(f"{name}_x_zero", np.int8(0))
+        step = store(f"{name}_x_step", np.array(1 / 127, np.float32))
+        zero = store(f"{name}_x_zero", np.array(0, np.int8))
         q = add("QuantizeLinear", [x, step, zero], f"{name}_q")
         return add("DequantizeLinear", [q, step, zero], f"{name}_dq")
 
@@ -121,16 +123,20 @@ def _repeating_model(
     x = add("DepthToSpace", [x], "shuffled", blocksize=scale, mode="CRD")
     if io == "uint8":
         x = add("Cast", [x], "float", to=TensorProto.FLOAT)
-        x = add("Clip", [x, store("low", np.float32(0)), store("high", np.float32(255))], "clipped")
+        low = store("low", np.array(0, np.float32))
+        high = store("high", np.array(255, np.float32))
+        x = add("Clip", [x, low, high], "clipped")
         x = add("Round", [x], "rounded")
         x = add("Transpose", [x], "pixels", perm=[0, 2, 3, 1])
         add("Cast", [x], "sr", to=TensorProto.UINT8)
     else:
         add("Cast", [x], "sr", to=TensorProto.FLOAT)
     batch, height, width = sides
-    dims = [batch, 3, height, width] if io == "float" else [batch, height, width, 3]
+    dims: list[int | str] = (
+        [batch, 3, height, width] if io == "float" else [batch, height, width, 3]
+    )
     dtype = TensorProto.FLOAT if io == "float" else TensorProto.UINT8
-    free = ["N", 3, "H", "W"] if io == "float" else ["N", "H", "W", 3]
+    free: list[int | str] = ["N", 3, "H", "W"] if io == "float" else ["N", "H", "W", 3]
     graph = helper.make_graph(
         nodes,
         "repeat",
@@ -159,7 +165,7 @@ def sm86(rtx: None, make_onnx: MakeOnnx, tmp_path_factory: pytest.TempPathFactor
         gpu=NO_GPU,
         cache=None,
         report=quiet,
-        notify=str,
+        notify=print,
     )
 
 
@@ -169,6 +175,13 @@ def engine(sm86: Built, tmp_path: Path) -> Path:
     for suffix in (".engine", ".json"):
         shutil.copy(sm86.path.with_suffix(suffix), tmp_path)
     return tmp_path / sm86.path.name
+
+
+def manifest_of(engine: Path) -> EngineManifest:
+    """The manifest beside an engine that has one."""
+    manifest = read_manifest(engine)
+    assert manifest is not None
+    return manifest
 
 
 class HostCuda:
@@ -206,7 +219,9 @@ class HostCuda:
         self.on_device.add(pointer)
         return DeviceBuffer(pointer, size_bytes, release)
 
-    def allocate_host(self, shape: tuple[int, ...], dtype: object, *, mapped: bool) -> HostBuffer:
+    def allocate_host(
+        self, shape: tuple[int, ...], dtype: DTypeLike, *, mapped: bool
+    ) -> HostBuffer:
         array = np.zeros(shape, dtype)
         pointer, release = self._hold(array)
         return HostBuffer(array, pointer if mapped else 0, release)
@@ -243,7 +258,8 @@ class HostCuda:
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
         del stream
         self.captured += 1
-        self.capturing = captured = []
+        captured: list[Callable[[], None]] = []
+        self.capturing = captured
         enqueue()
         self.capturing = None
         _, release = self._hold(np.zeros(1))
@@ -304,7 +320,7 @@ def served(
             gpu=NO_GPU,
             cache=None,
             report=quiet,
-            notify=str,
+            notify=print,
         )
         trt = load_tensorrt(backend)
         with cuda.use():

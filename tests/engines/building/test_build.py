@@ -185,7 +185,7 @@ def test_rtx_does_not_build_for_a_gpu_at_hand_on_which_it_runs_nothing(
             gpu=gpu_of(sm),
             cache=EngineCache(tmp_path / "cache"),
             report=report,
-            notify=str,
+            notify=print,
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -208,7 +208,7 @@ def test_an_engine_for_this_gpu_that_tensorrt_refuses_is_not_kept(
             gpu=gpu_of("8.9"),
             cache=cache,
             report=report,
-            notify=str,
+            notify=print,
         )
 
     for cache in (None, EngineCache(tmp_path / "cache")):
@@ -232,7 +232,7 @@ def test_where_rtx_runs_nothing_it_still_builds_for_other_gpus(
         gpu=gpu,
         cache=None,
         report=report,
-        notify=str,
+        notify=print,
     )
     assert check_file(built.path) is not None
     assert "SM 9.0" in built.manifest.read_back_note
@@ -265,7 +265,7 @@ try:
     build_engine(
         source, out, BuildOptions(find_target("sm86")),
         gpu=GpuAtHand(None, "this test runs without one"), cache=EngineCache(cache),
-        report=interrupt, notify=str,
+        report=interrupt, notify=print,
     )
 except KeyboardInterrupt:
     sys.exit(130)
@@ -301,7 +301,7 @@ def test_a_build_in_another_thread_works_too(build, make_onnx):
 def test_the_same_build_comes_from_the_cache(build, make_onnx, tmp_path):
     cache, path = EngineCache(tmp_path / "cache"), make_onnx("fp16")
     first = build(path, cache=cache, out="a.engine")
-    heard = []
+    heard: list[str] = []
     second = build(path, cache=cache, out="b.engine", heard=heard)
     assert (first.was_cached, second.was_cached) == (False, True)
     assert first.path.read_bytes() == second.path.read_bytes()

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import onnx
 import pytest
@@ -34,8 +35,8 @@ def swise_build(*arguments: object, code: str = "", **environment: str) -> tuple
 def test_other_weights_in_external_data_are_another_engine(make_onnx, tmp_path, capsys):
     path = tmp_path / "net.onnx"
     source = make_onnx("fp32")
-    external = {"save_as_external_data": True, "location": "net.data", "size_threshold": 0}
-    onnx.save(onnx.load(source), path, **external)
+    save = partial(onnx.save, save_as_external_data=True, location="net.data", size_threshold=0)
+    save(onnx.load(source), path)
     before = path.read_bytes()
     options = [str(path), *SMALL, "--cache", str(tmp_path / "cache")]
     assert cli_build.main([*options, "-o", str(tmp_path / "a.engine")]) == 0
@@ -43,7 +44,7 @@ def test_other_weights_in_external_data_are_another_engine(make_onnx, tmp_path, 
     weights = next(t for t in model.graph.initializer if t.name == "second_weights")
     weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
     path.with_name("net.data").unlink()  # onnx would append
-    onnx.save(model, path, **external)
+    save(model, path)
     assert path.read_bytes() == before
     capsys.readouterr()
     assert cli_build.main([*options, "-o", str(tmp_path / "b.engine")]) == 0

@@ -80,7 +80,7 @@ def build(tmp_path, report):
             gpu=GpuAtHand(None, "not needed"),
             cache=None,
             report=report,
-            notify=str,
+            notify=print,
         )
 
     return run

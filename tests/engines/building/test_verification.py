@@ -1,6 +1,7 @@
 """Drift and gate. Two ONNX files stand on both sides: the comparison knows only runners."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from swise_engines.tensorrt.profiles import Extent, Profile, profile_from_sizes
 from swise_export.manifest import manifest_path
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.verification.budget import DriftBudget
+from tests.engines.conftest import HostCuda, manifest_of
 
 RANGE = Profile(Extent(1, 8, 8), Extent(1, 16, 12), Extent(1, 32, 24))
 
@@ -54,12 +56,15 @@ def test_the_drift_goes_into_the_manifest(built, make_onnx):
     pairs = pairs_that_fit({Path("a"): photo(48, 64)}, [RANGE], 2)
     with OnnxRunner(make_onnx("int8")) as coarse, OnnxRunner(make_onnx("fp32")) as full:
         measured = check_quality(built, coarse, full, pairs, budget=DriftBudget(1.0))
-    drift = read_manifest(built.path).drift
+    drift = manifest_of(built.path).drift
+    assert drift is not None
     assert drift == measured.manifest.drift
     assert drift["images"] == 1
-    assert drift["reference"].startswith("onnxruntime")
+    assert str(drift["reference"]).startswith("onnxruntime")
     # Steps of 1/127 hold a pixel of [0, 1] to within half a step.
-    assert 0 < drift["max_abs"] <= 0.5 / 127 + 1e-6
+    largest = drift["max_abs"]
+    assert isinstance(largest, float)
+    assert 0 < largest <= 0.5 / 127 + 1e-6
 
 
 def test_an_engine_that_loses_too_much_is_not_left_behind(built, make_onnx):
@@ -80,6 +85,7 @@ def test_8_bit_pictures_are_compared_as_pictures(built, make_onnx, artefact, ref
     files = [make_onnx("fp32", io=io) for io in (artefact, reference)]
     with OnnxRunner(files[0]) as one, OnnxRunner(files[1]) as other:
         drift = check_quality(built, one, other, pairs, budget=DriftBudget(0.0)).manifest.drift
+    assert drift is not None
     assert drift["max_abs"] == 0
     assert drift["psnr_y_db"] == 0
 
@@ -93,20 +99,18 @@ def test_8_bit_pictures_are_compared_as_pictures(built, make_onnx, artefact, ref
 )
 def test_where_it_cannot_run_the_reason_is_kept_and_verify_fails(built, gpu, says):
     if gpu is None:
-        gpu = GpuAtHand(_OtherCard())
-    options = {"images": None, "budget": DriftBudget(0.05), "notify": str}
-    kept = verify_built(built, Path("absent.onnx"), gpu, verify=None, **options)
+        other = HostCuda()
+        other.device = Device("Test GPU", "8.9", is_integrated=False, driver_cuda="12.6")
+        gpu = GpuAtHand(other)
+    verify = partial(verify_built, images=None, budget=DriftBudget(0.05), notify=print)
+    kept = verify(built, Path("absent.onnx"), gpu, verify=None)
     assert reason_not_to_run(built.manifest, gpu) in kept.manifest.drift_note
     assert read_manifest(built.path) == kept.manifest
     with pytest.raises(BackendMissingError, match=says):
-        verify_built(built, Path("absent.onnx"), gpu, verify=True, **options)
+        verify(built, Path("absent.onnx"), gpu, verify=True)
 
 
 def test_no_verify_is_the_reason_in_the_manifest(built):
-    options = {"images": None, "budget": DriftBudget(0.05), "notify": str}
-    kept = verify_built(built, Path("a"), GpuAtHand(None, "none"), verify=False, **options)
+    verify = partial(verify_built, images=None, budget=DriftBudget(0.05), notify=print)
+    kept = verify(built, Path("a"), GpuAtHand(None, "none"), verify=False)
     assert kept.manifest.drift_note == "not measured: --no-verify was given"
-
-
-class _OtherCard:
-    device = Device("Test GPU", "8.9", is_integrated=False, driver_cuda="12.6")

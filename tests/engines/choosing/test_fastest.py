@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from swise_deploy.command.cpus import OtherPrograms
 from swise_deploy.errors import BackendMissingError, InputError, SwiseError
 from swise_engines.choosing import fastest
 from swise_engines.choosing.candidates import Candidate, candidates_for
@@ -55,7 +56,7 @@ def save_repeating(path: Path, *, width: int = 3, shift: float = 0.0, bad: bool 
     if bad:
         nodes += [node("Sub", ["sum", "half"], ["signed"]), node("Sqrt", ["signed"], ["sr"])]
     arrays = {"into": into, "across": across, "out": out}
-    scalars = {"shift": np.float32(shift), "half": np.float32(0.5)}
+    scalars = {"shift": np.array(shift, np.float32), "half": np.array(0.5, np.float32)}
     graph = helper.make_graph(
         nodes,
         "repeat",
@@ -102,14 +103,14 @@ def test_one_slow_run_in_the_first_estimate_does_not_decide(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"shift": 2 / 255}, "2/255"), ({"bad": True}, "nan/255")],
+    ("shift", "bad", "message"),
+    [(2 / 255, False, "2/255"), (0.0, True, "nan/255")],
 )
 def test_a_fast_candidate_with_another_picture_is_refused(
-    tmp_path: Path, changes: dict[str, float], message: str
+    tmp_path: Path, shift: float, bad: bool, message: str
 ) -> None:
     heavy = in_onnxruntime(save_repeating(tmp_path / "heavy.onnx", width=64))
-    other = in_onnxruntime(save_repeating(tmp_path / "other.onnx", **changes))
+    other = in_onnxruntime(save_repeating(tmp_path / "other.onnx", shift=shift, bad=bad))
     choice = measure_fastest([heavy, other])
     assert choice.candidate is heavy
     assert message in choice.refused["other"]
@@ -170,7 +171,7 @@ def test_a_choice_is_cached_for_the_same_files_and_threads(
 
 
 def others_take(share: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastest.OtherPrograms, "share", lambda _: share)
+    monkeypatch.setattr(OtherPrograms, "share", lambda _: share)
 
 
 def test_a_choice_on_a_busy_machine_is_used_but_not_cached(
@@ -206,8 +207,8 @@ def sleeping(path: Path, label: str, times_s: list[float]) -> Candidate:
 
     def start() -> Sleeper:
         runner = Sleeper(path, threads=1)
-        turns = iter(lambda: times_s[next(count) % len(times_s)], None)
         count = iter(range(10**6))
+        turns = iter(lambda: times_s[next(count) % len(times_s)], None)
         infer = runner.infer
 
         def timed(lr: np.ndarray) -> np.ndarray:
@@ -269,7 +270,7 @@ def test_both_runtimes_compete_for_a_file_and_the_choice_is_reported(tmp_path: P
 def test_a_requested_runner_is_used_without_a_measurement(tmp_path: Path, runner: str) -> None:
     pytest.importorskip(runner, reason="an optional runtime")
     path = save_repeating(tmp_path / "light.onnx")
-    with Upscaler.open(path, runner=runner) as upscaler:  # type: ignore[arg-type]  # parametrized
+    with Upscaler.open(path, runner=runner) as upscaler:
         assert upscaler.name.startswith(runner)
         assert not upscaler.reason
     assert not (tmp_path / "cache" / "swise-deploy" / "fastest").exists()
@@ -288,7 +289,7 @@ def test_an_engine_beside_its_file_is_left_out_where_no_gpu_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(engine_runner, "find_gpu", lambda: GpuAtHand(None, "for this test"))
-    path = shutil.copy(make_onnx("fp16"), engine.with_suffix(".onnx"))
+    path = Path(shutil.copy(make_onnx("fp16"), engine.with_suffix(".onnx")))
     with caplog.at_level(logging.INFO, "swise_engines"):
         runners = {candidate.runtime for candidate in candidates_for(path)}
     assert "tensorrt" not in runners
@@ -301,7 +302,7 @@ def test_an_engine_of_this_very_file_competes_and_one_of_another_does_not(
     ampere = Device("some GPU", "8.6", is_integrated=False, driver_cuda="13.0")
     cuda = SimpleNamespace(device=ampere)  # nothing else of it is used before an engine is opened
     monkeypatch.setattr(engine_runner, "find_gpu", lambda: GpuAtHand(cuda))
-    path = shutil.copy(make_onnx("fp16"), engine.with_suffix(".onnx"))
+    path = Path(shutil.copy(make_onnx("fp16"), engine.with_suffix(".onnx")))
     found = [c for c in candidates_for(path) if c.runtime == "tensorrt"]
     assert [(c.path, c.label) for c in found] == [
         (engine, "tiny.engine on some GPU, driver for CUDA 13.0")

@@ -409,11 +409,15 @@ def test_an_absent_command_is_named(tmp_path):
 def test_every_backend_is_probed_in_a_real_process():
     found = probe_packages()
     assert found["onnxruntime"].works
-    assert "CPUExecutionProvider" in found["onnxruntime"].details["providers"]
+    providers = found["onnxruntime"].details["providers"]
+    assert isinstance(providers, list)
+    assert "CPUExecutionProvider" in providers
     for backend in found.values():
         assert backend.works != bool(backend.error), backend
     if found["tensorrt_rtx"].works:
-        assert {"8.6", "8.9", "12.0"} <= set(found["tensorrt_rtx"].details["capabilities"])
+        capabilities = found["tensorrt_rtx"].details["capabilities"]
+        assert isinstance(capabilities, list)
+        assert {"8.6", "8.9", "12.0"} <= set(capabilities)
 
 
 def test_a_backend_that_kills_its_process_is_reported(tmp_path, monkeypatch):
@@ -461,6 +465,7 @@ def test_the_cuda_driver_is_called_through_its_c_interface(tmp_path, monkeypatch
     library = str(tmp_path / "libcuda.so.1")
     source = str(tmp_path / "cuda.c")
     compiler = shutil.which("cc")
+    assert compiler is not None
     subprocess.run(
         [compiler, "-shared", "-fPIC", "-w", f"-DSTATUS={status}", "-o", library, source],
         check=True,
@@ -478,5 +483,7 @@ def test_the_cuda_driver_is_called_through_its_c_interface(tmp_path, monkeypatch
 def test_this_machine_is_examined_whole():
     seen = examine(this_machine())
     assert str(seen.fact("python", "python").value).startswith(sys.version.split()[0])
-    assert seen.fact("machine", "memory_mib").value > 0
+    memory_mib = seen.fact("machine", "memory_mib").value
+    assert isinstance(memory_mib, int | float)
+    assert memory_mib > 0
     assert by_name(list_abilities(seen), "upscale and benchmark ONNX files").works

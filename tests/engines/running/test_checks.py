@@ -13,8 +13,8 @@ from swise_engines.running.loaded_engine import LoadedEngine
 from swise_engines.running.read_back import check_validity
 from swise_engines.running.runner import EngineRunner
 from swise_engines.tensorrt.api import Messages, load_tensorrt
-from swise_engines.tensorrt.manifest import read_manifest
 from swise_export.manifest import manifest_path
+from tests.engines.conftest import HostCuda, manifest_of
 
 
 def device(sm: str) -> Device:
@@ -104,7 +104,7 @@ def test_a_manifest_lacking_a_key_is_refused(engine):
 
 @pytest.mark.parametrize("sm", ["8.9", "7.5", "12.0", "8.7"])
 def test_another_sm_is_refused_with_the_command_that_builds_for_it(engine, sm):
-    manifest = read_manifest(engine)
+    manifest = manifest_of(engine)
     with pytest.raises(InputError, match=rf"built for SM 8\.6.*SM {sm}.*swise-build tiny\.onnx"):
         check_device(engine, manifest, device(sm))
 
@@ -113,7 +113,7 @@ def test_another_sm_is_refused_with_the_command_that_builds_for_it(engine, sm):
     ("sm", "runs"), [("8.0", True), ("12.0", True), ("99.0", True), ("7.5", False)]
 )
 def test_a_portable_engine_runs_from_8_0_on(engine, sm, runs):
-    manifest = dataclasses.replace(read_manifest(engine), sms=(), compatibility="ampere_plus")
+    manifest = dataclasses.replace(manifest_of(engine), sms=(), compatibility="ampere_plus")
     if runs:
         check_device(engine, manifest, device(sm))
     else:
@@ -122,7 +122,7 @@ def test_a_portable_engine_runs_from_8_0_on(engine, sm, runs):
 
 
 def test_a_portable_engine_of_rtx_does_not_run_between_its_gpus(engine):
-    manifest = dataclasses.replace(read_manifest(engine), sms=(), compatibility="ampere_plus")
+    manifest = dataclasses.replace(manifest_of(engine), sms=(), compatibility="ampere_plus")
     hopper = device("9.0")
     with pytest.raises(BackendMissingError, match=r"runs no engine on SM 9\.0.*--backend tensorrt"):
         check_device(engine, manifest, hopper)
@@ -130,7 +130,7 @@ def test_a_portable_engine_of_rtx_does_not_run_between_its_gpus(engine):
 
 
 def test_another_tensorrt_is_refused(engine):
-    manifest = read_manifest(engine)
+    manifest = manifest_of(engine)
     with pytest.raises(InputError, match=r"TensorRT for RTX .* the installed 1\.6\.0\.1"):
         check_version(engine, manifest, "1.6.0.1")
 
@@ -150,7 +150,7 @@ def test_another_tensorrt_is_refused(engine):
 def test_version_compatible_engines_run_forward(engine, built, running, runs):
     assert accepts_version(built, running) is runs
     manifest = dataclasses.replace(
-        read_manifest(engine), backend_version=built, version_compatible=True
+        manifest_of(engine), backend_version=built, version_compatible=True
     )
     if runs:
         check_version(engine, manifest, running)
@@ -159,17 +159,12 @@ def test_version_compatible_engines_run_forward(engine, built, running, runs):
             check_version(engine, manifest, running)
 
 
-class Machine:
-    """A GPU of another capability; loading must be refused before anything else of it is used."""
-
-    name = "a binding"
-    has_graphs = False
-    device = Device("Test GPU", "8.9", is_integrated=False, driver_cuda="12.6")
-
-
 def test_loading_refuses_another_gpu_before_it_touches_it(engine):
+    other = HostCuda()
+    other.device = device("8.9")
     with pytest.raises(InputError, match=r"built for SM 8\.6"):
-        LoadedEngine(engine, cuda=Machine())
+        LoadedEngine(engine, cuda=other)
+    assert other.num_taken == 0
 
 
 def test_loading_refuses_a_changed_file_before_it_looks_for_a_gpu(engine):

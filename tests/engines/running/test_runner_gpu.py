@@ -10,9 +10,9 @@ import pytest
 
 from swise_deploy.errors import InputError
 from swise_engines.running.runner import EngineRunner
-from swise_engines.tensorrt.manifest import read_manifest
 from swise_engines.tensorrt.profiles import Extent, Profile
 from swise_export.manifest import manifest_path
+from tests.engines.conftest import manifest_of
 
 pytestmark = pytest.mark.gpu
 
@@ -42,7 +42,7 @@ def repeated(lr):
 
 
 def test_the_precision_is_read_back_from_the_engine(built):
-    manifest = read_manifest(built)
+    manifest = manifest_of(built)
     if manifest.precision_read_back is None:
         assert manifest.backend == "tensorrt_rtx", manifest.read_back_note
         assert "names no types" in manifest.read_back_note
@@ -153,7 +153,7 @@ def test_a_trusted_engine_without_manifest_tells_its_own_facts(built, tmp_path):
     path = tmp_path / "bare.engine"
     path.write_bytes(built.read_bytes())
     assert not manifest_path(path).exists()
-    with EngineRunner(path, trust=True, backend=read_manifest(built).backend) as active:
+    with EngineRunner(path, trust=True, backend=manifest_of(built).backend) as active:
         assert (active.scale, active.io) == (2, "float")
         lr = picture(16, 16)
         np.testing.assert_array_equal(active.infer(lr), repeated(lr))

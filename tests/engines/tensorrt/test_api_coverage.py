@@ -16,7 +16,8 @@ import pytest
 
 import swise_engines
 from swise_engines.building.layer_pins import pins_from_layers
-from swise_engines.tensorrt.api import Backend, plan_typing
+from swise_engines.targets.catalogue import Backend
+from swise_engines.tensorrt.api import plan_typing
 from swise_engines.tensorrt.layer_types import LayerTypes
 
 ROOM = Path(swise_engines.__file__).parent

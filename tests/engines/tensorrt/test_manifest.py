@@ -5,17 +5,18 @@ import pytest
 from swise_deploy.errors import InputError
 from swise_engines.tensorrt.manifest import read_manifest, write_manifest
 from swise_export.manifest import manifest_path
+from tests.engines.conftest import manifest_of
 
 
 def test_a_manifest_survives_json(engine):
-    manifest = read_manifest(engine)
+    manifest = manifest_of(engine)
     copy = engine.with_name("copy.engine")
     write_manifest(copy, manifest)
     assert read_manifest(copy) == manifest
 
 
 def test_a_real_build_is_described(engine, sm86):
-    manifest = read_manifest(engine)
+    manifest = manifest_of(engine)
     assert manifest == sm86.manifest
     assert manifest.model == "tiny"
     assert (manifest.scale, manifest.io) == (2, "float")
@@ -31,11 +32,11 @@ def test_a_real_build_is_described(engine, sm86):
 
 
 def test_drift_is_added_without_touching_the_rest(engine):
-    manifest = read_manifest(engine)
+    manifest = manifest_of(engine)
     measured = manifest.with_drift({"psnr_y_db": -0.01})
     write_manifest(engine, measured)
     assert read_manifest(engine) == measured
-    assert read_manifest(engine).with_drift(None, manifest.drift_note) == manifest
+    assert manifest_of(engine).with_drift(None, manifest.drift_note) == manifest
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_drift_is_added_without_touching_the_rest(engine):
 )
 def test_a_manifest_of_wrong_types_or_values_is_refused_by_name(engine, change, named):
     path = manifest_path(engine)
-    document = read_manifest(engine).to_dict()
+    document = manifest_of(engine).to_dict()
     path.write_text(json.dumps({**document, **change}))
     with pytest.raises(InputError, match=named) as refused:
         read_manifest(engine)
@@ -68,7 +69,7 @@ def test_a_manifest_of_wrong_types_or_values_is_refused_by_name(engine, change, 
 @pytest.mark.parametrize("scale", [0, -2, "two", 2.5, None])
 def test_a_scale_that_is_none_is_refused(engine, scale):
     path = manifest_path(engine)
-    document = read_manifest(engine).to_dict()
+    document = json.loads(path.read_text())
     document["interface"]["scale"] = scale
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match="scale"):

@@ -44,7 +44,8 @@ def parse(rtx, make_onnx):
 
 
 def table(parsed):
-    return table_from_layers(*parsed, "parsed network")
+    layers, counts = parsed
+    return table_from_layers(layers, counts, "parsed network")
 
 
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "int8"])

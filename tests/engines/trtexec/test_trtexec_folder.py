@@ -192,8 +192,10 @@ def test_the_reference_is_the_picture_repeated(folder, kind):
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "int8", "mixed"])
 def test_the_script_is_clean(folder, kind):
+    shellcheck = shutil.which("shellcheck")
+    assert shellcheck is not None
     done = subprocess.run(
-        [shutil.which("shellcheck"), "-s", "sh", str(folder(kind) / "run.sh")],
+        [shellcheck, "-s", "sh", str(folder(kind) / "run.sh")],
         capture_output=True,
         text=True,
         check=False,

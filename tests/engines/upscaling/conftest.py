@@ -33,10 +33,10 @@ def _save_network(
 ) -> Path:
     weights = [
         numpy_helper.from_array(_kernel(radius), "kernel"),
-        numpy_helper.from_array(np.float32(255), "peak"),
-        numpy_helper.from_array(np.float32(0.25), "quarter"),
-        numpy_helper.from_array(np.float32(0), "zero"),
-        numpy_helper.from_array(np.float32(1), "one"),
+        numpy_helper.from_array(np.array(255, np.float32), "peak"),
+        numpy_helper.from_array(np.array(0.25, np.float32), "quarter"),
+        numpy_helper.from_array(np.array(0, np.float32), "zero"),
+        numpy_helper.from_array(np.array(1, np.float32), "one"),
     ]
     nodes = []
     picture = "lr"
@@ -70,7 +70,7 @@ def _save_network(
     width, height = size or ("width", "height")
     wide, high = ("width_x2", "height_x2") if size is None else (2 * size[0], 2 * size[1])
     first = batch or "batch"
-    shapes = [(first, 3, height, width), (first, 3, high, wide)]
+    shapes: list[tuple[int | str, ...]] = [(first, 3, height, width), (first, 3, high, wide)]
     if uint8:
         shapes = [(n, h, w, c) for n, c, h, w in shapes]
     graph = helper.make_graph(

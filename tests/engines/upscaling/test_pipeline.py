@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Generator
 
 import pytest
 
@@ -75,6 +76,7 @@ def test_leaving_early_finishes_what_is_being_written():
         range(100), read=lambda i: i, work=lambda i, _: i, write=write, num_threads=2
     )
     next(outcomes)
+    assert isinstance(outcomes, Generator)
     outcomes.close()
     assert sorted(started) == sorted(finished)
     assert len(started) < 20
@@ -128,7 +130,7 @@ def test_prefetching_stops_when_its_consumer_leaves():
 
 
 def test_consumed_items_keep_their_order_and_an_error_comes_out():
-    seen = []
+    seen: list[int] = []
     with consuming(seen.append, behind=1) as put:
         for i in range(20):
             put(i)

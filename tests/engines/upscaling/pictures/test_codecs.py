@@ -205,6 +205,7 @@ def test_xmp_loses_what_describes_the_old_pixels(file_format):
     notes.add_text("Raw profile type exif", "\nexif\n 0\n")
     picture = decode_picture(encoded(noise((4, 4, 3)), "PNG", pnginfo=notes))
     again = decode_picture(encode_picture(picture, file_format)).metadata
+    assert again.xmp is not None
     packet = again.xmp.decode()
     for gone in ("Orientation", "PixelXDimension", "PixelYDimension", "ImageWidth"):
         assert gone not in packet
@@ -298,6 +299,7 @@ def test_notes_of_a_png_go_along():
     notes.add_text("Author", "somebody")
     data = encoded(noise((4, 4, 3)), "PNG", pnginfo=notes)
     with Image.open(io.BytesIO(encode_picture(decode_picture(data), "png"))) as image:
+        assert isinstance(image, PngImagePlugin.PngImageFile)
         assert image.text["Author"] == "somebody"
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from swise_deploy.errors import InputError
-from swise_deploy.pictures.formats import FORMATS
+from swise_deploy.pictures.formats import FORMATS, Format
 from swise_engines.upscaling.pictures.codecs import Picture, decode_picture, encode_picture
 from swise_engines.upscaling.pictures.metadata import Metadata
 from swise_engines.upscaling.stills import upscale_picture
@@ -70,7 +70,9 @@ def test_damaged_files_are_read_or_refused(file_format, small_network):
             assert min(picture.size) >= 1
             if max(picture.size) <= 64:
                 result = upscale_picture(upscaler, picture)
-                again = "png" if picture.alpha is not None or picture.colour.itemsize > 1 else "jpg"
+                again: Format = (
+                    "png" if picture.alpha is not None or picture.colour.itemsize > 1 else "jpg"
+                )
                 with Image.open(io.BytesIO(encode_picture(result, again))) as image:
                     assert image.size == result.size
     assert num_refused > NUM_DAMAGED / 10

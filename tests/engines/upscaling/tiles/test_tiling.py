@@ -104,11 +104,11 @@ def test_one_pixel_too_little_overlap_shows():
 
 
 def test_fading_hides_a_step_between_tiles():
-    def brighter_from_tile_to_tile(lr):
-        brighter_from_tile_to_tile.calls += 1
-        return lr + np.float32(0.1 * brighter_from_tile_to_tile.calls)
+    calls = itertools.count(1)
 
-    brighter_from_tile_to_tile.calls = 0
+    def brighter_from_tile_to_tile(lr):
+        return lr + np.float32(0.1 * next(calls))
+
     lr = np.zeros((1, 3, 20, 100), np.float32)
     got = tiled(brighter_from_tile_to_tile, lr, scale=1, tile=40, overlap=Overlap(2, fade=10))
     steps = np.abs(np.diff(got[0, 0, 0]))
