@@ -109,6 +109,7 @@ def test_bicubic_has_a_row_for_each_scale_and_set_beside_the_printed_one(
     first = text_from_rows(rows).rows[0]
     assert first[0] == "bicubic x2"
     assert first[5] == "33.66"  # printed
+    assert isinstance(rows[0].measured, Quality)
     assert float(first[6]) == pytest.approx(rows[0].measured.psnr_y_db - 33.66, abs=0.006)
 
 
@@ -180,6 +181,7 @@ def test_another_runner_gives_the_same_scores(data: Path, tmp_path: Path) -> Non
             data, ["Set5"], ["swisenet"], tmp_path / runner, scales=[4], runner=runner
         )
         assert ("onnxruntime" in row.runner) == (runner == "deploy")
+        assert isinstance(row.measured, Quality)
         scores[runner] = row.measured
     # Outputs 3e-7 apart: a level of 255 may round the other way in a few of 4,000 values.
     assert scores["deploy"].psnr_y_db == pytest.approx(scores["torch"].psnr_y_db, abs=0.01)

@@ -80,7 +80,7 @@ def _as_int8(counts_of: onnx.ModelProto, kind: int) -> Counts:
     model.graph.initializer.extend(
         [
             numpy_helper.from_array(int8_weight, "int8_weight"),
-            numpy_helper.from_array(half(0.1), "step"),
+            numpy_helper.from_array(np.array(0.1, half), "step"),
         ]
     )
     conv.input[:] = ["x_dq", "w_dq"]
@@ -94,7 +94,7 @@ def _as_int8(counts_of: onnx.ModelProto, kind: int) -> Counts:
             relu,
         ]
     )
-    model.graph.initializer.append(numpy_helper.from_array(np.int8(0), "zero"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), "zero"))
     return count_onnx(model, lr_size=(100, 100))
 
 

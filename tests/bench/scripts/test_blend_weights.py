@@ -18,6 +18,8 @@ SCRIPT = Path(__file__).resolve().parents[3] / "bench" / "scripts" / "blend_weig
 
 def run(monkeypatch, *arguments):
     spec = importlib.util.spec_from_file_location("blend_weights", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])

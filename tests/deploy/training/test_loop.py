@@ -137,6 +137,7 @@ def test_a_killed_run_resumed_ends_with_the_weights_of_one_never_killed(
     killed_at = read_state(settings.out).progress.step
     assert 20 <= killed_at < 60
     result = train(read_config(settings.out), resume=True)
+    assert result is not None
     assert result.finished
     assert_same_weights(weights_of(settings.out), weights_of(straight.config.out))
     a, b = read_state(settings.out), read_state(straight.config.out)
@@ -204,6 +205,7 @@ def test_swisenet_trains_with_the_papers_weight_norm_and_is_saved_plain(pictures
         optimizer="adamp",
     )
     result = train(settings)
+    assert result is not None
     opened = open_network(weights=result.weights)
     assert (opened.name, opened.scale) == (model, 3)
 
@@ -222,17 +224,22 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(pi
     assert (settings.out / "state.pt").read_bytes() == good
     assert read_log(settings.out)[-1]["event"] == "diverged"
     calm = dataclasses.replace(wild, learning_rate=1e-4, steps=15)
-    assert train(calm, resume=True).step == 15
+    result = train(calm, resume=True)
+    assert result is not None
+    assert result.step == 15
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(pictures, tmp_path):
     settings = config(pictures, tmp_path / "run", steps=30)
     asked = iter([False] * 6 + [True])
     result = train(settings, stop=lambda: next(asked))
+    assert result is not None
     assert (result.step, result.finished) == (7, False)
     assert read_state(settings.out).progress.step == 7
     assert [r["step"] for r in read_log(settings.out) if r["kind"] == "val"] == []
-    assert train(read_config(settings.out), resume=True).finished
+    result = train(read_config(settings.out), resume=True)
+    assert result is not None
+    assert result.finished
 
 
 def test_other_pictures_are_not_taken_for_the_ones_a_run_began_with(pictures, tmp_path):
@@ -366,6 +373,7 @@ def test_a_stop_ends_the_upscaling_by_a_teacher_and_leaves_no_file(straight, pic
 
 def test_a_teacher_of_a_smaller_scale_is_refused(pictures, tmp_path):
     teacher = shipped_weights("swisenet", 2)
+    assert teacher is not None
     settings = config(pictures, tmp_path / "run", scale=3, holdout=0, teacher=(teacher,))
     with pytest.raises(InputError, match=f"{teacher.name}.* x2"):
         train(settings)
@@ -392,8 +400,10 @@ def test_a_gpu_learns_in_every_number_format_and_goes_on_where_it_stopped(
     gpu = config(pictures, out, steps=40, precision=precision, accelerator="cuda")
     asked = iter([False] * 19 + [True])
     stopped = train(gpu, stop=lambda: next(asked, False))
+    assert stopped is not None
     assert (stopped.step, stopped.finished) == (20, False)
     finished = train(read_config(out), resume=True)
+    assert finished is not None
     assert (finished.step, finished.finished) == (40, True)
     assert finished.config.precision == precision
     losses = [record["loss"] for record in read_log(out) if record["kind"] == "train"]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -240,8 +241,8 @@ def test_a_validation_that_a_stop_interrupts_is_made_up(pictures: Path, tmp_path
     train(whole)
     for number in (3, 4):  # in the step that validates; and within the validation itself
         parts = config(pictures, tmp_path / f"parts{number}", val_every=3)
-        calls = iter(range(1, 100))
-        train(parts, stop=lambda calls=calls, number=number: next(calls) >= number)
+        answers = iter([False] * (number - 1) + [True] * 100)
+        train(parts, stop=partial(next, answers))
         state = read_state(parts.out).progress
         assert (state.step, state.validation_due, state.best) == (3, True, None)
         train(read_config(parts.out), resume=True)

@@ -13,7 +13,8 @@ SCALE = 3
 def store(pictures):
     entries, offset = [], 0
     for i, picture in enumerate(pictures):
-        entries.append(Entry(f"{i}.png", *picture.shape[:2], offset))
+        height, width = picture.shape[:2]
+        entries.append(Entry(f"{i}.png", height, width, offset))
         offset += picture.size
     return PictureStore(tuple(entries), np.concatenate([p.ravel() for p in pictures]))
 

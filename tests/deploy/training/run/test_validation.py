@@ -7,10 +7,10 @@ from PIL import Image
 from torch import nn
 
 from swise_deploy.errors import InputError
+from swise_deploy.evaluation.pairs import centre_crop
 from swise_deploy.training.data.picture_cache import PicturePairs
 from swise_deploy.training.data.picture_store import Entry, PictureStore
 from swise_deploy.training.run.validation import (
-    centre_crop,
     held_out_indices,
     pairs_from_cache,
     pairs_from_folder,

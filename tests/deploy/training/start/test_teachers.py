@@ -92,6 +92,7 @@ def test_pictures_of_a_larger_scale_are_shrunk_as_matlab_shrinks_them(own, scale
 
 def test_a_teacher_serves_its_scale_and_smaller_ones():
     file = shipped_weights("swisenet", 3)
+    assert file is not None
     lr = torch.rand(1, 3, 8, 9)
     for scale, title in ((3, "SwiseNet"), (2, "SwiseNet (x3, shrunk)")):
         teacher = open_teacher(file, scale)
@@ -107,8 +108,10 @@ def test_x4_weights_of_swisenet_teach_x3():
     lr = F.interpolate(torch.rand(1, 3, 6, 6), scale_factor=4, mode="bicubic")
     made = {}
     for scale in (3, 4):
+        file = shipped_weights("swisenet", scale)
+        assert file is not None
         with torch.inference_mode():
-            made[scale] = open_teacher(shipped_weights("swisenet", scale), 3).module(lr)
+            made[scale] = open_teacher(file, 3).module(lr)
     inside = slice(12, -12)
     difference = (made[3] - made[4])[..., inside, inside]
     assert difference.square().mean().sqrt() < 0.02

@@ -45,7 +45,7 @@ def test_a_head_that_repeats_pixels_still_does_at_every_scale(scale):
     head = PixelShuffleUpsample(3, 3, 2)
     with torch.no_grad():
         head.conv.weight.zero_()
-        head.conv.bias.zero_()
+        head.get_parameter("conv.bias").zero_()
         for channel in range(3):
             head.conv.weight[4 * channel : 4 * channel + 4, channel, 1, 1] = 1.0
     other = PixelShuffleUpsample(3, 3, scale)

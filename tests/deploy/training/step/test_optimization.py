@@ -90,7 +90,7 @@ def test_decay_zero_is_the_network_itself():
     with torch.no_grad():
         layer.weight.normal_()
     average.update(1)
-    assert torch.equal(average.network().weight, layer.weight)
+    assert torch.equal(average.network().get_parameter("weight"), layer.weight)
 
 
 def test_weight_norm_trains_length_and_direction_and_folds_to_the_same_function():
@@ -106,10 +106,11 @@ def test_weight_norm_trains_length_and_direction_and_folds_to_the_same_function(
     assert "fuse" not in names
     # A tolerance of fp32 rounding: g * v / |v| is not the same arithmetic as w.
     torch.testing.assert_close(network(lr), expected, atol=1e-4, rtol=1e-4)
-    length, direction = network.head.parametrizations["weight"].parameters()
+    length, direction = network.get_submodule("head.parametrizations.weight").parameters()
     network(lr).sum().backward()
     assert length.shape == (8, 1, 1, 1)
     # The length is a parameter of its own, so nothing pulls v along itself.
+    assert direction.grad is not None
     radial = (direction.grad * direction).sum((1, 2, 3))
     torch.testing.assert_close(radial, torch.zeros(8), atol=1e-3, rtol=0)
     averaged = WeightAverage(network, 0.9).network()
