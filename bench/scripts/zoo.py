@@ -232,11 +232,10 @@ def _spandrel_run(checkpoint: Path, lr: NDArray[np.float32]) -> NDArray[np.float
 def table(results: Mapping[str, ZooResult]) -> list[str]:
     """The Markdown table, in the zoo's order."""
     head = "| network | scale | sizes | fp32, fp16: difference from spandrel | remarks |"
-    return [
-        head,
-        "|---|---|---|---:|---|",
-        *(table_row(results[n.name]) for n in ZOO if n.name in results),
-    ]
+    rows = [table_row(results[n.name]) for n in ZOO if n.name in results]
+    missing = [network.name for network in ZOO if network.name not in results]
+    rest = ["", f"Not run: {'; '.join(missing)}."] if missing else []
+    return [head, "|---|---|---|---:|---|", *rows, *rest]
 
 
 def table_row(result: ZooResult) -> str:
