@@ -22,7 +22,7 @@ from swise_bench.measuring.layers import profile_layers
 from swise_bench.measuring.memory import measure_memory
 from swise_bench.measuring.quality import Scored, result_from_scores, score_pictures
 from swise_bench.measuring.reference import score_reference
-from swise_bench.results.host import QuietnessWatch, describe_host
+from swise_bench.results.host import Quietness, QuietnessWatch, describe_host
 from swise_bench.results.values import (
     Benchmark,
     Cost,
@@ -32,7 +32,6 @@ from swise_bench.results.values import (
     Memory,
     NotMeasured,
     QualityResult,
-    Ratio,
     SubjectResult,
 )
 from swise_bench.subjects.files import content_hash, facts_of, fixed_batch
@@ -61,6 +60,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Keep = Callable[[Benchmark], None]
 
+MAX_ATTEMPTS = 3
+"""Number of attempts where other programs disturb a measurement too much."""
+
+_Timed = dict[tuple[tuple[int, int], int], dict[str, Latency]]
 _PENDING = NotMeasured("the run ended before")
 _HR_FOLDERS = ("HR", "GT", "GTmod12", "original")
 
@@ -117,7 +120,6 @@ class _Measured:
     error: SwiseError | None = None
     load_ms: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
-    latencies: list[Latency] = field(default_factory=list)
     costs: tuple[Cost, ...] | NotMeasured = _PENDING
     layer_times: tuple[LayerTime, ...] | NotMeasured = _PENDING
     memory: Memory | NotMeasured = _PENDING
@@ -142,11 +144,11 @@ def run_benchmark(settings: Settings, *, keep: Keep | None = None) -> Benchmark:
         SwiseError: Not one subject can be opened; the error is that of the first.
     """
     watch = QuietnessWatch()
-    ratios: list[Ratio] = []
+    timed: _Timed = {}
     measured = [_Measured(subject) for subject in settings.subjects]
 
     def finish(*, is_complete: bool) -> Benchmark:
-        return _benchmark(settings, measured, ratios, watch, is_complete=is_complete)
+        return _benchmark(settings, measured, timed, watch, is_complete=is_complete)
 
     def keep_part() -> None:
         if keep is not None:
@@ -159,10 +161,7 @@ def run_benchmark(settings: Settings, *, keep: Keep | None = None) -> Benchmark:
             first = measured[0].error
             assert first is not None, "a subject without a runner has an error"
             raise first
-        for lr_size in settings.lr_sizes:
-            for batch in settings.batches:
-                ratios += _time(measured, settings, lr_size, batch)
-                keep_part()
+        _time_all(measured, settings, timed, keep_part)
         for one in measured:
             _examine(one, settings)
             keep_part()
@@ -189,12 +188,52 @@ def _open(one: _Measured, settings: Settings, stack: ExitStack) -> None:
         progress(f"not measured: {one.subject.name}: {one.error}")
 
 
+def _time_all(
+    measured: Sequence[_Measured], settings: Settings, timed: _Timed, keep_part: Callable[[], None]
+) -> None:
+    """Latency at every size and batch.
+
+    Where other programs took so much of the machine that even ratios are unreliable, it is measured
+    again after everything else, and the quietest attempt counts.
+    """
+    every = [(size, batch) for size in settings.lr_sizes for batch in settings.batches]
+    for attempt in range(MAX_ATTEMPTS):
+        for key in every:
+            before = timed.get(key)
+            if attempt and (before is None or _reliability(before) != "unreliable"):
+                continue
+            if attempt:
+                progress("measuring again: the last attempt was unreliable")
+            found = _time(measured, settings, *key)
+            if found and (before is None or _other_share(found) < _other_share(before)):
+                timed[key] = found
+                keep_part()
+
+
+def _quietness(found: Mapping[str, Latency]) -> Quietness:
+    quietness = next(iter(found.values())).quietness
+    assert quietness is not None, "measured here"
+    return quietness
+
+
+def _reliability(found: Mapping[str, Latency]) -> str:
+    return _quietness(found).reliability
+
+
+def _other_share(found: Mapping[str, Latency]) -> float:
+    return _quietness(found).other_share or 0.0
+
+
 def _time(
     measured: Sequence[_Measured], settings: Settings, lr_size: tuple[int, int], batch: int
-) -> list[Ratio]:
+) -> dict[str, Latency]:
     """Latency of all subjects in turn; one that fails is left out and the rest is timed."""
     what = f"latency at LR {size_text(lr_size)}, batch {batch}"
-    running = {one.subject.name: one for one in measured if one.runner is not None}
+    running = {
+        one.subject.name: one
+        for one in measured
+        if one.runner is not None and what not in one.failures
+    }
     while running:
         runners = {name: one.runner for name, one in running.items() if one.runner is not None}
         progress(
@@ -202,7 +241,7 @@ def _time(
             f"{settings.threads} threads"
         )
         try:
-            found = measure_latency(
+            return measure_latency(
                 runners,
                 lr_size=lr_size,
                 batch=batch,
@@ -212,11 +251,7 @@ def _time(
         except CallError as error:
             running.pop(error.subject).failures[what] = str(error)
             progress(f"not measured: {error.subject}: {what}: {error}")
-            continue
-        for name, latency in found.items():
-            running[name].latencies.append(latency)
-        return compare_latencies(found, next(iter(found)))
-    return []
+    return {}
 
 
 def _examine(one: _Measured, settings: Settings) -> None:
@@ -340,14 +375,13 @@ def _rounding(
 def _benchmark(
     settings: Settings,
     measured: Sequence[_Measured],
-    ratios: Sequence[Ratio],
+    timed: _Timed,
     watch: QuietnessWatch,
     *,
     is_complete: bool,
 ) -> Benchmark:
-    timed = [latency.quietness for one in measured for latency in one.latencies]
     noisiest = max(
-        (quietness for quietness in timed if quietness is not None),
+        (_quietness(found) for found in timed.values()),
         key=lambda quietness: quietness.other_share or 0.0,
         default=watch.finish(),
     )
@@ -357,13 +391,19 @@ def _benchmark(
         threads=settings.threads,
         host=describe_host(),
         quietness=noisiest,
-        subjects=tuple(_result(one, measured, settings) for one in measured),
-        ratios=tuple(ratios),
+        subjects=tuple(_result(one, measured, settings, timed) for one in measured),
+        ratios=tuple(
+            ratio
+            for found in timed.values()
+            for ratio in compare_latencies(found, next(iter(found)))
+        ),
         is_complete=is_complete,
     )
 
 
-def _result(one: _Measured, measured: Sequence[_Measured], settings: Settings) -> SubjectResult:
+def _result(
+    one: _Measured, measured: Sequence[_Measured], settings: Settings, timed: _Timed
+) -> SubjectResult:
     path, runner, facts = one.path, one.runner, _facts_where_readable(one.path)
     return SubjectResult(
         name=one.subject.name,
@@ -377,7 +417,9 @@ def _result(one: _Measured, measured: Sequence[_Measured], settings: Settings) -
         size_bytes=path.stat().st_size if path else 0,
         load_ms=one.load_ms,
         costs=one.costs,
-        latencies=tuple(one.latencies),
+        latencies=tuple(
+            found[one.subject.name] for found in timed.values() if one.subject.name in found
+        ),
         layer_times=one.layer_times,
         memory=one.memory,
         energy=one.energy,

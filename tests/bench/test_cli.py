@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -363,3 +364,28 @@ def test_an_older_spelling_works_with_a_warning(
     assert "--lr is now --size" in captured.err
     (subject,) = json.loads(captured.out)["subjects"]
     assert subject["latencies"][0]["lr_size"] == [16, 12]
+
+
+@pytest.mark.slow
+def test_a_loaded_machine_decides_nothing(
+    nearest: Path, blurred: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four busy programs for each processor take more than half of it, whatever we do."""
+    baseline, now = tmp_path / "old.json", tmp_path / "now.json"
+    arguments = _arguments(nearest, blurred, tmp_path=tmp_path)
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(4 * (os.cpu_count() or 1))
+    ]
+    try:
+        assert main([*arguments, "--output", str(baseline)]) == 0
+        gate = ["--baseline", str(baseline), "--max-regress", "900%", "--output", str(now)]
+        assert main([*arguments, *gate]) == 5
+    finally:
+        for program in busy:
+            program.kill()
+            program.wait()
+    assert _is_unreliable(now)
+    captured = capsys.readouterr()
+    assert "UNDECIDED" in captured.err
+    assert "[fastest]" not in captured.out

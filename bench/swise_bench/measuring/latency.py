@@ -6,7 +6,6 @@ from typing import Protocol, runtime_checkable
 
 from swise_bench.results.host import QuietnessWatch
 from swise_bench.results.values import Latency, NotMeasured, Ratio
-from swise_deploy.command.console import progress
 from swise_deploy.errors import SwiseError, first_line
 from swise_deploy.runner import Runner
 from swise_deploy.timing import Call, cpu_ratio, picture_call, ratio, time_calls
@@ -18,9 +17,6 @@ WALL_CLOCK = (
 
 # Threads of ONNX Runtime and OpenMP keep spinning after a run; the next subject waits that out.
 PAUSE_S = 0.02
-
-MAX_ATTEMPTS = 3
-"""Number of attempts where other programs disturb a measurement too much."""
 
 
 class CallError(SwiseError):
@@ -45,32 +41,21 @@ def measure_latency(
 ) -> dict[str, Latency]:
     """Time activated runners in turn.
 
-    Where other programs take so much of the machine that ratios are unreliable, it is measured
-    again, and the quietest attempt counts.
-
     Args:
         runners: Activated runners by name.
         lr_size: Input size, (W, H).
         batch: Pictures in one call.
         min_runs: Rounds to make if time allows.
-        max_seconds: Time for the counted rounds of an attempt, for each runner.
+        max_seconds: Time for the counted rounds, for each runner.
 
     Raises:
         CallError: A runner fails; it names which one.
     """
-    attempts = []
-    for number in range(MAX_ATTEMPTS):
-        watch = QuietnessWatch()
-        found = _time_in_turn(
-            runners, lr_size=lr_size, batch=batch, min_runs=min_runs, max_seconds=max_seconds
-        )
-        quietness = watch.finish()
-        attempts.append((quietness, found))
-        if quietness.reliability != "unreliable":
-            break
-        if number + 1 < MAX_ATTEMPTS:
-            progress(f"{quietness.warning}; measuring again")
-    quietness, found = min(attempts, key=lambda attempt: attempt[0].other_share or 0.0)
+    watch = QuietnessWatch()
+    found = _time_in_turn(
+        runners, lr_size=lr_size, batch=batch, min_runs=min_runs, max_seconds=max_seconds
+    )
+    quietness = watch.finish()
     return {name: dataclasses.replace(x, quietness=quietness) for name, x in found.items()}
 
 
