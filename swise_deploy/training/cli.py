@@ -77,7 +77,6 @@ _HELP: dict[str, dict[str, str]] = {
         "schedule": "of the learning rate (default: cosine)",
         "warmup_steps": "steps of linear growth (default: 0)",
         "loss": "mse and psnr are to finish with (default: l1)",
-        "frequency_weight": "weight of the distance of Fourier transforms (default: 0)",
         "optimizer": "(default: adamp)",
         "clip_norm": "largest norm of the gradients; 0 does not clip (default: 10)",
         "ema_decay": "of the averaged weights; 0 averages nothing (default: 0.999)",

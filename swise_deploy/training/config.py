@@ -53,7 +53,6 @@ class TrainConfig:
         seed: Decides fresh weights, data order and crops.
         loss: "l1"; "charbonnier", its smooth form; or to finish with, "mse", or "psnr", which is
             minus the mean PSNR of the crops and weighs each by its own error.
-        frequency_weight: Weight of the L1 distance of the Fourier transforms, added to the loss.
         optimizer: "adamp" (Heo et al., 2021), "adam" or "adamw".
         learning_rate: After the warm-up.
         final_learning_rate: Where "cosine" ends.
@@ -108,7 +107,6 @@ class TrainConfig:
     patch_size: int = 48
     seed: int = 0
     loss: Loss = "l1"
-    frequency_weight: float = 0.0
     optimizer: OptimizerName = "adamp"
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-6
@@ -172,7 +170,6 @@ class TrainConfig:
             "clip_norm": self.clip_norm,
             "weight_decay": self.weight_decay,
             "final_learning_rate": self.final_learning_rate,
-            "frequency_weight": self.frequency_weight,
             "keep": self.keep,
             "patience": self.patience,
             "max_minutes": self.max_minutes,

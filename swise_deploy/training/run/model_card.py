@@ -75,7 +75,7 @@ def card_text(
             f"- Machine: {platform.machine()}, torch {torch.__version__}, Python "
             f"{platform.python_version()}\n"
             f"- Started from {printable(config.init.name) if config.init else 'random weights'}\n"
-            f"- Loss: {_loss_line(config)}\n"
+            f"- Loss: {config.loss}\n"
             f"{_teachers_line(config)}"
             f"- Averaged weights (decay {config.ema_decay:g}) are what is saved"
         ),
@@ -131,11 +131,6 @@ def _shareable_settings(config: TrainConfig) -> str:
     }
     lines = toml_from_config(config).splitlines(keepends=True)
     return "".join(line for line in lines if line.split(" =")[0] not in own)
-
-
-def _loss_line(config: TrainConfig) -> str:
-    weight = config.frequency_weight
-    return f"{config.loss} + {weight:g} x frequency distance" if weight else config.loss
 
 
 def _lr_line(config: TrainConfig) -> str:

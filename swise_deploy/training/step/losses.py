@@ -30,27 +30,9 @@ def minus_psnr(sr: Tensor, hr: Tensor) -> Tensor:
     return 10 * torch.log10(error + LEAST_MSE).mean()
 
 
-def frequency_distance(sr: Tensor, hr: Tensor) -> Tensor:
-    """The mean absolute difference of the Fourier transforms, real and imaginary parts apart.
-
-    Cho et al., "Rethinking Coarse-to-Fine Approach in Single Image Deblurring" (MIMO-UNet), ICCV
-    2021. The transform is orthonormal, so that the distance does not grow with the crop.
-    """
-    difference = torch.fft.rfft2(sr.float() - hr.float(), norm="ortho")
-    return torch.view_as_real(difference).abs().mean()
-
-
 LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
     "charbonnier": charbonnier,
     "mse": F.mse_loss,
     "psnr": minus_psnr,
 }
-
-
-def make_loss(name: Loss, *, frequency_weight: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss by name, and the weighted distance of Fourier transforms where it has a weight."""
-    distance = LOSSES[name]
-    if not frequency_weight:
-        return distance
-    return lambda sr, hr: distance(sr, hr) + frequency_weight * frequency_distance(sr, hr)

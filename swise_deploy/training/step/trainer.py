@@ -23,7 +23,7 @@ from swise_deploy.training.start.trained_form import TrainedForm
 from swise_deploy.training.state import RunProgress, RunState
 from swise_deploy.training.step.averaging import WeightAverage
 from swise_deploy.training.step.cuda_graph import CapturedStep, Passes
-from swise_deploy.training.step.losses import make_loss
+from swise_deploy.training.step.losses import LOSSES
 from swise_deploy.training.step.optimization import (
     learning_rate_at,
     make_optimizer,
@@ -121,7 +121,7 @@ class Trainer:
         self._network = network = form.module.train()
         self._teacher = None if form.teacher is None else form.teacher.eval().to(fabric.device)
         self._teacher_share = form.teacher_share
-        self._distance = make_loss(config.loss, frequency_weight=config.frequency_weight)
+        self._distance = LOSSES[config.loss]
         self._optimizer: Optimizer = make_optimizer(config, network)
         whole: nn.Module = network
         if config.compile:

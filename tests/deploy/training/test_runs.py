@@ -406,7 +406,7 @@ def restore(): return Own(3, 1)
     [
         ("rgb", {}),
         ("luma", {}),
-        ("alpha", {"loss": "charbonnier", "frequency_weight": 0.1}),
+        ("alpha", {"loss": "charbonnier"}),
         ("x8", {"scale": 8, "patch_size": 2}),
         ("restore", {"scale": 1, "degradation": "noise-jpeg"}),
     ],
