@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import sys
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,8 @@ PARITY = 1e-3
 """Largest difference from spandrel's run, of white, in fp32."""
 
 _CROP = 64
+# The whole reason is in the JSON.
+_REMARK = 180
 _VERSIONS = ("spandrel", "torch", "onnxruntime")
 
 
@@ -246,6 +249,7 @@ def table_row(result: ZooResult) -> str:
     if result.parity_fp32 is not None:
         parity = f"{result.parity_fp32:.0e}, {result.parity_fp16:.0e}"
     remark = result.note if result.sizes == "any" else result.reason
+    remark = textwrap.shorten(remark, _REMARK, placeholder=" ...")
     return f"| {result.name} | {scale} | {sizes} | {parity} | {remark.replace('|', '/')} |"
 
 

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Collection, Sequence
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -244,16 +245,18 @@ def traced(
         warnings.simplefilter("ignore")
         target = Path(folder) / "traced.onnx"
         try:
-            torch.onnx.export(
-                module.eval(),
-                (sample,),
-                str(target),
-                input_names=["lr"],
-                output_names=["sr"],
-                opset_version=opset,
-                dynamic_axes=None if size else dynamic,
-                dynamo=False,
-            )
+            # Where it fails, torch prints the whole graph to stdout, which is for results.
+            with contextlib.redirect_stdout(StringIO()):
+                torch.onnx.export(
+                    module.eval(),
+                    (sample,),
+                    str(target),
+                    input_names=["lr"],
+                    output_names=["sr"],
+                    opset_version=opset,
+                    dynamic_axes=None if size else dynamic,
+                    dynamo=False,
+                )
             model = onnx.load(target)
             onnx.checker.check_model(model)
         except Exception as error:  # foreign code and the tracer raise errors of any class

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from swise_deploy.checkpoints.load import LoadedNetwork
-from swise_deploy.errors import InputError
+from swise_deploy.errors import ExportError, InputError
 from swise_deploy.runner import image_from_float
 from swise_deploy.runners.torch_cpu import TorchRunner
 from swise_deploy.storage.files import sha256_of
 from swise_export.manifest import Drift, manifest_path, read_manifest, write_manifest
 from swise_export.runtimes.onnxruntime import OnnxRunner
-from swise_export.tracing.trace import export_onnx
+from swise_export.tracing.trace import export_onnx, traced_form
 
 SIZES = [(1, 1), (1, 7), (33, 35), (9, 16)]
 
@@ -158,3 +158,20 @@ def test_a_manifest_of_pictures_too_small_for_ssim_is_json_and_reads_back(
     path = write_manifest(tmp_path / "a.onnx", dataclasses.replace(manifest, drift=tiny))
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["drift"]["ssim_y"] is None
     assert read_manifest(tmp_path / "a.onnx").drift == tiny
+
+
+class Fourier(torch.nn.Module):
+    """Transforms rows, which ONNX's exporter does not know in this form."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.fft.irfft(torch.fft.rfft(x), n=32)
+        return torch.nn.functional.interpolate(rows, scale_factor=2)
+
+
+def test_a_failed_trace_is_one_error_and_prints_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    network = LoadedNetwork(Fourier().eval(), "fourier", 2, "test", "0" * 64)
+    with pytest.raises(ExportError, match="fourier x2"):
+        traced_form(network)
+    assert capsys.readouterr().out == ""
