@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
+from torch.nn import functional
 
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import ExportError, InputError, QualityGateError, SwiseError
@@ -107,12 +108,14 @@ class _Way:
     network: LoadedNetwork
     batch: int | None = None
     padding: int = 0
+    zeros: bool = False
 
 
 def _describe(way: _Way) -> str:
     parts = []
     if way.padding:
-        parts.append(f"behind padding to multiples of {way.padding}")
+        kind = " with zeros" if way.zeros else ""
+        parts.append(f"behind padding{kind} to multiples of {way.padding}")
     if way.batch == 1:
         parts.append("for one picture at a time")
     return f"the network is traced {' and '.join(parts)}" if parts else ""
@@ -139,8 +142,10 @@ def _ways(network: LoadedNetwork, size: tuple[int, int] | None) -> Iterator[_Way
         return
     yield _Way(network, batch=1)
     for multiple in _multiples_of(network.module):
-        padded = PaddedNetwork(network.module, multiple, network.scale)
-        yield _Way(dataclasses.replace(network, module=padded), batch=1, padding=multiple)
+        for zeros in (False, True):
+            padded = PaddedNetwork(network.module, multiple, network.scale, zeros=zeros)
+            behind = dataclasses.replace(network, module=padded)
+            yield _Way(behind, batch=1, padding=multiple, zeros=zeros)
 
 
 def _multiples_of(module: nn.Module) -> list[int]:
@@ -157,10 +162,18 @@ def _multiples_of(module: nn.Module) -> list[int]:
 
 
 class PaddedNetwork(nn.Module):
-    """A network that sees multiples of a size alone; what was mirrored to get there is cropped."""
+    """A network that sees multiples of a size alone; what was added to get there is cropped.
 
-    def __init__(self, network: nn.Module, multiple: int, scale: int) -> None:
+    Args:
+        network: Takes multiples of a size without padding of its own.
+        multiple: Of height and width.
+        scale: Output size over input size.
+        zeros: Whether zeros are added, as some networks do, instead of the mirrored picture.
+    """
+
+    def __init__(self, network: nn.Module, multiple: int, scale: int, *, zeros: bool) -> None:
         super().__init__()
+        self.zeros = zeros
         self.network = network
         self.multiple = multiple
         self.scale = scale
@@ -168,7 +181,12 @@ class PaddedNetwork(nn.Module):
     def forward(self, lr: torch.Tensor) -> torch.Tensor:
         """Map (N, 3, H, W), any H, W >= 1, to (N, 3, H*scale, W*scale)."""
         height, width = lr.shape[2:]
-        sr: torch.Tensor = self.network(mirror_to_multiple(lr, self.multiple))
+        if self.zeros:
+            right, bottom = (-side % self.multiple for side in (width, height))
+            padded = functional.pad(lr, (0, right, 0, bottom))
+        else:
+            padded = mirror_to_multiple(lr, self.multiple)
+        sr: torch.Tensor = self.network(padded)
         return sr[:, :, : height * self.scale, : width * self.scale]
 
 
