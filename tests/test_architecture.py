@@ -31,7 +31,9 @@ def test_the_page_lists_the_folders_of_the_tree(room: str) -> None:
     section = re.search(rf"^### {room}\n\n(.*?)(?=\n###|\Z)", page, re.S | re.M)
     assert section, f"docs/architecture.md has no section {room}"
     listed = section[1].strip().splitlines()[2:]
-    assert listed == rows_of(room), "run: python bench/scripts/folder_list.py docs/architecture.md"
+    assert listed == rows_of(room), (
+        "run: python bench/scripts/docs/folder_list.py docs/architecture.md"
+    )
 
 
 @pytest.mark.parametrize("room", ROOMS)

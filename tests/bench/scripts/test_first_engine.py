@@ -1,4 +1,4 @@
-"""bench/scripts/first_engine.py, rehearsed with a stand-in for both Pythons of a GPU machine."""
+"""first_engine.py, rehearsed with a stand-in for both Pythons of a GPU machine."""
 
 import importlib
 import importlib.util
@@ -30,7 +30,7 @@ exit 0
 @pytest.fixture
 def first_engine(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(sys, "path", [str(SCRIPTS.parent), *sys.path])
-    return importlib.import_module("scripts.first_engine")
+    return importlib.import_module("scripts.gpu.first_engine")
 
 
 @pytest.fixture

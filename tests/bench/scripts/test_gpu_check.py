@@ -1,4 +1,4 @@
-"""bench/scripts/gpu_check.py as far as it goes without a GPU."""
+"""bench/scripts/gpu/gpu_check.py as far as it goes without a GPU."""
 
 import importlib.util
 import json
@@ -11,7 +11,7 @@ import pytest
 from swise_bench.subjects.spec import parse_subject
 from swise_engines.cuda.boundary import find_gpu
 
-SCRIPT = Path(__file__).resolve().parents[3] / "bench" / "scripts" / "gpu_check.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "bench" / "scripts" / "gpu" / "gpu_check.py"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """MB on disk that each extra adds to the base install: the table of docs/install.md.
 
-    python bench/scripts/extras_size.py
+    python bench/scripts/docs/extras_size.py
 
 Sums the sizes of the files that the installed distributions record, over everything that an extra
 requires in this environment. An extra with a requirement that is not installed is left out.

@@ -1,6 +1,6 @@
 """Write the folders of the rooms, with the first line of their docstrings, into a page.
 
-    python bench/scripts/folder_list.py docs/architecture.md
+    python bench/scripts/docs/folder_list.py docs/architecture.md
 
 Everything below the heading "Folders" is replaced. A test compares the page with the tree.
 """
@@ -16,7 +16,7 @@ from swise_deploy.storage.files import writing
 
 ROOMS = ("swise_deploy", "export/swise_export", "engines/swise_engines", "bench/swise_bench")
 HEADING = "## Folders\n"
-COMMAND = "python bench/scripts/folder_list.py docs/architecture.md"
+COMMAND = "python bench/scripts/docs/folder_list.py docs/architecture.md"
 INTRODUCTION = f"\nThe first line of each folder's `__init__.py`, by `{COMMAND}`.\n"
 
 
@@ -32,7 +32,7 @@ def _run(page: Path) -> int:
     text = page.read_text(encoding="utf-8")
     if HEADING not in text:
         raise InputError(f"{page} has no heading {HEADING.strip()!r}")
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[3]
     sections = [
         f"\n### {room}\n\n| folder | contents |\n|---|---|\n"
         + "\n".join(_rows(checkout / room))

@@ -1,7 +1,7 @@
 """The first engine that runs: built, verified, timed and tested in a few minutes of a lent GPU.
 
-    python bench/scripts/first_engine.py prepare ONNX --fsrcnn WEIGHTS     # where torch is, no GPU
-    python bench/scripts/first_engine.py run RESULTS --onnx ONNX --torch-python python3
+    python bench/scripts/gpu/first_engine.py prepare ONNX --fsrcnn WEIGHTS  # beside torch, no GPU
+    python bench/scripts/gpu/first_engine.py run RESULTS --onnx ONNX --torch-python python3
 
 `run` takes the most important steps first and keeps each result as it comes: environment.json, the
 output of each step, steps.json and summary.md in the folder of the device. A step that takes too
@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from importlib import util
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ROOMS = (ROOT, ROOT / "export", ROOT / "engines", ROOT / "bench")
 sys.path[:0] = [str(room) for room in ROOMS]  # runs from a checkout that is not installed
 
-from scripts.gpu_check import Builder, describe_environment, folder_of_device  # noqa: E402
-from scripts.gpu_steps import Step, run_steps  # noqa: E402
+from scripts.gpu.gpu_check import Builder, describe_environment, folder_of_device  # noqa: E402
+from scripts.gpu.gpu_steps import Step, run_steps  # noqa: E402
 from swise_deploy.command.console import progress, run_command  # noqa: E402
 from swise_deploy.errors import BackendMissingError  # noqa: E402
 from swise_deploy.pictures.folders import sample_paths  # noqa: E402

@@ -1,6 +1,6 @@
 """Makes the gallery of the docs: one report page of SwiseNet, its peers and its precisions.
 
-    python bench/scripts/gallery.py --images Set5/HR --weights DIR --out docs/gallery
+    python bench/scripts/docs/gallery.py --images Set5/HR --weights DIR --out docs/gallery
 
 Exports SwiseNet in fp16 and INT8 where OUT/models does not hold them, measures both beside the
 network in torch and in each runtime that is installed, and beside the networks whose weights lie in

@@ -1,6 +1,6 @@
 """Prints the table of commands and options of docs/commands.md: one spelling for each meaning.
 
-python bench/scripts/options_table.py
+python bench/scripts/docs/options_table.py
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """The README's two pictures: a crop by LR, bicubic, SwiseNet and HR; bars of speed against rivals.
 
-    python bench/scripts/readme_pictures.py docs/images bench/results/latency/speed_*_x[24].json
+    python bench/scripts/docs/readme_pictures.py docs/images \
+        bench/results/latency/speed_*_x[24].json
 
 Writes upscaled.png, from a shipped sample, and speed.png, from what `bench/scripts/speed.py` wrote.
 """

@@ -1,6 +1,6 @@
 """Draws LR, SwiseNet fp32, fp16 and their difference side by side, on a shipped sample.
 
-python bench/scripts/fp16_picture.py OUT.png
+python bench/scripts/docs/fp16_picture.py OUT.png
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The README's tables, from the committed results.
 
-    python bench/scripts/readme_table.py bench/results/*.json
+    python bench/scripts/docs/readme_table.py bench/results/*.json
 
 Reads what `swise-bench --output FILE`, with or without `--suite table1`, wrote; prints Markdown.
 """

@@ -16,7 +16,7 @@ from pathlib import Path
 from swise_deploy.command.console import progress
 from swise_deploy.storage.files import write_json, writing
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ROOMS = (ROOT, ROOT / "export", ROOT / "engines", ROOT / "bench")
 
 # Of a step: it makes files, it uses them, or it times and wants the machine for itself.

@@ -1,14 +1,14 @@
 """Run everything that needs a GPU, and keep the results with the device and the versions.
 
-    python bench/scripts/gpu_check.py bench/results/gpu
+    python bench/scripts/gpu/gpu_check.py bench/results/gpu
 
 The results of a device are one folder: environment.json, the output of each step, exit codes and
 times in steps.json, and summary.md, all written as the steps end. A step that fails stops no other,
 and the exit code is 1. Where a GPU is lent for minutes, run pieces, which add up in the folder:
 
-    python bench/scripts/gpu_check.py RESULTS --work DIR --jobs 8 \
+    python bench/scripts/gpu/gpu_check.py RESULTS --work DIR --jobs 8 \
         --only "build *" --only "compile *"
-    python bench/scripts/gpu_check.py RESULTS --work DIR --only "bench *"
+    python bench/scripts/gpu/gpu_check.py RESULTS --work DIR --only "bench *"
 """
 
 import argparse
@@ -25,11 +25,11 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ROOMS = (ROOT, ROOT / "export", ROOT / "engines", ROOT / "bench")
 sys.path[:0] = [str(room) for room in ROOMS]  # runs from a checkout that is not installed
 
-from scripts.gpu_steps import MAKES, TIMES, USES, Step, run_steps  # noqa: E402
+from scripts.gpu.gpu_steps import MAKES, TIMES, USES, Step, run_steps  # noqa: E402
 from swise_deploy.checkpoints.shipped import shipped_weights  # noqa: E402
 from swise_deploy.command.console import at_least, progress, run_command  # noqa: E402  # after the path
 from swise_deploy.errors import BackendMissingError, InputError  # noqa: E402
