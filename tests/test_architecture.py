@@ -43,7 +43,7 @@ def test_the_drawing_names_the_folders_of_the_room(room: str) -> None:
     folders = {init.parent.name for init in base.glob("*/__init__.py")}
     parts = drawing.split(f">{base.name}</text>")[1].split('class="room"')[0]
     drawn = set(re.findall(r'text-anchor="middle">(\w+)</text>', parts))
-    assert drawn == folders, "run: python bench/scripts/rooms_drawing.py docs/images/rooms.svg"
+    assert drawn == folders, "run: python bench/scripts/docs/rooms_drawing.py docs/images/rooms.svg"
 
 
 def test_no_folder_holds_more_files_than_a_stranger_can_survey() -> None:

@@ -1,6 +1,6 @@
 """Draw the four rooms and their folders, in the order of the import contracts.
 
-    python bench/scripts/rooms_drawing.py docs/images/rooms.svg
+    python bench/scripts/docs/rooms_drawing.py docs/images/rooms.svg
 
 A test compares the drawing with the tree.
 """
@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 ROOMS = {
     "swise_bench": ("bench/", "count, measure, report, compare"),
     "swise_engines": ("engines/", "compile for a device, choose the fastest runtime, upscale"),
