@@ -15,7 +15,7 @@ from swise_export.verification.budget import DriftBudget
 
 @dataclass(frozen=True, slots=True)
 class ExportConfig:
-    """What to make, and how good it must be.
+    """The artefact to make, and its required quality.
 
     Attributes:
         size: (width, height) of the only input size; None for any.
@@ -64,7 +64,7 @@ class ExportConfig:
 
     @property
     def budget(self) -> DriftBudget:
-        """What may be lost."""
+        """The allowed drift."""
         return DriftBudget(self.max_drift_db, self.max_worst_db)
 
 

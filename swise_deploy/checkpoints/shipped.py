@@ -1,4 +1,4 @@
-"""What ships with the package: weights, and fp16 ONNX files made from them. No torch is needed."""
+"""Weights that ship with the package, and fp16 ONNX files made from them. No torch is needed."""
 
 import re
 from importlib import resources

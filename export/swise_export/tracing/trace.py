@@ -261,7 +261,8 @@ def traced(
             onnx.checker.check_model(model)
         except Exception as error:  # foreign code and the tracer raise errors of any class
             raise ExportError(
-                f"{network.name} x{network.scale} cannot be traced: {first_line(error)}"
+                f"{network.name} x{network.scale} cannot be traced: {first_line(error)}. Replace "
+                "that operation in the network's code by one that ONNX has"
             ) from error
         finally:
             for handle in handles:

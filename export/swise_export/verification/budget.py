@@ -1,4 +1,4 @@
-"""How much an artefact may lose."""
+"""The budget of an artefact: the drift that is allowed."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ class DriftBudget:
     worst_db: float | None = None
 
     def allows(self, mean_db: float, worst_db: float) -> bool:
-        """Whether a drift (negative: lost) of the mean and of the worst picture is within it."""
+        """True where the drift (negative: lost) of mean and worst picture is within the budget."""
         # Written so that NaN is refused.
         return mean_db >= -self.mean_db and self.allows_worst(worst_db)
 
     def allows_worst(self, worst_db: float) -> bool:
-        """Whether what the worst picture lost is within it."""
+        """True where the drift of the worst picture is within the budget."""
         return self.worst_db is None or worst_db >= -self.worst_db
 
     def share(self, share: float) -> "DriftBudget":

@@ -1,4 +1,4 @@
-"""What deployment costs: an artefact against the fp32 torch network, on real pictures."""
+"""Drift: quality of an artefact minus that of the fp32 torch network, on real pictures."""
 
 import hashlib
 import math
@@ -17,11 +17,15 @@ from swise_export.verification.budget import DriftBudget
 
 @dataclass(frozen=True, slots=True)
 class PictureDrift:
-    """One picture through both: scores against the ground truth, and how far the outputs differ.
+    """One picture through artefact and reference.
 
-    max_abs is the largest difference on the [0, 1] scale of the outputs as the two give them
-    (8-bit pictures where one has uint8 io); squared_error is the mean squared difference on the
-    same scale.
+    Attributes:
+        name: The picture.
+        reference: Quality of the reference against the ground truth.
+        artefact: Quality of the artefact.
+        max_abs: Largest difference between the two outputs, of white; between 8-bit pictures where
+            one of them has uint8 io.
+        squared_error: Mean squared difference on the same scale.
     """
 
     name: str
@@ -32,7 +36,7 @@ class PictureDrift:
 
     @property
     def psnr_y_db(self) -> float:
-        """PSNR-Y lost (negative) or won (positive)."""
+        """PSNR-Y lost (negative) or gained (positive)."""
         return self.artefact.psnr_y_db - self.reference.psnr_y_db
 
 
@@ -46,14 +50,14 @@ def measure_drift(
     """Run both on every picture and compare.
 
     Args:
-        artefact: What was deployed; active, float or uint8 io.
-        reference: The fp32 network, or what the artefact was made from; active, same scale.
+        artefact: The deployed file or engine; active, float or uint8 io.
+        reference: The fp32 network, or the file that an engine was built from; active, same scale.
         pairs: LR pictures with their ground truth.
         on_picture: Called with a picture's name before it runs.
 
     Raises:
         InputError: There is no picture.
-        QualityGateError: The artefact gives infinities or NaN.
+        QualityGateError: The output of the artefact contains NaN or infinity.
     """
     if not pairs:
         raise InputError("no picture to measure drift on: all were too small or unreadable")
@@ -103,7 +107,7 @@ def _compare(artefact: Runner, reference: Runner, pair: Pair) -> PictureDrift:
         expected, sr = reference.infer(lr), artefact.infer(lr)
         if not np.isfinite(sr).all():
             raise QualityGateError(
-                f"the artefact gives values that are not finite on {pair.name}: something "
+                f"the output of the artefact on {pair.name} contains NaN or infinity: a layer "
                 "overflows. Nothing was kept. Export with --fp32, or with --images like this one, "
                 "so that activation ranges are measured on them"
             )

@@ -257,7 +257,7 @@ class VideoReader(Closing):
 
     @property
     def turn(self) -> Turn:
-        """How frames were turned upright."""
+        """The turn that made frames upright."""
         return self._turn
 
     def _report_truncation(self) -> None:

@@ -8,7 +8,7 @@ CONVERSIONS = {"mov_text": "subrip", "subrip": "mov_text"}
 """The form that another kind of container takes, by codec."""
 
 HEADER = b"[Events]\n"
-"""What FFmpeg's text encoders need before they open; no style is set."""
+"""The header that FFmpeg's text encoders need before they open; it sets no style."""
 
 
 def converted(payload: bytes, codec: str) -> bytes:
