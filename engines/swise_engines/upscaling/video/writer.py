@@ -308,9 +308,33 @@ class VideoWriter(Closing):
                 f"{what} is left out: {self._output.format.name} files cannot hold it"
             )
             return None, ""
+        if copy.type == "audio":
+            self._name_speakers(copy.codec_context, what)
         copy.metadata.update(_kept_tags(stream.metadata))
         copy.disposition = stream.disposition
         return copy, codec
+
+    def _name_speakers(self, context: Any, what: str) -> None:
+        """Give raw sound of unstated channels the layout that is usual for their number.
+
+        Matroska and others may leave it out; MP4 has to state it, and fails at its end otherwise.
+
+        Raises:
+            InputError: No layout is usual for so many channels.
+        """
+        if self._output.format.name != "mp4" or not context.name.startswith("pcm_"):
+            return
+        if context.layout.name != (unstated := f"{context.layout.nb_channels} channels"):
+            return
+        try:
+            context.layout = f"{context.layout.nb_channels}c"  # FFmpeg's name of the usual one
+        except ValueError as error:
+            raise InputError(
+                f"mp4 files cannot hold {what} with {unstated} whose speakers it does not state. "
+                "Use .mkv for the output, which holds most"
+            ) from error
+        if context.layout.nb_channels > 2:
+            self.notes.append(f"{what}: its {unstated} are stated as {context.layout.name}")
 
     def _add_converted_subtitles(self, codec: str) -> "av.stream.Stream | None":
         if codec not in CONVERSIONS:

@@ -1,8 +1,10 @@
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+import wave
 from fractions import Fraction
 from pathlib import Path
 
@@ -111,7 +113,7 @@ def test_the_nearest_pixel_format_of_the_encoder_is_taken(source, formats, odd, 
 
 
 def write_video(
-    path, *, matrix=5, full=False, pts=range(0, 400, 40), pix_fmt="yuv420p", sound=True
+    path, *, matrix=5, full=False, pts=range(0, 400, 40), pix_fmt="yuv420p", sound=True, channels=1
 ):
     """Colour bars that shift by a bar each frame; timestamps in milliseconds; a tone."""
     with av.open(str(path), "w") as output:
@@ -120,7 +122,10 @@ def write_video(
         video.codec_context.time_base = Fraction(1, 1000)
         context = video.codec_context
         context.colorspace, context.color_range = matrix, 2 if full else 1
-        tone = output.add_stream("pcm_s16le", rate=8000) if sound else None
+        layouts = {1: "mono", 2: "stereo", 6: "5.1"}
+        tone = (
+            output.add_stream("pcm_s16le", rate=8000, layout=layouts[channels]) if sound else None
+        )
         coding = ColourCoding(matrix, 2 if full else 1, 1, 1)
         for number, when in enumerate(pts):
             rgb = np.roll(BARS, number, axis=0)[None].repeat(32, 0).repeat(BAR_WIDTH, 1)
@@ -129,8 +134,10 @@ def write_video(
             output.mux(video.encode(frame))
         output.mux(video.encode(None))
         if tone is not None:
-            samples = (np.sin(np.arange(4000) / 3) * 9000).astype(np.int16)
-            audio = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            samples = (np.sin(np.arange(4000 * channels) / 3) * 9000).astype(np.int16)
+            audio = av.AudioFrame.from_ndarray(
+                samples[None], format="s16", layout=layouts[channels]
+            )
             audio.sample_rate, audio.pts = 8000, 0
             output.mux(tone.encode(audio))
             output.mux(tone.encode(None))
@@ -299,6 +306,45 @@ def test_an_interruption_leaves_a_playable_file_under_another_name(
     assert list(tmp_path.glob(".out*")) == []
 
 
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_raw_sound_whose_speakers_are_not_stated_is_kept(tmp_path, small_network, suffix, channels):
+    """Matroska states no layout for raw sound; FFmpeg's MP4 failed after the last frame."""
+    source = write_video(tmp_path / "in.mkv", channels=channels)
+    target = tmp_path / f"out{suffix}"
+    result = upscaled(source, target, small_network(radius=0))
+    assert sound_of(target) == sound_of(source)
+    with av.open(str(target)) as container:
+        assert container.streams.audio[0].channels == channels
+    assert any("5.1" in note for note in result.notes) == (suffix == ".mp4" and channels == 6)
+
+
+def test_raw_sound_of_channels_without_a_usual_layout_is_refused_before_the_first_frame(
+    tmp_path, small_network
+):
+    with wave.open(str(tmp_path / "nine.wav"), "wb") as sound:
+        sound.setnchannels(9)
+        sound.setsampwidth(2)
+        sound.setframerate(8_000)
+        sound.writeframes(b"\1\0" * 9 * 4_000)
+    picture = write_video(tmp_path / "silent.mkv", sound=False)
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mp4"
+    with av.open(str(source), "w") as output, contextlib.ExitStack() as inputs:
+        paths = [str(picture), str(tmp_path / "nine.wav")]
+        opened = [inputs.enter_context(av.open(path)) for path in paths]
+        copies = [output.add_stream_from_template(file.streams[0]) for file in opened]
+        for copy, container in zip(copies, opened, strict=True):
+            for packet in container.demux():
+                if packet.dts is not None:
+                    packet.stream = copy
+                    output.mux(packet)
+    with pytest.raises(InputError, match=r"9 channels .*\.mkv"):
+        upscaled(source, target, small_network(radius=0))
+    assert not target.exists()
+    upscaled(source, tmp_path / "out.mkv", small_network(radius=0))
+    assert sound_of(tmp_path / "out.mkv") == sound_of(source)
+
+
 def test_an_interruption_before_the_first_frame_leaves_no_file(tmp_path, small_network):
     """A network that takes seconds for a frame is stopped as soon as the output has begun."""
     source = write_video(tmp_path / "in.mkv", pts=range(0, 4_000, 40))
@@ -313,7 +359,7 @@ def test_an_interruption_before_the_first_frame_leaves_no_file(tmp_path, small_n
         env=os.environ | {"PYTHONPATH": os.pathsep.join(rooms)},
     ) as process:
         while not list((tmp_path / "out").glob(".*")):
-            assert process.poll() is None
+            assert process.poll() is None, process.communicate()[1]
             time.sleep(0.002)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
