@@ -50,6 +50,34 @@ _WITHOUT_REORDERING = ("avi", "asf", "mxf")
 # Their video lasts as long as the frame that is decoded last, which need not be shown last.
 _ENDING_BY_DECODING_ORDER = ("mp4", "mov", "ipod", "3gp", "3g2", "f4v")
 _WITH_COVERS = ("mp4", "mov", "ipod")
+# FFmpeg writes any other codec into MPEG-TS too, as private data that no program can read.
+_CODECS_OF_MPEGTS = (
+    "h264",
+    "hevc",
+    "vvc",
+    "mpeg1video",
+    "mpeg2video",
+    "mpeg4",
+    "cavs",
+    "dirac",
+    "vc1",
+    "mp1",
+    "mp2",
+    "mp3",
+    "aac",
+    "aac_latm",
+    "ac3",
+    "eac3",
+    "dts",
+    "truehd",
+    "opus",
+    "s302m",
+    "pcm_bluray",
+    "dvb_subtitle",
+    "dvb_teletext",
+    "hdmv_pgs_subtitle",
+    "arib_caption",
+)
 _COVER_TYPES = {"png": "image/png", "mjpeg": "image/jpeg"}
 
 
@@ -255,6 +283,9 @@ class VideoWriter(Closing):
                 ) from error
             if encoder.type != "video":
                 raise InputError(f"--codec {name} encodes {encoder.type}; expected a video encoder")
+            if not self._names(encoder.canonical_name):
+                refused.append(encoder.canonical_name)
+                continue
             if name == "libsvtav1":
                 os.environ.setdefault("SVT_LOG", "1")  # or it writes its settings to stderr
             settings = encoder_settings(name, options)
@@ -277,6 +308,10 @@ class VideoWriter(Closing):
             "Use .mkv for the output, or another --codec"
         )
 
+    def _names(self, codec: str) -> bool:
+        """False if the format takes a codec, but no reader would know it again."""
+        return self._output.format.name != "mpegts" or codec in _CODECS_OF_MPEGTS
+
     def _add_copy(self, stream: "av.stream.Stream") -> "tuple[av.stream.Stream | None, str]":
         """A new stream for copied packets, and the codec to convert from where they are not kept.
 
@@ -290,7 +325,7 @@ class VideoWriter(Closing):
         what = f"stream {stream.index} ({stream.type}, {name})"
         copy: av.stream.Stream | None = None
         try:
-            copy = self._output.add_stream_from_template(stream)
+            copy = self._add_template(stream, name)
             codec = ""
         except ValueError as error:
             if context is None:
@@ -313,6 +348,16 @@ class VideoWriter(Closing):
         copy.metadata.update(_kept_tags(stream.metadata))
         copy.disposition = stream.disposition
         return copy, codec
+
+    def _add_template(self, stream: "av.stream.Stream", codec: str) -> "av.stream.Stream":
+        """Add a stream for copied packets.
+
+        Raises:
+            ValueError: The format cannot hold the codec.
+        """
+        if not self._names(codec):
+            raise ValueError(f"{self._output.format.name} has no name for {codec}")
+        return self._output.add_stream_from_template(stream)
 
     def _name_speakers(self, context: Any, what: str) -> None:
         """Give raw sound of unstated channels the layout that is usual for their number.
@@ -337,7 +382,7 @@ class VideoWriter(Closing):
             self.notes.append(f"{what}: its {unstated} are stated as {context.layout.name}")
 
     def _add_converted_subtitles(self, codec: str) -> "av.stream.Stream | None":
-        if codec not in CONVERSIONS:
+        if codec not in CONVERSIONS or not self._names(CONVERSIONS[codec]):
             return None
         try:
             stream: Any = self._output.add_stream(CONVERSIONS[codec])

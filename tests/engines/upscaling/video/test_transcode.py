@@ -163,6 +163,19 @@ def upscaled(source, target, model, *, crf=17, codec=None):
         return upscale_video(upscaler, source, target, options=options, report=lambda _: None)
 
 
+def started(source, target, model):
+    """The command in a process of its own."""
+    rooms = [str(ROOT / room) for room in (".", "export", "engines", "bench")]
+    arguments = [source, "-o", target, "--model", model]
+    return subprocess.Popen(
+        [sys.executable, "-m", "swise_engines.upscaling.cli", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(rooms)},
+    )
+
+
 @pytest.mark.parametrize("matrix", [1, 5, 9])
 @pytest.mark.parametrize("full", [False, True])
 def test_a_video_keeps_its_colours_and_states_their_coding(tmp_path, small_network, matrix, full):
@@ -284,15 +297,7 @@ def test_an_interruption_leaves_a_playable_file_under_another_name(
     tmp_path, small_network, number, code
 ):
     source = write_video(tmp_path / "in.mkv", pts=range(0, 40_000, 40))
-    rooms = [str(ROOT / room) for room in (".", "export", "engines", "bench")]
-    arguments = [source, "-o", tmp_path / "out.mkv", "--model", small_network(radius=8)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "swise_engines.upscaling.cli", *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(rooms)},
-    ) as process:
+    with started(source, tmp_path / "out.mkv", small_network(radius=8)) as process:
         assert process.stderr is not None
         while "frames/s" not in process.stderr.readline():  # the first report, after a second
             assert process.poll() is None
@@ -345,19 +350,28 @@ def test_raw_sound_of_channels_without_a_usual_layout_is_refused_before_the_firs
     assert sound_of(tmp_path / "out.mkv") == sound_of(source)
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".m2ts"])
+def test_what_mpeg_ts_cannot_name_is_refused_or_encoded_anew(tmp_path, small_network, suffix):
+    """FFmpeg writes AV1, raw sound and SubRip into MPEG-TS as private data, without a word."""
+    target = tmp_path / f"out{suffix}"
+    with pytest.raises(InputError, match=r"mpegts files cannot hold pcm_s16le.*\.mkv"):
+        upscaled(write_video(tmp_path / "in.mkv"), target, small_network(radius=0))
+    silent = write_video(tmp_path / "silent.mkv", sound=False)
+    with pytest.raises(InputError, match="mpegts files cannot hold vp9"):
+        upscaled(silent, target, small_network(radius=0), codec="libvpx-vp9")
+    assert not target.exists()
+    modern = tmp_path / "vp9.mkv"
+    upscaled(silent, modern, small_network(radius=0), codec="libvpx-vp9")
+    result = upscaled(modern, target, small_network(radius=0))
+    assert any("vp9 video becomes h264" in note for note in result.notes)
+    assert len(read_video(target)[0]) == len(read_video(silent)[0])
+
+
 def test_an_interruption_before_the_first_frame_leaves_no_file(tmp_path, small_network):
-    """A network that takes seconds for a frame is stopped as soon as the output has begun."""
-    source = write_video(tmp_path / "in.mkv", pts=range(0, 4_000, 40))
+    """A run of seconds is stopped as soon as the output has begun."""
+    source = write_video(tmp_path / "in.mkv", pts=range(0, 40_000, 40))
     (tmp_path / "out").mkdir()
-    rooms = [str(ROOT / room) for room in (".", "export", "engines", "bench")]
-    arguments = [source, "-o", tmp_path / "out/sr.mp4", "--model", small_network(radius=8)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "swise_engines.upscaling.cli", *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(rooms)},
-    ) as process:
+    with started(source, tmp_path / "out/sr.mp4", small_network(radius=8)) as process:
         while not list((tmp_path / "out").glob(".*")):
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.002)
