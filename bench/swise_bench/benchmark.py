@@ -47,7 +47,7 @@ from swise_bench.subjects.spec import (
 from swise_deploy.command.console import progress, size_text
 from swise_deploy.errors import SwiseError, first_line
 from swise_deploy.evaluation.own_pairs import match_by_name
-from swise_deploy.pictures.folders import find_images
+from swise_deploy.pictures.folders import find_images, folder_label
 from swise_deploy.runner import Runner
 from swise_deploy.storage.caches import cache_folder
 from swise_export.runtimes.table import DEFAULT_RUNTIME, RUNTIMES
@@ -65,7 +65,6 @@ MAX_ATTEMPTS = 3
 
 _Timed = dict[tuple[tuple[int, int], int], dict[str, Latency]]
 _PENDING = NotMeasured("the run ended before")
-_HR_FOLDERS = ("HR", "GT", "GTmod12", "original")
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,9 +455,3 @@ def _quality(
             result_from_scores(label, scored, reference, exact=exact, common=common or None)
         )
     return tuple(results)
-
-
-def folder_label(folder: Path) -> str:
-    """Name of a folder of pictures without the path to it: "Set5" for Set5/HR."""
-    resolved = folder.resolve()
-    return (resolved.parent if resolved.name in _HR_FOLDERS else resolved).name or str(folder)

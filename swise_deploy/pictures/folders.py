@@ -43,6 +43,8 @@ _LOW_BESIDE_HIGH = re.compile(
 )
 _HIGH_CAMEL_CASE = re.compile(r"[a-z](?:HR|GT|HQ)$")
 _LOW_CAMEL_CASE = re.compile(r"[a-z](?:LR|LQ)$")
+# Names that say nothing of the data set around them.
+_HIGH_INSIDE_A_SET = ("HR", "GT", "GTmod12", "original")
 _SCALE_NAME = re.compile(r"[xX][2348]")
 _LOW_FILE = re.compile(r"(?P<stem>.+?)(?P<word>[_-]LR|[_-]?[xX](?P<scale>[2348]))", re.DOTALL)
 
@@ -91,6 +93,13 @@ def find_images(folder: Path, *, ground_truth: bool = True) -> list[Path]:
         if path.suffix.lower() in (".tif", ".tiff") and (further := _num_further_pages(path)):
             _warn(f"{printable(path)}: {further} further pages are not read")
     return paths
+
+
+def folder_label(folder: Path) -> str:
+    """Name of a folder of pictures without the path to it: "Set5" for Set5/HR."""
+    resolved = folder.resolve()
+    is_inside = resolved.name in _HIGH_INSIDE_A_SET
+    return (resolved.parent if is_inside else resolved).name or str(folder)
 
 
 def walk_files(
