@@ -1,5 +1,4 @@
 import json
-import resource
 import subprocess
 import sys
 
@@ -57,11 +56,13 @@ def test_a_misspelt_target_is_a_usage_error(capsys):
     assert "Did you mean 'rtx-4090'" in capsys.readouterr().err
 
 
-def test_one_examination_costs_less_than_two_seconds_of_two_cores():
-    command = [sys.executable, "-m", "swise_engines.doctor.cli", "--json"]
+def test_an_examination_loads_no_heavy_library():
+    code = (
+        "import sys\nfrom swise_engines.doctor.cli import main\nmain(['--json'])\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
     environment = {"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, env=environment, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert spent_s < 2 * 2.0
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True
+    )
+    assert not {"torch", "onnxruntime", "openvino", "tensorrt", "ray"} & set(done.stderr.split())
