@@ -56,7 +56,7 @@ class HeldInterrupts:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._open or self._came:
-            self._came = True
+            self._came, self._held = True, None
             self._before[number](number, frame)
         else:
             self._came, self._held = True, number
