@@ -16,6 +16,9 @@ ExportPrecision = Literal["fp32", "fp16", "int8"]
 RestPrecision = Literal["fp16", "fp32"]
 """Precisions of the layers that are not INT8 in a graph with INT8 layers."""
 
+ActivationType = Literal["int8", "uint8"]
+"""Stored type of INT8 activations: int8 with zero point 0, or uint8 with zero point 128."""
+
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 """Precisions of the forward pass in training."""
 

@@ -20,6 +20,7 @@ from swise_deploy.command.dependencies import require
 from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import json_text
+from swise_export.runtimes.table import DEFAULT_TARGET, RUNTIMES, export_targets
 
 if TYPE_CHECKING:
     from swise_export.config import ExportRequest
@@ -28,6 +29,7 @@ _EPILOG = """examples:
   swise-export --fp16                          shipped SwiseNet x2, half precision
   swise-export --fp16 --scale 4 --io uint8     8-bit pictures in and out
   swise-export --int8 --max-drift 0.1          as much INT8 as 0.1 dB allow, the rest fp16
+  swise-export --int8 --for openvino           INT8 that is fast and measured in OpenVINO on a CPU
   swise-export --weights my.pth --images DIR   your checkpoint, verified on your pictures
 exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 a quality gate refused"""
 
@@ -49,13 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json_text(dict_from_report(report)))
         else:
             print(text_from_report(report))
-            progress(
-                f"next: swise-build {shlex.quote(str(report.artifact))} --target NAME   "
-                "(swise-build --list names them)"
-            )
+            progress(f"next: {_next_command(shlex.quote(str(report.artifact)), args.runtime)}")
         return 0
 
     return run_command(run)
+
+
+def _next_command(artifact: str, runtime: str) -> str:
+    if RUNTIMES[runtime].is_emulated:
+        return f"swise-build {artifact} --target NAME   (swise-build --list names them)"
+    return f"swise-upscale IN -o OUT --model {artifact} --runner {runtime}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,6 +131,14 @@ def _parser() -> argparse.ArgumentParser:
     artefact.add_argument(
         "--plain", action="store_true", help="do not rewrite the network for speed"
     )
+    artefact.add_argument(
+        "--for",
+        dest="runtime",
+        choices=export_targets(),
+        default=DEFAULT_TARGET,
+        help="runtime that the file is made for and measured in; TensorRT's rounding is emulated "
+        "(default: tensorrt)",
+    )
     int8 = parser.add_argument_group("INT8")
     int8.add_argument(
         "--calib",
@@ -147,7 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     int8.add_argument(
         "--rest",
         choices=("fp16", "fp32"),
-        help="what the other layers compute in; fp32 for CPUs and TensorRT 8.6 (default: fp16)",
+        help="what the other layers compute in; fp32 also for TensorRT 8.6 (default: fp16 for "
+        "TensorRT, else fp32)",
     )
     check = parser.add_argument_group("verification")
     check.add_argument(
@@ -199,6 +213,7 @@ def _request(args: argparse.Namespace) -> "ExportRequest":
         form="plain" if args.plain else "deploy",
         max_drift_db=args.max_drift,
         max_worst_db=args.max_worst,
+        runtime=args.runtime,
         rest=args.rest,
         range_method=args.calib_method,
         plan=args.precision_plan,

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from swise_deploy.command.console import choose
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.pairs import LEAST_LR_SIDE
 from swise_deploy.precision import ExportPrecision, RestPrecision
 from swise_deploy.runner import PictureIO
 from swise_export.manifest import Form
 from swise_export.precision.calibration import RangeMethod
+from swise_export.runtimes.table import DEFAULT_TARGET, Runtime, export_targets, find_runtime
 from swise_export.verification.budget import DriftBudget
 
 
@@ -22,7 +24,9 @@ class ExportConfig:
         max_drift_db: PSNR-Y that may be lost on average.
         max_worst_db: PSNR-Y that any one picture may lose; None sets no limit.
         threads: Threads of ONNX Runtime for verification and latency.
-        rest: With INT8, precision of the other layers; None is fp16, or the plan's.
+        runtime: Runtime that the file is made for and measured in: a key of the runtimes table.
+            TensorRT's rounding is emulated.
+        rest: With INT8, precision of the other layers; None is the runtime's, or the plan's.
         range_method: With INT8, how ranges are chosen; None takes the one with the least drift.
         plan: With INT8, a precision plan: replayed if the file is there, written if not.
         cache: With INT8, a folder for what was measured before; None measures again.
@@ -39,6 +43,7 @@ class ExportConfig:
     max_drift_db: float = 0.05
     max_worst_db: float | None = None
     threads: int = 1
+    runtime: str = DEFAULT_TARGET
     rest: RestPrecision | None = None
     range_method: RangeMethod | None = None
     plan: Path | None = None
@@ -54,6 +59,13 @@ class ExportConfig:
                 f"size {self.size[0]}x{self.size[1]} is too small to score: expected at "
                 f"least {LEAST_LR_SIDE}x{LEAST_LR_SIDE}"
             )
+        targets = export_targets(self.precision)
+        if self.runtime not in targets:
+            choose(self.runtime, export_targets(), what="runtime")
+            raise InputError(
+                f"swise-export writes no {self.precision} file for {self.runtime}; expected "
+                f"--for {' or '.join(targets)}, or one of {', '.join(self.target.exports)}"
+            )
         for name, value in (
             ("rest", self.rest),
             ("calibration method", self.range_method),
@@ -61,6 +73,16 @@ class ExportConfig:
         ):
             if value is not None and self.precision != "int8":
                 raise InputError(f"{name} {value} is for INT8, not {self.precision}. Add --int8")
+
+    @property
+    def target(self) -> Runtime:
+        """The runtime that the file is made for."""
+        return find_runtime(self.runtime)
+
+    @property
+    def int8_rest(self) -> RestPrecision:
+        """Precision of the layers beside INT8."""
+        return self.rest or self.target.rest
 
     @property
     def budget(self) -> DriftBudget:

@@ -16,6 +16,7 @@ from swise_deploy.errors import BackendMissingError, InputError, QualityGateErro
 from swise_deploy.evaluation.pairs import Pair, mean_quality, read_pairs
 from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.pictures.folders import find_images, sample_paths
+from swise_deploy.runner import Runner
 from swise_deploy.runners.torch_cpu import TorchRunner
 from swise_deploy.storage.files import staging
 from swise_deploy.timing import Interval, Timing, picture_call, ratio, time_calls
@@ -32,6 +33,7 @@ from swise_export.manifest import (
 from swise_export.precision.pareto import draw_pareto
 from swise_export.precision.plan import PrecisionPlan, write_plan
 from swise_export.runtimes.onnxruntime import OnnxRunner
+from swise_export.runtimes.table import DEFAULT_RUNTIME, load_runtime, open_runner
 from swise_export.tracing.attempts import Attempt, find_attempts, range_crop
 from swise_export.tracing.faithful import TOLERANCE, find_faithful
 from swise_export.tracing.feeding import bicubic_psnr_y_db, fed_network, find_white
@@ -52,7 +54,7 @@ class ExportReport:
     Attributes:
         mult_adds: Of the network as its paper writes it, at `counted_lr_size`.
         artifact_mult_adds: Of the graph that was written.
-        latency: Of the file on the CPU, at `latency_lr_size`.
+        latency: Of the file on the CPU, at `latency_lr_size`, in `latency_runtime`.
         plan: The placement of INT8; None without INT8.
         time_against_fp32: With INT8, the file's time as a ratio to the fp32 export's, both on this
             CPU in one run.
@@ -67,7 +69,7 @@ class ExportReport:
     counted_lr_size: tuple[int, int]
     latency: Timing
     latency_lr_size: tuple[int, int]
-    latency_provider: str
+    latency_runtime: str
     threads: int
     size_bytes: int
     seconds: float
@@ -133,8 +135,10 @@ def export_verified(
             `path` is still there.
         InputError: No picture can be used, or another artefact is at `path`.
         ExportError: The network cannot be exported.
+        BackendMissingError: The runtime that the file is for is not installed.
         OutputError: The files cannot be written.
     """
+    _require_target(config)
     start = time.perf_counter()
     _refuse_other_artefact(path, network, config)
     pairs = read_pairs(images or sample_paths(), network.scale, lr_paths=lr_images)
@@ -153,13 +157,15 @@ def export_verified(
         )
         manifest = dataclasses.replace(
             manifest,
+            runtime=config.runtime,
+            max_drift_db=config.max_drift_db,
             parity=faithful.max_abs,
             quality=_absolute_quality(pictures, pairs, network.scale),
         )
         plan = attempt.int8.plan if attempt.int8 is not None else None
         report("counting and timing")
         lr_size = config.size or LATENCY_LR_SIZE
-        latency, against, provider = _time(staged, network, config, lr_size)
+        latency, against, latency_runtime = _time(staged, network, config, lr_size)
         counts = count_onnx(staged)
         # The paper's convention: the network as it is written, not as it was rewritten.
         written = count_onnx(traced(network.module, network, size=config.size, batch=config.batch))
@@ -180,7 +186,7 @@ def export_verified(
         counted_lr_size=counts.lr_size,
         latency=latency,
         latency_lr_size=lr_size,
-        latency_provider=provider,
+        latency_runtime=latency_runtime,
         threads=config.threads,
         size_bytes=path.stat().st_size,
         seconds=time.perf_counter() - start,
@@ -217,7 +223,7 @@ def _first_that_passes(
         )
         try:
             with (
-                OnnxRunner(staged, threads=config.threads, as_device=True) as artefact,
+                _measuring_runner(staged, config) as artefact,
                 TorchRunner(reference) as torch_runner,
             ):
                 drift, pictures = measure_drift(
@@ -237,11 +243,38 @@ def _first_that_passes(
     raise refused
 
 
+def _require_target(config: ExportConfig) -> None:
+    """Check that the runtime that measures the file can run here.
+
+    Raises:
+        BackendMissingError: It cannot; the message names the way to install it.
+    """
+    if config.target.is_emulated:
+        return
+    try:
+        reason = load_runtime(config.runtime).unusable_reason()
+    except BackendMissingError as error:
+        reason = str(error)
+    if reason:
+        raise BackendMissingError(
+            f"--for {config.runtime} measures the file in {config.target.title}, which cannot run "
+            f"here: {reason}. Or leave --for out, which emulates TensorRT's rounding"
+        )
+
+
+def _measuring_runner(path: Path, config: ExportConfig) -> Runner:
+    """Runs a file as the runtime that it is for computes it."""
+    if config.target.is_emulated:
+        return OnnxRunner(path, threads=config.threads, as_device=True)
+    return open_runner(config.runtime, path, threads=config.threads)
+
+
 def _time(
     staged: Path, network: LoadedNetwork, config: ExportConfig, lr_size: tuple[int, int]
 ) -> tuple[Timing, Interval | None, str]:
     with contextlib.ExitStack() as stack:
-        artefact = stack.enter_context(OnnxRunner(staged, threads=config.threads))
+        runtime = DEFAULT_RUNTIME if config.target.is_emulated else config.runtime
+        artefact = stack.enter_context(open_runner(runtime, staged, threads=config.threads))
         calls = {"artefact": picture_call(artefact, lr_size)}
         if config.precision == "int8":
             full = staged.with_name("fp32.onnx")
@@ -253,11 +286,11 @@ def _time(
                 form=config.form,
                 batch=config.batch,
             )
-            runner = stack.enter_context(OnnxRunner(full, threads=config.threads))
-            calls["fp32"] = picture_call(runner, lr_size)
+            fp32 = stack.enter_context(open_runner(runtime, full, threads=config.threads))
+            calls["fp32"] = picture_call(fp32, lr_size)
         timings = time_calls(calls, min_runs=10, max_seconds=_LATENCY_SECONDS * len(calls))
     against = ratio(timings["artefact"], timings["fp32"]) if "fp32" in timings else None
-    return timings["artefact"], against, artefact.provider
+    return timings["artefact"], against, artefact.name
 
 
 def _draw(

@@ -56,6 +56,7 @@ class Drift:
         worst_psnr_y_db: PSNR-Y lost (negative) or gained on that picture.
         max_abs: Largest difference between the two outputs, as a share of white.
         output_psnr_db: PSNR between the two outputs.
+        measured_in: Runtime, version and device of the artefact; "" where it was not stated.
     """
 
     images: Positive
@@ -66,6 +67,7 @@ class Drift:
     worst_psnr_y_db: float
     max_abs: NonNegative
     output_psnr_db: float
+    measured_in: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ class Manifest:
         form: "deploy" for the rewritten network, "plain" for a direct export.
         num_params: Number of parameters of the torch network.
         weights_sha256: Hash of the weights file.
+        runtime: Runtime that the file was made for: a key of the runtimes table.
+        max_drift_db: PSNR-Y that the file was allowed to lose; None where it was not stated.
         fp32_nodes: Nodes that compute in fp32 in a graph of lower precision.
         activations: Largest magnitude of each layer's output in fp32, by node, on pictures.
         parity: Largest difference between the traced fp32 graph and torch at several sizes, as a
@@ -146,6 +150,8 @@ class Manifest:
     opset: Positive
     weights: str
     weights_sha256: str
+    runtime: str = "tensorrt"
+    max_drift_db: float | None = None
     fp32_nodes: tuple[str, ...] = ()
     activations: Mapping[str, float] = field(default_factory=dict)
     parity: NonNegative | None = None

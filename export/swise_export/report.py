@@ -11,6 +11,7 @@ from swise_export.job import ExportReport
 from swise_export.manifest import AbsoluteQuality, manifest_path
 from swise_export.precision.pareto import pareto_front
 from swise_export.precision.plan import PrecisionPlan
+from swise_export.runtimes.table import DEFAULT_RUNTIME, DEFAULT_TARGET
 
 _GIGA = 1e9
 _NAMED_LAYERS = 8
@@ -29,6 +30,7 @@ def dict_from_report(report: ExportReport) -> dict[str, object]:
         "precision": manifest.precision,
         "io": manifest.io,
         "form": manifest.form,
+        "made_for": manifest.runtime,
         "params": manifest.num_params,
         "mult_adds_g": report.mult_adds / _GIGA,
         "artifact_mult_adds_g": report.artifact_mult_adds / _GIGA,
@@ -44,6 +46,7 @@ def dict_from_report(report: ExportReport) -> dict[str, object]:
             "images": drift.images,
             "psnr_y_db": drift.psnr_y_db,
             "ssim_y": drift.ssim_y,
+            "measured_in": drift.measured_in,
             "worst": {"image": drift.worst_image, "psnr_y_db": drift.worst_psnr_y_db},
         },
         "latency": {
@@ -51,7 +54,7 @@ def dict_from_report(report: ExportReport) -> dict[str, object]:
             "p90_ms": report.latency.p90_ms,
             "runs": len(report.latency.samples_ms),
             "threads": report.threads,
-            "provider": report.latency_provider,
+            "runtime": report.latency_runtime,
             "lr_size": list(report.latency_lr_size),
         },
         "seconds": report.seconds,
@@ -109,7 +112,7 @@ def text_from_report(report: ExportReport) -> str:
             (
                 f"{drift.psnr_y_db:+.4f} dB PSNR-Y, {_signed(drift.ssim_y)} SSIM-Y on "
                 f"{drift.images} pictures; worst {drift.worst_image} "
-                f"{drift.worst_psnr_y_db:+.4f} dB"
+                f"{drift.worst_psnr_y_db:+.4f} dB; in {drift.measured_in}"
             ),
         ),
         *_precision_rows(report),
@@ -117,7 +120,7 @@ def text_from_report(report: ExportReport) -> str:
             "latency",
             (
                 f"{_latency(report.latency)} at LR {size_text(report.latency_lr_size)}, "
-                f"{report.threads} threads, {report.latency_provider}{_half_note(report)}"
+                f"{report.threads} threads, {report.latency_runtime}{_half_note(report)}"
             ),
         ),
     ]
@@ -183,17 +186,18 @@ def _int8_rows(report: ExportReport, plan: PrecisionPlan) -> list[tuple[str, str
     if report.pareto is not None:
         rows.append(("picture", str(report.pareto)))
     if report.time_against_fp32 is not None:
-        rows.append(("against fp32", _against_fp32(report.time_against_fp32)))
+        where = f"in {report.latency_runtime}"
+        rows.append(("against fp32", _against_fp32(report.time_against_fp32, where)))
     return rows
 
 
-def _against_fp32(times: Interval) -> str:
-    measured = f"{times.value:.2f} ({times.low:.2f} to {times.high:.2f}) of fp32's time"
+def _against_fp32(times: Interval, where: str) -> str:
+    measured = f"{times.value:.2f} ({times.low:.2f} to {times.high:.2f}) of fp32's time {where}"
     if times.low > 1:
-        return f"INT8 is slower here: {measured} on this CPU; on another device, measure there"
+        return f"INT8 is slower here: {measured}; on another device or runtime, measure there"
     if times.high < 1:
-        return f"INT8 is faster here: {measured} on this CPU"
-    return f"no difference here: {measured} on this CPU"
+        return f"INT8 is faster here: {measured}"
+    return f"no difference here: {measured}"
 
 
 def _title(model: str) -> str:
@@ -202,8 +206,8 @@ def _title(model: str) -> str:
 
 def _half_note(report: ExportReport) -> str:
     """Why the latency of an fp16 file may disappoint: ONNX Runtime has no half kernels on x86."""
-    on_cpu = report.latency_provider == "CPUExecutionProvider"
-    if report.manifest.precision != "fp16" or not on_cpu or platform.machine() != "x86_64":
+    in_ort = report.manifest.runtime in (DEFAULT_TARGET, DEFAULT_RUNTIME)
+    if report.manifest.precision != "fp16" or not in_ort or platform.machine() != "x86_64":
         return ""
     return ", which computes fp16 in fp32 between casts: no measure of a GPU"
 

@@ -43,6 +43,7 @@ from swise_export.precision.qdq import (
     rounded_to_nearest,
 )
 from swise_export.precision.switchable_graph import SwitchableNetwork, switchable_int8
+from swise_export.runtimes.table import DEFAULT_TARGET, find_runtime
 from swise_export.verification.budget import DriftBudget
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Int8Config:
     Attributes:
         rest: Precision of the other layers: "fp16" for TensorRT 10 and later; "fp32" for CPUs and
             for TensorRT 8.6, whose builder converts it to fp16 itself.
+        runtime: Runtime that the file is made for.
         method: Method that chooses the ranges; None uses the one with the least drift.
         rounding: "nearest" for weights that were trained in INT8.
         threads: Threads of ONNX Runtime.
@@ -73,6 +75,7 @@ class Int8Config:
     """
 
     rest: RestPrecision = "fp16"
+    runtime: str = DEFAULT_TARGET
     method: RangeMethod | None = None
     rounding: Rounding = "moments"
     threads: int = 1
@@ -194,6 +197,7 @@ class Int8Search:
             form=form,
             weights_sha256=weights_sha256,
             rest=self._config.rest,
+            runtime=self._config.runtime,
             layers=tuple(
                 self._planned(layer, unit_of[layer.name], unit_of[layer.name] in placement.units)
                 for layer in self.layers
@@ -299,6 +303,7 @@ def int8_model(
 ) -> HalfModel:
     """Quantise a graph by a recipe; the other layers get the precision of the plan's `rest`."""
     layers = planned_layers(model, recipe.plan)
+    runtime = find_runtime(recipe.plan.runtime)
     if layers:
         ranges = {layer.name: layer.range for layer in recipe.plan.int8_layers}
         model = int8_from_fp32(
@@ -306,7 +311,8 @@ def int8_model(
             layers,
             ranges=ranges,
             weights=recipe.weights,
-            fp32_weights=recipe.plan.rest == "fp32",
+            fp32_weights=recipe.plan.rest == "fp32" and runtime.is_emulated,
+            activation_type=runtime.activations,
         )
     if recipe.plan.rest == "fp32":
         return HalfModel(model, (), ())

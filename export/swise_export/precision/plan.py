@@ -16,6 +16,7 @@ from swise_deploy.storage.documents import (
 from swise_export.manifest import Form
 from swise_export.precision.calibration import RangeMethod, Rounding
 from swise_export.precision.placement import Step
+from swise_export.runtimes.table import DEFAULT_TARGET
 
 SCHEMA_VERSION = 1
 
@@ -59,6 +60,7 @@ class PrecisionPlan:
         pictures_sha256: Hash of the calibration crops.
         max_drift_db: Budget of the mean over pictures.
         max_worst_db: Budget of the worst picture; None without one.
+        runtime: Runtime that the file is made for: a key of the runtimes table.
         held_out_drift_db: PSNR-Y lost (negative) or gained on the held-out pictures.
         drift_by_step: Every placement that was measured on the held-out pictures.
     """
@@ -78,6 +80,7 @@ class PrecisionPlan:
     held_out_drift_db: float
     drift_by_step: tuple[Step, ...] = ()
     max_worst_db: float | None = None
+    runtime: str = DEFAULT_TARGET
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -1,11 +1,12 @@
 """INT8 in the graph: QuantizeLinear and DequantizeLinear around chosen layers.
 
-Quantisation is signed and symmetric: weights per output channel, stored as int8, activations per
-tensor, biases not at all. TensorRT requires that for explicit quantisation, and every version from
-8.6 on reads it. A layer's input is quantised, its output is not: TensorRT fuses the bias, the
-activation and the next layer's QuantizeLinear into the layer, and moves a QuantizeLinear behind a
-Concat or a DepthToSpace in front of it. ONNX Runtime's quantizer writes the nodes
-(docs/adr/0004-quantizer.md).
+Quantisation is symmetric: weights per output channel, stored as int8, activations per tensor,
+biases not at all. Activations are int8 with zero point 0, which TensorRT requires and reads from
+8.6 on, or the same values plus 128 as uint8 for runtimes of CPUs: OpenVINO computes layers that
+read a Concat right only in that form (docs/precision.md). A layer's input is quantised, its output
+is not: TensorRT fuses the bias, the activation and the next layer's QuantizeLinear into the layer,
+and moves a QuantizeLinear behind a Concat or a DepthToSpace in front of it. ONNX Runtime's
+quantizer writes the nodes (docs/adr/0004-quantizer.md).
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from swise_deploy.precision import PRECISIONS
+from swise_deploy.precision import PRECISIONS, ActivationType
 from swise_export.counting import count_onnx
 
 INT8_MAX = int(PRECISIONS["int8"].max_finite)
@@ -124,6 +125,7 @@ def int8_from_fp32(
     ranges: Mapping[str, float],
     weights: Mapping[str, Int8Weights],
     fp32_weights: bool = False,
+    activation_type: ActivationType = "int8",
 ) -> onnx.ModelProto:
     """Quantise some layers of an fp32 model; the other layers do not change.
 
@@ -135,6 +137,7 @@ def int8_from_fp32(
         weights: INT8 weights, by layer name.
         fp32_weights: Store weights in fp32 with a QuantizeLinear behind them, as TensorRT 8
             documents it, not as int8.
+        activation_type: Stored type of the activations; both hold the same values.
     """
     # The quantizer is slow to import.
     from onnxruntime.quantization import QuantType
@@ -143,15 +146,19 @@ def int8_from_fp32(
 
     steps = {layer.input: scale_from_range(ranges[layer.name]) for layer in reversed([*layers])}
     bounds = {name: np.float32(step * INT8_MAX) for name, step in steps.items()}
+    zero = np.array(0, np.int8) if activation_type == "int8" else np.array(128, np.uint8)
     overrides: dict[str, list[dict[str, object]]] = {
-        name: [_override(step)] for name, step in steps.items()
+        name: [_override(step, zero)] for name, step in steps.items()
     }
     prepared = copy.deepcopy(model)
     initializers = {tensor.name: tensor for tensor in prepared.graph.initializer}
     for layer in layers:
         found, tensor = weights[layer.name], initializers[layer.weight]
         overrides[layer.weight] = [
-            {**_override(float(scale)), "axis": layer.channel_axis % found.values.ndim}
+            {
+                **_override(float(scale), np.array(0, np.int8)),
+                "axis": layer.channel_axis % found.values.ndim,
+            }
             for scale in found.scales
         ]
         values = found.dequantised(layer.channel_axis)
@@ -161,7 +168,7 @@ def int8_from_fp32(
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8 if activation_type == "int8" else QuantType.QUInt8,
         tensors_range=TensorsData(
             CalibrationMethod.MinMax,
             {name: TensorData(lowest=-bound, highest=bound) for name, bound in bounds.items()},
@@ -187,8 +194,8 @@ def int8_from_fp32(
     return quantised
 
 
-def _override(step: float) -> dict[str, object]:
-    return {"scale": np.array(step, np.float32), "zero_point": np.array(0, np.int8)}
+def _override(step: float, zero: NDArray[np.generic]) -> dict[str, object]:
+    return {"scale": np.array(step, np.float32), "zero_point": zero}
 
 
 def _along(scales: NDArray[np.float32], ndim: int, axis: int) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy import generic
     from numpy.typing import NDArray
 
+    from swise_deploy.precision import ActivationType, ExportPrecision, RestPrecision
     from swise_deploy.runner import DeviceKind, Runner
     from swise_export.manifest import Form
 
@@ -73,6 +74,9 @@ class Runtime:
         purpose: What it is for, in a few words, where it is an optional package of its own.
         has_profile: True where its module has `profile`.
         is_program: True for a separate program, which `open_runner` cannot open.
+        exports: Precisions that swise-export writes for it; empty where it is no target.
+        rest: Precision of the layers beside INT8, unless the user asks for another.
+        activations: Type of the INT8 activations that it computes right and fast.
     """
 
     title: str
@@ -87,10 +91,19 @@ class Runtime:
     purpose: str = ""
     has_profile: bool = False
     is_program: bool = False
+    exports: "tuple[ExportPrecision, ...]" = ()
+    rest: "RestPrecision" = "fp32"
+    activations: "ActivationType" = "uint8"
+
+    @property
+    def is_emulated(self) -> bool:
+        """True where swise-export measures with emulated rounding: engines are built later."""
+        return self.takes == "engine"
 
 
 _ONNX = "swise_export.runtimes"
 _ENGINE = "swise_engines.running.runner"
+_ALL_PRECISIONS: "tuple[ExportPrecision, ...]" = ("fp32", "fp16", "int8")
 
 
 def _torch(title: str, device: "DeviceKind", **options: bool) -> Runtime:
@@ -117,6 +130,7 @@ RUNTIMES: dict[str, Runtime] = {
         # Its cubic Resize is slow: the plain form takes five times as long as the deploy form.
         forms=("deploy",),
         has_profile=True,
+        exports=_ALL_PRECISIONS,
     ),
     "cuda": Runtime(
         title="ONNX Runtime, CUDA",
@@ -138,6 +152,7 @@ RUNTIMES: dict[str, Runtime] = {
         is_automatic=True,
         forms=("deploy", "plain"),
         has_profile=True,
+        exports=_ALL_PRECISIONS,
     ),
     "ncnn": Runtime(
         title="ncnn",
@@ -148,6 +163,8 @@ RUNTIMES: dict[str, Runtime] = {
         extra="ncnn",
         purpose="ONNX files on ARM CPUs",
         forms=("deploy",),
+        # Its runner computes in fp32 alone.
+        exports=("fp32",),
     ),
     "tensorrt": Runtime(
         title="TensorRT",
@@ -157,6 +174,9 @@ RUNTIMES: dict[str, Runtime] = {
         packages=(),
         extra="rtx",
         is_automatic=True,
+        exports=_ALL_PRECISIONS,
+        rest="fp16",
+        activations="int8",
     ),
     "no-graphs": Runtime(
         title="TensorRT without CUDA graphs",
@@ -202,10 +222,23 @@ DEFAULT_RUNTIME = next(iter(runtimes_for("onnx")))
 """The runtime of an ONNX file where none is named."""
 
 
+DEFAULT_TARGET = "tensorrt"
+"""The runtime that swise-export writes a file for where none is named."""
+
+
 def runner_choices() -> tuple[str, ...]:
     """Values of a command's --runner option for ONNX files: "auto", then the automatic ones."""
     found = [name for name, runtime in runtimes_for("onnx").items() if runtime.is_automatic]
     return ("auto", *found)
+
+
+def export_targets(precision: "ExportPrecision | None" = None) -> tuple[str, ...]:
+    """Runtimes that swise-export writes files for, in any precision or in one."""
+    return tuple(
+        name
+        for name, runtime in RUNTIMES.items()
+        if runtime.exports and (precision is None or precision in runtime.exports)
+    )
 
 
 def optional_runtimes() -> dict[str, Runtime]:

@@ -93,7 +93,7 @@ def _int8_attempts(
         report("calibrating on the shipped photographs; your own (--calib DIR) are better")
     pairs = read_pairs(calibration or calibration_paths(), network.scale)
     replays = config.plan is not None and config.plan.exists()
-    rest = read_plan(config.plan).rest if config.plan is not None and replays else config.rest
+    rest = read_plan(config.plan).rest if config.plan is not None and replays else config.int8_rest
     # In the opset that will be written: layers are named otherwise in another.
     opset = OPSET if rest == "fp32" else OPSET_INT8_FP16
     model = traced_form(network, form=config.form, batch=config.batch, opset=opset)
@@ -111,7 +111,8 @@ def _int8_attempts(
         pairs,
         scale=network.scale,
         config=Int8Config(
-            rest=config.rest or "fp16",
+            rest=config.int8_rest,
+            runtime=config.runtime,
             method=config.range_method,
             threads=config.threads,
             cache=config.cache,
@@ -151,6 +152,7 @@ def _refuse_other_plan(plan: PrecisionPlan, network: LoadedNetwork, config: Expo
         ("scale", plan.scale, network.scale),
         ("form", plan.form, config.form),
         ("weights", plan.weights_sha256, network.weights_sha256),
+        ("runtime", plan.runtime, config.runtime),
         ("rest", plan.rest, config.rest or plan.rest),
         ("calibration method", plan.method, config.range_method or plan.method),
     ):

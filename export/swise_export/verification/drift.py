@@ -78,6 +78,7 @@ def measure_drift(
         worst_image=worst.name,
         worst_psnr_y_db=worst.psnr_y_db,
         max_abs=max(p.max_abs for p in pictures),
+        measured_in=artefact.name,
         output_psnr_db=min(EXACT_PSNR_DB, -10 * math.log10(error)) if error else EXACT_PSNR_DB,
     )
     return drift, pictures

@@ -1,6 +1,7 @@
 """`swise-export --int8`, on FSRCNN, whose eight layers are searched within seconds."""
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -162,3 +163,53 @@ def test_operations_that_lose_most_in_fp16_return_to_fp32() -> None:
     pairs = [Pair("noise", image, image)]
     assert find(model, pairs, kept=()) == ("shrink",)
     assert find(model, pairs, kept=("shrink",)) == ()
+
+
+def test_a_file_for_openvino_is_measured_in_openvino(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino", reason="the openvino extra is not installed")
+    out, plan = tmp_path / "net.onnx", tmp_path / "plan.json"
+    arguments = [*small, "-o", str(out), "--calib-method", "mse", "--max-drift", "0.2",
+                 "--precision-plan", str(plan)]  # fmt: skip
+    report = export([*arguments, "--for", "openvino"], capsys)
+    assert report["made_for"] == "openvino"
+    assert report["int8"]["rest"] == "fp32"
+    assert report["drift"]["measured_in"].startswith("openvino")
+    assert report["latency"]["runtime"].startswith("openvino")
+    manifest = read_manifest(out)
+    assert (manifest.runtime, manifest.max_drift_db) == ("openvino", 0.2)
+    assert manifest.drift is not None
+    assert manifest.drift.measured_in == report["drift"]["measured_in"]
+    # Activations as uint8 around 128, weights stored as int8.
+    model = onnx.load(out)
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    zeros = [stored[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    assert zeros
+    assert {(zero.dtype.name, int(zero)) for zero in zeros} == {("uint8", 128)}
+    # A plan belongs to its runtime.
+    assert main([*arguments, "--overwrite"]) == 2
+    assert "made for runtime openvino, not tensorrt" in capsys.readouterr().err
+
+
+def test_a_runtime_that_is_not_installed_ends_with_the_command_that_installs_it(
+    small: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert main([*small, "-o", str(tmp_path / "net.onnx"), "--for", "openvino"]) == 3
+    message = capsys.readouterr().err
+    assert "--for openvino" in message
+    assert "openvino]" in message
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_a_precision_that_a_runtime_lacks_is_refused_before_the_search(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*small, "-o", str(tmp_path / "net.onnx"), "--for", "ncnn"]) == 2
+    message = capsys.readouterr().err
+    assert "no int8 file for ncnn" in message
+    assert "openvino" in message
