@@ -7,14 +7,21 @@ on damaged bytes becomes one message.
 import argparse
 import collections
 import contextlib
+import datetime
+import decimal
+import fractions
 import functools
+import logging
 import pathlib
 import pickle
 import re
+import sys
 import types
+import uuid
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +31,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from swise_deploy.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+MAX_FOREIGN_CLASSES = 32
+"""Each of them takes another reading of the file."""
 
 MAX_PICKLE_BYTES = 8 << 20
 """Of the part of an archive that describes the tensors: some hundred bytes for each of them."""
@@ -62,23 +75,29 @@ def is_average(place: str) -> bool:
 def read_states(path: Path) -> list[StoredState]:
     """Read every state dict of a checkpoint, averaged weights first.
 
-    Code in pickles is not executed; NumPy's numbers and arrays, namespaces and paths beside the
-    weights are read.
+    Code in pickles is not executed. Plain values beside the weights are read: NumPy's numbers and
+    arrays, namespaces, paths, dates. Objects of other programs, such as settings and schedulers,
+    are left unread.
 
     Raises:
-        InputError: The file is missing, damaged, no checkpoint, holds code, or unpacks to many
-            times its size.
+        InputError: The file is missing, damaged, no checkpoint, holds functions or nothing but
+            objects of a program, or unpacks to many times its size.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder. Give the file with the weights")
     if not path.is_file():
         raise InputError(f"no weights at {path}. Check the path")
-    document = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+    unread: list[str] = []
+    document = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path, unread)
     if not isinstance(document, Mapping):
         raise InputError(f"{path} holds a {type(document).__name__}; expected a state dict")
     states = list(_find_states(document, "", set(), 0))
+    if not states and unread:
+        raise InputError(_refusal(path, unread[0]))
     if not states:
         raise InputError(f"{path} holds no tensors; expected a state dict")
+    if unread:
+        logger.info("%s: objects beside the weights are left unread: %s", path, ", ".join(unread))
     return sorted(states, key=lambda state: not is_average(state.place))
 
 
@@ -95,18 +114,57 @@ def _read_safetensors(path: Path) -> object:
         raise InputError(_damaged(path)) from error
 
 
-def _read_pickle(path: Path) -> object:
+def _read_pickle(path: Path, unread: list[str]) -> object:
+    """Read a pickle; the names of classes whose objects are replaced go to `unread`."""
     _refuse_bombs(path)
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_plain_values()):
-            warnings.simplefilter("ignore")  # about what is refused just after
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"cannot read weights {path}: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise InputError(_refusal(path, error)) from error
-    except Exception as error:  # the reader raises anything on hostile bytes
-        raise InputError(_damaged(path)) from error
+    stand_in: type = _EmptyMapping
+    while True:
+        replaced = [(stand_in, name) for name in unread]
+        try:
+            with warnings.catch_warnings(), safe_globals([*_plain_values(), *replaced]):
+                warnings.simplefilter("ignore")  # about what is refused just after
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise InputError(f"cannot read weights {path}: {error.strerror or error}") from error
+        except pickle.UnpicklingError as error:
+            refused = re.search(r"GLOBAL (\S+) was not", str(error))
+            name = refused.group(1) if refused else ""
+            if not _is_foreign_class(name) or name in unread or len(unread) == MAX_FOREIGN_CLASSES:
+                raise InputError(_refusal(path, name) if name else _damaged(path)) from error
+            unread.append(name)
+        except Exception as error:  # the reader raises anything on hostile bytes
+            if not unread or stand_in is _NoValue:
+                raise InputError(_damaged(path)) from error
+            stand_in = _NoValue
+
+
+class _EmptyMapping:
+    """A stand-in for the classes of other programs: its objects are empty ordered dicts."""
+
+    def __new__(cls, *_values: object, **_named: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()  # which torch's reader fills with items, where the class is a dict
+
+
+class _NoValue:
+    """A stand-in for classes whose objects are set from a tuple, which no dict can be."""
+
+    def __init__(self, *_values: object, **_named: object) -> None:
+        pass
+
+    def __setstate__(self, _state: object) -> None:
+        pass
+
+
+def _is_foreign_class(name: str) -> bool:
+    """Tell by its full name a class of a program or of a library from a function.
+
+    Classes are written in CapWords; NumPy makes its generators of random numbers by functions. The
+    standard library is no program's own: its plain values are read, the rest of it is refused.
+    """
+    package, _, rest = name.partition(".")
+    if not rest or package in sys.stdlib_module_names or package == "__builtin__":
+        return False
+    return package == "numpy" or rest.rpartition(".")[2].lstrip("_")[:1].isupper()
 
 
 def _refuse_bombs(path: Path) -> None:
@@ -134,6 +192,10 @@ def _refuse_bombs(path: Path) -> None:
         )
 
 
+def _list_of(values: Iterable[object] = (), _max_length: object = None) -> list[object]:
+    return list(values)
+
+
 @functools.cache
 def _plain_values() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """Types that hold values and run no code of the file; under the names of other versions too."""
@@ -146,8 +208,18 @@ def _plain_values() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]
         *numpy_types,
         argparse.Namespace,
         types.SimpleNamespace,
-        collections.OrderedDict,
+        *((kind, f"builtins.{kind.__name__}") for kind in (dict, list, tuple, int, float, str)),
+        OrderedDict,
         collections.defaultdict,
+        (_list_of, "collections.deque"),  # the reader fills lists alone
+        datetime.date,
+        datetime.datetime,
+        datetime.time,
+        datetime.timedelta,
+        datetime.timezone,
+        decimal.Decimal,
+        fractions.Fraction,
+        uuid.UUID,
     ]
     for function in ("scalar", "_reconstruct"):
         numpy_own = getattr(core.multiarray, function)
@@ -158,12 +230,9 @@ def _plain_values() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]
     return allowed
 
 
-def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
-    code = re.search(r"GLOBAL (\S+)", str(error))
-    if code is None:
-        return _damaged(path)
+def _refusal(path: Path, name: str) -> str:
     return (
-        f"{path} holds a {code.group(1)}, which is code and not weights, and is refused. Save the "
+        f"{path} holds a {name}, which is code and not weights, and is refused. Save the "
         "tensors alone where that code is at home: torch.save(model.state_dict(), 'weights.pth')"
     )
 

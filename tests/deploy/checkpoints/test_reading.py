@@ -1,14 +1,20 @@
 """Checkpoints as scripts save them, and as disks and strangers leave them."""
 
 import argparse
+import datetime
+import decimal
+import fractions
 import io
 import logging
 import pathlib
 import subprocess
 import sys
 import types
+import uuid
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +47,15 @@ def small_state() -> dict[str, torch.Tensor]:
         pathlib.Path("runs/x"),
         OrderedDict(a=1),
         {"nested": [argparse.Namespace(best=np.float64(1.0))]},
+        datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc),
+        datetime.timedelta(seconds=3),
+        decimal.Decimal("0.1"),
+        fractions.Fraction(1, 3),
+        uuid.UUID(int=7),
+        deque([1.0, 2.0], maxlen=5),
+        Counter("aab"),
+        np.random.default_rng(0),
+        np.random.RandomState(0),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -49,6 +64,74 @@ def test_values_beside_the_weights_are_no_code(tmp_path: Path, beside: object) -
     (state,) = read_states(tmp_path / "a.pth")
     assert state.place == "state_dict"
     assert torch.equal(state.tensors["layer.weight"], small_state()["layer.weight"])
+
+
+class Mode(Enum):
+    FAST = "fast"
+
+
+class Settings(dict):  # as EasyDict, Munch and ConfigDict are
+    """A dict whose keys are attributes, too."""
+
+    def __init__(self, **values: object) -> None:
+        super().__init__(values)
+        self.__dict__ = self
+
+
+@dataclass
+class History:
+    best: float
+    weights: dict[str, torch.Tensor]
+
+
+class Loud(types.SimpleNamespace):
+    def __setstate__(self, _state: object) -> None:
+        sys.stdout.write("executed")
+
+
+class Average(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        Mode.FAST,
+        Settings(lr=1e-3),
+        History(31.2, small_state()),
+        torch.optim.lr_scheduler.StepLR(torch.optim.SGD(nn.Linear(1, 1).parameters()), 5),
+        Average(),
+        {"callbacks": [History(1.0, {}), Mode.FAST]},
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_objects_of_other_programs_beside_the_weights_stay_unread(
+    tmp_path: Path, beside: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({"state_dict": small_state(), "beside": beside}, tmp_path / "a.pth")
+    with caplog.at_level(logging.INFO):
+        (state,) = read_states(tmp_path / "a.pth")
+    assert state.place == "state_dict"
+    assert torch.equal(state.tensors["layer.weight"], small_state()["layer.weight"])
+    assert "are left unread" in caplog.text
+
+
+def test_weights_inside_a_dict_of_another_program_are_found(tmp_path: Path) -> None:
+    torch.save(Settings(state_dict=small_state(), epoch=3), tmp_path / "a.pth")
+    (state,) = read_states(tmp_path / "a.pth")
+    assert state.place == "state_dict"
+
+
+def test_objects_of_other_programs_run_no_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": small_state(), "beside": Loud(value=1)}, tmp_path / "a.pth")
+    capsys.readouterr()
+    (state,) = read_states(tmp_path / "a.pth")
+    assert set(state.tensors) == set(small_state())
+    assert capsys.readouterr().out == ""
 
 
 def test_numbers_of_older_numpy_are_read_under_its_own_names(tmp_path: Path) -> None:
@@ -74,12 +157,24 @@ class Harmful:
         return (print, ("executed",))
 
 
-@pytest.mark.parametrize("code", [Harmful(), nn.Conv2d(3, 3, 1), print])
+@pytest.mark.parametrize(
+    ("code", "beside"),
+    [
+        (Harmful(), {}),
+        (Harmful(), small_state()),
+        (print, {}),
+        (print, small_state()),
+        (nn.Conv2d(3, 3, 1), {}),
+    ],
+)
 def test_code_is_refused_by_its_name(
-    tmp_path: Path, code: object, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    code: object,
+    beside: dict[str, torch.Tensor],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "code.pth"
-    torch.save({"model": code}, path)
+    torch.save({"model": code, "state_dict": beside}, path)
     with pytest.raises(InputError, match="code and not weights"):
         read_states(path)
     assert "executed" not in capsys.readouterr().out
