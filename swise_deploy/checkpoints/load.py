@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -208,6 +209,7 @@ def _load(recognised: Recognised, path: Path, scale: int) -> LoadedNetwork:
 def _misfit(path: Path, tensors: Mapping[str, Tensor], error: Exception) -> InputError:
     """The error of a state dict with names of a known network and other shapes or parts."""
     details = " ".join(str(error).split())[:300]
+    details = re.sub(r"^Error\(s\) in loading state_dict for \w+: ", "", details).rstrip(". ")
     if isinstance(error, KeyError):
         return InputError(
             f"{path} lacks the tensor {error}. Expected the whole state dict of one network"
@@ -219,7 +221,8 @@ def _misfit(path: Path, tensors: Mapping[str, Tensor], error: Exception) -> Inpu
         details = f"{key} is {tuple(tensors[key].shape)}, expected {tuple(wanted[key].shape)}"
     return InputError(
         f"{path} looks like {name} weights, but they do not fit: {details}. "
-        "Expected the whole state dict of one network"
+        "Expected the whole state dict of one network and nothing else: "
+        "torch.save(model.state_dict(), 'weights.pth')"
     )
 
 
