@@ -19,6 +19,9 @@ RestPrecision = Literal["fp16", "fp32"]
 ActivationType = Literal["int8", "uint8"]
 """Stored type of INT8 activations: int8 with zero point 0, or uint8 with zero point 128."""
 
+QUANTISED_OR_ROUNDED: tuple[FilePrecision, ...] = ("int8", "mixed", "fp8", "bf16")
+"""Precisions of files that a runtime may compute otherwise than they state."""
+
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 """Precisions of the forward pass in training."""
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -47,9 +47,12 @@ from swise_bench.subjects.spec import (
 from swise_deploy.command.console import progress, size_text
 from swise_deploy.errors import SwiseError, first_line
 from swise_deploy.evaluation.own_pairs import match_by_name
-from swise_deploy.pictures.folders import find_images, folder_label
+from swise_deploy.pictures.folders import find_images, folder_label, sample_paths
+from swise_deploy.precision import QUANTISED_OR_ROUNDED
 from swise_deploy.runner import Runner
 from swise_deploy.storage.caches import cache_folder
+from swise_export.graph.fp16_emulation import has_halves
+from swise_export.graph.loading import load_onnx
 from swise_export.runtimes.table import DEFAULT_RUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
@@ -267,6 +270,10 @@ def _examine(one: _Measured, settings: Settings) -> None:
     one.quality = NotMeasured("not asked for: --images DIR")
     if settings.images:
         _score(one, runner, settings)
+    elif runner.precision in QUANTISED_OR_ROUNDED:
+        # Its speed says nothing where the runtime computes another function.
+        samples = sample_paths()[0].parent
+        _score(one, runner, replace(settings, images=(samples,), lr_images=()))
 
 
 def _attempt(measure: Callable[[], Result | NotMeasured]) -> Result | NotMeasured:
@@ -363,8 +370,8 @@ def _score(one: _Measured, runner: Runner, settings: Settings) -> None:
 def _rounding(
     runner: Runner, path: Path | None, settings: Settings
 ) -> "AbstractContextManager[Runner]":
-    """The runner for scores: it rounds as a file states where ONNX Runtime's CPU would not."""
-    if path is None or runner.runtime != DEFAULT_RUNTIME:
+    """The runner for scores: it rounds to fp16 as a file states where ONNX Runtime would not."""
+    if path is None or runner.runtime != DEFAULT_RUNTIME or not has_halves(load_onnx(path)):
         return nullcontext(runner)
     from swise_export.runtimes.onnxruntime import OnnxRunner  # onnxruntime takes a while
 
@@ -390,7 +397,7 @@ def _benchmark(
         threads=settings.threads,
         host=describe_host(),
         quietness=noisiest,
-        subjects=tuple(_result(one, measured, settings, timed) for one in measured),
+        subjects=tuple(_result(one, measured, timed) for one in measured),
         ratios=tuple(
             ratio
             for found in timed.values()
@@ -400,9 +407,7 @@ def _benchmark(
     )
 
 
-def _result(
-    one: _Measured, measured: Sequence[_Measured], settings: Settings, timed: _Timed
-) -> SubjectResult:
+def _result(one: _Measured, measured: Sequence[_Measured], timed: _Timed) -> SubjectResult:
     path, runner, facts = one.path, one.runner, _facts_where_readable(one.path)
     return SubjectResult(
         name=one.subject.name,
@@ -422,7 +427,7 @@ def _result(
         layer_times=one.layer_times,
         memory=one.memory,
         energy=one.energy,
-        quality=_quality(one, measured, settings) or one.quality,
+        quality=_quality(one, measured) or one.quality,
         failures=dict(one.failures),
     )
 
@@ -434,15 +439,10 @@ def _facts_where_readable(path: Path | None) -> Mapping[str, str]:
         return {}
 
 
-def _quality(
-    one: _Measured, measured: Sequence[_Measured], settings: Settings
-) -> tuple[QualityResult, ...]:
+def _quality(one: _Measured, measured: Sequence[_Measured]) -> tuple[QualityResult, ...]:
     """Means over the pictures that all subjects of the scale have scores of."""
     results = []
-    for folder in settings.images:
-        if folder not in one.scored:
-            continue
-        scored, reference = one.scored[folder]
+    for folder, (scored, reference) in one.scored.items():
         others = [
             other.scored[folder][0].scores
             for other in measured

@@ -21,6 +21,7 @@ from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import json_text
 from swise_export.runtimes.table import DEFAULT_TARGET, RUNTIMES, export_targets
+from swise_export.verification.budget import DEFAULT_DRIFT_DB
 
 if TYPE_CHECKING:
     from swise_export.config import ExportRequest
@@ -179,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--max-drift",
         type=finite,
-        default=0.05,
+        default=DEFAULT_DRIFT_DB,
         metavar="DB",
         help="PSNR-Y that may be lost on average before the artefact is refused (default: 0.05)",
     )

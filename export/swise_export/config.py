@@ -12,7 +12,7 @@ from swise_deploy.runner import PictureIO
 from swise_export.manifest import Form
 from swise_export.precision.calibration import RangeMethod
 from swise_export.runtimes.table import DEFAULT_TARGET, Runtime, export_targets, find_runtime
-from swise_export.verification.budget import DriftBudget
+from swise_export.verification.budget import DEFAULT_DRIFT_DB, DriftBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ExportConfig:
     io: PictureIO = "float"
     size: tuple[int, int] | None = None
     form: Form = "deploy"
-    max_drift_db: float = 0.05
+    max_drift_db: float = DEFAULT_DRIFT_DB
     max_worst_db: float | None = None
     threads: int = 1
     runtime: str = DEFAULT_TARGET

@@ -6,7 +6,14 @@ from typing import Literal
 from platformdirs import user_cache_path
 
 CacheKind = Literal[
-    "bench", "exported", "fastest", "int8", "interfaces", "receptive_fields", "training"
+    "bench",
+    "exported",
+    "fastest",
+    "int8",
+    "interfaces",
+    "receptive_fields",
+    "runtime_checks",
+    "training",
 ]
 
 

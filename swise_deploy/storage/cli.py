@@ -20,6 +20,7 @@ _CONTENTS: dict[CacheKind, str] = {
     "int8": "sensitivities of layers to INT8",
     "interfaces": "input and output of ONNX files",
     "receptive_fields": "overlap of tiles, for each network",
+    "runtime_checks": "quantised files in the runtimes that were named for them",
     "training": "decoded pictures and pictures of teachers",
 }
 

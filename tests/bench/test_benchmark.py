@@ -3,6 +3,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from swise_bench.benchmark import Settings, run_benchmark
 from swise_bench.reports.tables import csv_from_benchmark, tables_from_benchmark
@@ -12,6 +13,7 @@ from swise_bench.reports.verdict import summarize
 from swise_bench.results.document import document_from_benchmark, read_benchmark
 from swise_bench.results.values import Benchmark, Memory, NotMeasured
 from swise_bench.subjects.spec import parse_subject
+from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
 
 
 def test_every_subject_is_timed_at_every_batch_in_the_same_rounds(benchmark_run: Benchmark) -> None:
@@ -47,6 +49,32 @@ def test_a_network_of_other_or_unknown_weights_is_not_compared_with_the_shipped_
     assert subject.model == "swisenet"
     assert not isinstance(subject.quality, NotMeasured)
     assert not subject.quality[0].drift
+
+
+def test_the_quality_of_a_quantised_file_stands_beside_its_latency(
+    nearest: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(nearest)
+    layers, _ = find_layers(model)
+    (weight,) = (numpy_helper.to_array(t) for t in model.graph.initializer)
+    quantised = int8_from_fp32(
+        model, layers, ranges={"conv": 1.0}, weights={"conv": rounded_to_nearest(weight, 0)}
+    )
+    onnx.save(quantised, tmp_path / "int8.onnx")
+    settings = Settings(
+        subjects=(parse_subject(str(nearest)), parse_subject(str(tmp_path / "int8.onnx"))),
+        lr_sizes=((8, 8),),
+        min_runs=1,
+        max_seconds=0.05,
+        cache=tmp_path / "cache",
+    )
+    full, int8 = run_benchmark(settings).subjects
+    assert full.quality == NotMeasured("not asked for: --images DIR")
+    assert not isinstance(int8.quality, NotMeasured)
+    assert len(int8.quality[0].pictures) == 5  # the shipped photographs
+    psnr = int8.quality[0].values["psnr_y_db"]
+    assert psnr is not None
+    assert 20 < psnr < 40
 
 
 def test_the_precision_of_a_foreign_file_is_read_from_its_graph(benchmark_run: Benchmark) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from swise_deploy.checkpoints.shipped import resolve_onnx
 from swise_deploy.command.console import add_version, at_least, finite, parse_size, run_command
 from swise_deploy.command.options import CommandParser, add_old_spelling
+from swise_export.verification.budget import DEFAULT_DRIFT_DB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,7 +199,7 @@ def _add_verification(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-drift",
         type=finite,
-        default=0.05,
+        default=DEFAULT_DRIFT_DB,
         metavar="DB",
         help="refuse an engine that loses more PSNR-Y than this on average (0.05)",
     )

@@ -285,7 +285,7 @@ def _key(candidates: Sequence[Candidate], threads: int | None) -> str:
         "candidates": [
             (candidate.label, _content_hash(candidate.path)) for candidate in candidates
         ],
-        "processor": _processor(),
+        "processor": processor_model(),
         "num_cpus": num_usable_cpus(),
         "threads": threads,
     }
@@ -297,7 +297,7 @@ def _content_hash(path: Path) -> str:
     return sha256_of_onnx(path) if path.suffix.lower() == ".onnx" else sha256_of(path)
 
 
-def _processor() -> str:
+def processor_model() -> str:
     """Model of the processor, and of the board on a Jetson."""
     found = [platform.machine()]
     with contextlib.suppress(OSError):  # not Linux

@@ -22,7 +22,8 @@ examples:
   swise-upscale films/ -o films_x2/ --codec hevc_nvenc
   cat photo.png | swise-upscale - -o - > photo_x2.png
 
-exit codes: 0 done, 1 some failed, 2 usage, 3 a package or device is missing, 130 Ctrl-C
+exit codes: 0 done, 1 some failed, 2 usage, 3 a package or device is missing, 4 the runner
+loses more than a quantised file may, 130 Ctrl-C
 """
 
 

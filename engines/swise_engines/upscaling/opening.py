@@ -13,6 +13,7 @@ from swise_deploy.errors import InputError
 from swise_deploy.runner import Runner
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import sha256_of
+from swise_engines.choosing.agreement import check_agreement
 from swise_engines.choosing.candidates import Candidate, RunnerName, candidates_for
 from swise_engines.choosing.fastest import FIRST_RUN_LIMIT_S, choose_fastest
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
@@ -88,6 +89,7 @@ def open_source(
     Raises:
         InputError: There is no such file or name, or it does not serve that scale.
         BackendMissingError: What runs it is not installed.
+        QualityGateError: The named runner computes another function than a quantised file states.
     """
     source, scale = named_source(source, scale)
     path = artefact_of(source, weights=weights, scale=scale)
@@ -103,6 +105,8 @@ def open_source(
             raise InputError(f"--exact runs in ONNX Runtime, not in {runner}. Leave --runner out")
         return _exact_source(path, split, tile=tile, memory_mib=memory_mib, threads=threads)
     candidates = candidates_for(path, runner, threads=threads)
+    if runner != "auto":
+        check_agreement(candidates[0], cache=cache_folder("runtime_checks"), threads=threads)
     if runner == "auto" and path != Path(source) and len(candidates) > 1:
         candidates += plain_candidates(source, path, scale, weights, threads, may_export=remeasure)
     choice = choose_fastest(

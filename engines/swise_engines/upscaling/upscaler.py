@@ -112,6 +112,7 @@ class Upscaler(Closing):
         Raises:
             InputError: There is no such source, or it cannot be used.
             BackendMissingError: What runs it is not installed.
+            QualityGateError: The named runner loses more than the budget of a quantised file.
         """
         opened = open_source(
             source,

@@ -16,6 +16,16 @@ MOVES = frozenset(
 """Operators that copy values, which are rounded already."""
 
 
+def has_halves(model: onnx.ModelProto) -> bool:
+    """True where a model stores weights in fp16 or casts to fp16."""
+    half = onnx.TensorProto.FLOAT16
+    return any(tensor.data_type == half for tensor in model.graph.initializer) or any(
+        attribute.name == "to" and attribute.i == half
+        for node in model.graph.node
+        for attribute in node.attribute
+    )
+
+
 def with_half_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     """Copy a model and add a barrier behind every fp16 layer, for ONNX Runtime on a CPU."""
     shaped = onnx.shape_inference.infer_shapes(model)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+DEFAULT_DRIFT_DB = 0.05
+"""PSNR-Y that may be lost on average where the user states no budget."""
+
 
 @dataclass(frozen=True, slots=True)
 class DriftBudget:
