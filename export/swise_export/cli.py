@@ -31,13 +31,17 @@ _EPILOG = """examples:
   swise-export --fp16 --scale 4 --io uint8     8-bit pictures in and out
   swise-export --int8 --max-drift 0.1          as much INT8 as 0.1 dB allow, the rest fp16
   swise-export --int8 --for openvino           INT8 that is fast and measured in OpenVINO on a CPU
-  swise-export --weights my.pth --images DIR   your checkpoint, verified on your pictures
+  swise-export my.pth --images DIR             your checkpoint, verified on your pictures
 exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 a quality gate refused"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.checkpoint is not None and args.weights is not None:
+        parser.error(f"{args.checkpoint} and --weights {args.weights}: expected one checkpoint")
+    args.weights = args.weights or args.checkpoint
 
     def run() -> int:
         request = _request(args)
@@ -74,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     network = parser.add_argument_group("network")
     network.add_argument(
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="file with the weights; swisenet:2 names shipped ones, the default",
+    )
+    network.add_argument(
         "--model",
         help="network by name, package.module:factory for any torch network, or spandrel "
         "(default: what the weights are, or swisenet)",
@@ -85,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="checkpoint; swisenet:2 names shipped weights, the default",
+        help="the same as CHECKPOINT",
     )
     network.add_argument(
         "--range",

@@ -4,6 +4,8 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from swise_deploy.errors import InputError
+
 WEIGHTS_SUFFIXES = frozenset({".safetensors", ".pth", ".pt"})
 """Of files that weights are read from."""
 
@@ -34,9 +36,19 @@ def parse_named(text: str) -> tuple[str, int] | None:
 
 
 def resolve_weights(text: str) -> Path:
-    """The file behind a path or the name of shipped weights, such as "swisenet:2"."""
+    """The file behind a path or the name of shipped weights, such as "swisenet:2".
+
+    Raises:
+        InputError: A name of the same form without shipped weights.
+    """
     named = parse_named(text)
-    return (shipped_weights(*named) if named else None) or Path(text)
+    if named is None:
+        return Path(text)
+    found = shipped_weights(*named)
+    if found is None:
+        shipped = ", ".join(name.replace(" x", ":") for name in shipped_names())
+        raise InputError(f"no weights for {text} ship with this version. Shipped: {shipped}")
+    return found
 
 
 def resolve_onnx(text: str) -> Path:

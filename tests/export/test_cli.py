@@ -271,3 +271,16 @@ def test_help_does_not_wait_for_torch() -> None:
     )
     assert done.returncode == 0
     assert "--max-drift" in done.stdout
+
+
+def test_the_checkpoint_is_an_argument_as_in_the_other_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fsrcnn:2"]) == 2
+    assert "Shipped: swisenet:2, swisenet:3, swisenet:4" in capsys.readouterr().err
+    assert main([str(tmp_path / "no.pth")]) == 2
+    assert "no weights at" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["swisenet:2", "--weights", "swisenet:3"])
+    assert stop.value.code == 2
+    assert "expected one checkpoint" in capsys.readouterr().err

@@ -190,7 +190,7 @@ def _checkpoint_facts(path: Path) -> dict[str, Any]:
         "network": network.name,
         "scale": network.scale,
         "parameters": sum(p.numel() for p in network.module.parameters()),
-        "next": f"swise-export --weights {path}",
+        "next": f"swise-export {path}",
     }
 
 

@@ -15,6 +15,7 @@ from swise_deploy.checkpoints.shipped import (
     shipped_onnx,
     shipped_weights,
 )
+from swise_deploy.errors import InputError
 from swise_deploy.pictures.files import read_rgb
 from swise_deploy.pictures.folders import sample_paths
 from swise_deploy.runner import upscale
@@ -79,7 +80,8 @@ def test_names_stand_for_files_and_files_for_themselves(
     assert resolve_weights("swisenet:3") == shipped_weights("swisenet", 3)
     assert resolve_onnx("swisenet:3") == shipped_onnx("swisenet", 3)
     assert resolve_onnx("my.onnx") == Path("my.onnx")
-    assert resolve_weights("carn:2") == Path("carn:2")  # no weights of it ship
+    with pytest.raises(InputError, match=r"no weights for carn:2 ship.*swisenet:2"):
+        resolve_weights("carn:2")
     assert is_shipped(resolve_onnx("swisenet:3"))
     Path("swisenet:3").touch()
     assert resolve_onnx("swisenet:3") == Path("swisenet:3")
