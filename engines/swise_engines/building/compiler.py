@@ -35,6 +35,7 @@ from swise_engines.tensorrt.precision_table import (
     check_precision,
     table_from_layers,
 )
+from swise_export.graph.loading import load_onnx
 
 logger = logging.getLogger(__name__)
 
@@ -124,13 +125,35 @@ def _creation_flags(trt: ModuleType, typing: TypingPlan) -> int:
 
 def _parse(trt: ModuleType, network: Api, messages: Messages, path: Path) -> None:
     parser = trt.OnnxParser(network, messages.sink)
-    if not parser.parse_from_file(str(path)):
+    if not _parse_file(parser, path):
         # The parser frames its dump of a node in dashes; the reason is before and after it.
         messages.errors[:] = [text for text in messages.errors if "---" not in text]
         raise BuildError(
             f"TensorRT {version_of(trt)} cannot read {path}: {messages.explain()}. "
             "Export the network again with swise-export, which uses only operators of TensorRT"
         )
+
+
+def _parse_file(parser: Api, path: Path) -> bool:
+    """Parse a file; sides that share a name get their own, or TensorRT wants them to be equal."""
+    model = load_onnx(path, external_data=False)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    dims = [
+        dim
+        for value in model.graph.input
+        if value.name not in stored
+        for dim in value.type.tensor_type.shape.dim
+        if dim.dim_param
+    ]
+    if len({dim.dim_param for dim in dims}) == len(dims):
+        return bool(parser.parse_from_file(str(path)))
+    for number, dim in enumerate(dims):
+        dim.dim_param = f"side_{number}"
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            dim.ClearField("dim_param")
+    return bool(parser.parse(model.SerializeToString(), str(path)))
 
 
 def _keep_picture(network: Api, name: str) -> None:

@@ -100,6 +100,13 @@ def test_a_fixed_file_keeps_its_size(build, make_onnx):
         build(path, profiles=(Profile(*[Extent(1, 20, 12)] * 3),))
 
 
+@pytest.mark.parametrize("sides", [("n", "s", "s"), ("s", "s", "s")])
+def test_sides_that_share_one_name_may_differ(build, make_onnx, sides):
+    """TensorRT refuses 1280x720 for a file whose height and width are both called "s"."""
+    built = build(make_onnx("fp32", sides=sides))
+    assert built.manifest.profiles[0].opt.width != built.manifest.profiles[0].opt.height
+
+
 def test_an_operator_that_tensorrt_lacks_is_named(build, make_onnx, tmp_path):
     model = onnx.load(make_onnx("fp32"))
     strange = onnx.helper.make_node("Unique", ["lr"], ["found"], name="strange", sorted=1)
