@@ -29,6 +29,7 @@ from swise_export.interface.ports import WHITES, ElementType, Interface, Layout,
 from swise_export.interface.stated import (
     element_type,
     fixed_dims,
+    only_size,
     picture_input,
     port_of_shape,
     refuse_outputs,
@@ -139,10 +140,8 @@ def _guesses(path: Path, model: onnx.ModelProto) -> Iterator[Interface]:
             continue
         height, width = (dims[1], dims[2]) if layout == "NHWC" else (dims[2], dims[3])
         port = Port(info.name, dtype, layout, channels, 255.0 if dtype == "uint8" else 1.0)
-        size = (width, height) if width and height else None
-        yield Interface(
-            port, replace(port, name=model.graph.output[0].name), 1, size, dims[0] or None
-        )
+        output = replace(port, name=model.graph.output[0].name)
+        yield Interface(port, output, 1, only_size(width, height), dims[0] or None)
 
 
 class _Session:

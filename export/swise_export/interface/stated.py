@@ -83,9 +83,13 @@ def stated_input(model: onnx.ModelProto, name: str) -> StatedInput | None:
     if layout is None or channels is None:
         return None
     height, width = (dims[1], dims[2]) if layout == "NHWC" else (dims[2], dims[3])
-    size = (width, height) if width and height else None
     port = Port(info.name, dtype, layout, channels, 255.0 if dtype == "uint8" else 1.0)
-    return StatedInput(port, size, dims[0] or None)
+    return StatedInput(port, only_size(width, height), dims[0] or None)
+
+
+def only_size(width: int, height: int) -> tuple[int, int] | None:
+    """The size of a graph's pictures, a square where one side is open (0); None for any size."""
+    return (width or height, height or width) if width or height else None
 
 
 def picture_input(model: onnx.ModelProto, name: str) -> onnx.ValueInfoProto:

@@ -205,6 +205,16 @@ def test_open_and_fixed_dimensions_are_read(dims: Sequence[str | int], tmp_path:
     assert interface.scale == 2
 
 
+@pytest.mark.parametrize("dims", [["n", 3, 40, "w"], ["n", 3, "h", 40]])
+def test_a_file_that_fixes_one_side_takes_squares(
+    dims: Sequence[str | int], tmp_path: Path
+) -> None:
+    resize = helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="nearest")
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    path = save(tmp_path / "file.onnx", [resize], dims=dims, constants=scales)
+    assert read_onnx_file(path).interface.size == (40, 40)
+
+
 def test_the_picture_is_found_among_several_outputs(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="nearest"),
