@@ -1,12 +1,10 @@
 """From a file or the name of a network to a runner and the tiles that suit it."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError
@@ -29,12 +27,13 @@ from swise_engines.upscaling.tiles.budget import (
     probe_sizes,
     whole_picture_bytes,
 )
-from swise_engines.upscaling.tiles.exact import ExactRunner, SplitNetwork, split_network
+from swise_engines.upscaling.tiles.exact import ExactRunner
 from swise_engines.upscaling.tiles.receptive_field import (
     PROBE_SIZES,
     cached_overlap,
     measure_overlap,
 )
+from swise_engines.upscaling.tiles.splitting import SplitNetwork, split_network
 from swise_engines.upscaling.tiles.tiling import Overlap, Planes, TileLimits
 from swise_export.graph.loading import sha256_of_onnx
 from swise_export.interface.onnx_file import read_onnx_file
@@ -62,14 +61,14 @@ class Source:
         find_overlap: Finds the overlap of tiles, given the network: with a fade where no overlap is
             exact, None where nothing better is known.
         reason: Comparison with other runners, where several were possible.
-        prepare: Takes every whole picture before its tiles.
+        exact: The runner, where its tiles are to equal the full frame.
     """
 
     runner: Runner
     limits: TileLimits
     find_overlap: FindOverlap
     reason: str = ""
-    prepare: Callable[[NDArray[np.number]], None] | None = None
+    exact: ExactRunner | None = None
 
 
 def open_source(
@@ -97,7 +96,10 @@ def open_source(
         if runner != "auto":
             raise InputError(f"{path} is an engine, which {runner} cannot run. Leave --runner out")
         if exact:
-            raise InputError(f"{path} is an engine, and --exact splits ONNX files. Give the file")
+            raise InputError(
+                f"{path} is an engine, and --exact splits ONNX files. Give the ONNX file that it "
+                "was built from, or leave --exact out"
+            )
         return _engine_source(path, scale, tile)
     _refuse_other_scale(path, scale_of(path) or scale, scale)
     if exact and (split := split_network(path)) is not None:
@@ -165,21 +167,21 @@ def _exact_source(
     )
     kept = cache_folder("receptive_fields") / f"{sha256_of_onnx(path)}_exact.json"
 
+    def measure(infer: Callable[[Planes], Planes]) -> Overlap | None:
+        runner.start_noise()
+        return measure_overlap(infer, runner.scale, rounds=runner.io == "uint8", sizes=PROBE_SIZES)
+
     def find(infer: Callable[[Planes], Planes]) -> Overlap | None:
-        overlap = cached_overlap(
-            kept,
-            lambda: measure_overlap(
-                infer, runner.scale, rounds=runner.io == "uint8", sizes=PROBE_SIZES
-            ),
-        )
+        overlap = cached_overlap(kept, lambda: measure(infer))
         if overlap is None:
             raise InputError(
                 f"{path} sees the whole picture by more than its averages, so that no tiles are "
                 "exact. Leave --exact out"
             )
-        return overlap
+        step = math.lcm(overlap.step, split.step)  # maps are cut between their pixels too
+        return Overlap(-(-overlap.margin // step) * step, step=step)
 
-    return Source(runner, limits, find, prepare=runner.prepare)
+    return Source(runner, limits, find, exact=runner)
 
 
 def _engine_source(path: Path, scale: int | None, tile: int | None) -> Source:

@@ -18,6 +18,7 @@ from swise_deploy.storage.context import Closing
 from swise_engines.choosing.candidates import RunnerName
 from swise_engines.upscaling.opening import FindOverlap, open_source
 from swise_engines.upscaling.pictures.codecs import peak_of
+from swise_engines.upscaling.tiles.exact import CUT_CHANGE, ExactRunner
 from swise_engines.upscaling.tiles.tiling import (
     Overlap,
     Planes,
@@ -30,6 +31,9 @@ from swise_engines.upscaling.tiles.tiling import (
 )
 
 logger = logging.getLogger(__name__)
+
+SHARE_OF_AVERAGES = 0.5
+"""Share of the work that the averages take, where tiles are exact: for the report of progress."""
 
 Sample = TypeVar("Sample", bound=np.generic)
 
@@ -52,7 +56,7 @@ class Upscaler(Closing):
         find_overlap: Finds how tiles overlap, when the first picture has to be cut; gives None for
             a network that averages over the whole picture.
         reason: Comparison with other runners, where several were possible.
-        prepare: Takes every whole picture, in the runner's layout, before its tiles.
+        exact: The runner, where its tiles are to equal the full frame.
     """
 
     def __init__(
@@ -62,14 +66,14 @@ class Upscaler(Closing):
         *,
         find_overlap: FindOverlap,
         reason: str = "",
-        prepare: Callable[[NDArray[np.number]], None] | None = None,
+        exact: ExactRunner | None = None,
     ) -> None:
         runner.activate()
         self._runner = runner
         self.limits = limits
         self.reason = reason
         self._find_overlap = find_overlap
-        self._prepare = prepare
+        self._exact = exact
         self._overlap: Overlap | None = None
         self._lock = threading.Lock()
         self.network_s = 0.0
@@ -130,7 +134,7 @@ class Upscaler(Closing):
             opened.limits,
             find_overlap=opened.find_overlap,
             reason=opened.reason,
-            prepare=opened.prepare,
+            exact=opened.exact,
         )
 
     @property
@@ -154,13 +158,19 @@ class Upscaler(Closing):
             self._runner.deactivate()
 
     def __call__(
-        self, image: NDArray[Sample], *, report: Callable[[float], None] = lambda _: None
+        self,
+        image: NDArray[Sample],
+        *,
+        report: Callable[[float], None] = lambda _: None,
+        continues: bool = False,
     ) -> NDArray[Sample]:
         """Upscale one picture.
 
         Args:
             image: (H, W, 3) RGB or (H, W) greyscale; uint8, uint16, or float32 in [0, 1].
             report: Called after each tile with the share of the picture that is done, 0 to 1.
+            continues: Whether it is the next frame of a video. Exact tiles then take the averages
+                of the frame before, unless theirs show that another scene has begun.
 
         Returns:
             (H*scale, W*scale, 3) or (H*scale, W*scale), dtype as given; floats clipped to [0, 1].
@@ -177,16 +187,50 @@ class Upscaler(Closing):
         height, width = (side * self.scale for side in image.shape[:2])
         sr = np.empty((height, width, *image.shape[2:]), image.dtype)
         with self._lock:
-            if self._prepare is not None:
-                self._prepare(self._runner_input(planes))
-            for top, band in self._bands(planes, report):
-                used = band[0, :, : height - top, :width]
-                sr[top : top + used.shape[1]] = _samples_from_planes(used, sr)
+            planes, rows, columns = self._cut(planes)
+            for bands in self._attempts(planes, rows, columns, report, continues=continues):
+                for top, band in bands:
+                    used = band[0, :, : height - top, :width]
+                    sr[top : top + used.shape[1]] = _samples_from_planes(used, sr)
         return sr
 
-    def _bands(
-        self, planes: Planes, report: Callable[[float], None]
-    ) -> Iterator[tuple[int, Planes]]:
+    def _attempts(
+        self,
+        planes: Planes,
+        rows: list[Span],
+        columns: list[Span],
+        report: Callable[[float], None],
+        *,
+        continues: bool,
+    ) -> Iterator[Iterator[tuple[int, Planes]]]:
+        """Give the bands of the result; again where the averages were those of another scene."""
+        exact = self._exact
+        if exact is None or len(rows) * len(columns) == 1:
+            if exact is not None:
+                exact.forget()
+            yield self._bands(planes, rows, columns, report)
+            return
+        first = SHARE_OF_AVERAGES
+        lr = self._runner_input(planes)
+
+        def start(*, continues: bool) -> None:
+            begin = time.perf_counter()
+            exact.start(
+                lr, rows, columns, continues=continues, report=lambda share: report(first * share)
+            )
+            self.network_s += time.perf_counter() - begin
+
+        def report_tiles(share: float) -> None:
+            report(first + (1 - first) * share)
+
+        start(continues=continues)
+        yield self._bands(planes, rows, columns, report_tiles)
+        if continues and exact.change() > CUT_CHANGE:
+            start(continues=False)
+            yield self._bands(planes, rows, columns, report_tiles)
+
+    def _cut(self, planes: Planes) -> tuple[Planes, list[Span], list[Span]]:
+        """Grow a picture to what the network takes, and plan its rows and columns of tiles."""
         height, width = planes.shape[2:]
         if self.limits.takes_whole(width, height):
             width, height = max(width, self.limits.least[0]), max(height, self.limits.least[1])
@@ -195,7 +239,15 @@ class Upscaler(Closing):
         below, beside = height - planes.shape[2], width - planes.shape[3]
         if below or beside:
             planes = np.pad(planes, ((0, 0), (0, 0), (0, below), (0, beside)), mode="symmetric")
-        rows, columns = self._plan(width, height)
+        return planes, *self._plan(width, height)
+
+    def _bands(
+        self,
+        planes: Planes,
+        rows: list[Span],
+        columns: list[Span],
+        report: Callable[[float], None],
+    ) -> Iterator[tuple[int, Planes]]:
         num_tiles, num_done = len(rows) * len(columns), 0
 
         def infer(lr: Planes) -> Planes:
@@ -212,6 +264,7 @@ class Upscaler(Closing):
             rows=rows,
             columns=columns,
             batch=self.limits.most_batch,
+            at=(lambda _row, _columns: None) if self._exact is None else self._exact.at,
         )
 
     def _served(self, side: int, axis: int) -> int:

@@ -7,8 +7,9 @@ are faded into each other.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +165,7 @@ def upscale_tiled(
     rows: list[Span],
     columns: list[Span],
     batch: int = 1,
+    at: Callable[[Span, Sequence[Span]], None] = lambda _row, _columns: None,
 ) -> Iterator[tuple[int, Planes]]:
     """Upscale a picture tile by tile, top to bottom.
 
@@ -174,6 +176,7 @@ def upscale_tiled(
         rows: Tiles along H, from `plan_spans`.
         columns: Tiles along W.
         batch: Up to how many tiles of equal size go into one call of `infer`.
+        at: Called before each `infer` with the row and the columns of its tiles.
 
     Yields:
         The row of the output at which a finished band starts, and the band, (1, 3, h, W*scale).
@@ -181,7 +184,8 @@ def upscale_tiled(
     """
     carried: Planes | None = None
     for row in rows:
-        band = _upscale_row(infer, lr[:, :, row.start : row.stop], scale, columns, batch)
+        lines = lr[:, :, row.start : row.stop]
+        band = _upscale_row(infer, lines, scale, columns, batch=batch, at=partial(at, row))
         top = row.fade_in[0]
         band = band[:, :, (top - row.start) * scale : (row.fade_out[1] - row.start) * scale]
         band = band * _weights(row, scale)[:, None]
@@ -193,7 +197,13 @@ def upscale_tiled(
 
 
 def _upscale_row(
-    infer: Callable[[Planes], Planes], lr: Planes, scale: int, columns: list[Span], batch: int
+    infer: Callable[[Planes], Planes],
+    lr: Planes,
+    scale: int,
+    columns: list[Span],
+    *,
+    batch: int,
+    at: Callable[[Sequence[Span]], None],
 ) -> Planes:
     height, width = lr.shape[2] * scale, columns[-1].stop * scale
     band = np.zeros((1, 3, height, width), np.float32)
@@ -202,6 +212,7 @@ def _upscale_row(
         for i in range(0, len(spans), batch):
             chosen = spans[i : i + batch]
             tiles = np.concatenate([lr[:, :, :, span.start : span.stop] for span in chosen])
+            at(chosen)
             for span, sr in zip(chosen, infer(tiles), strict=True):
                 left, right = span.fade_in[0], span.fade_out[1]
                 used = sr[:, :, (left - span.start) * scale : (right - span.start) * scale]

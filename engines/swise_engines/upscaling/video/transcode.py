@@ -142,7 +142,7 @@ def _write_events(
             for event in events:
                 if isinstance(event, Shot):
                     with interrupts.let_through():
-                        rgb = _upscaled(upscaler, event.rgb)
+                        rgb = _upscaled(upscaler, event.rgb, continues=num_frames > 0)
                     put(Shot(rgb, event.pts, event.duration))
                     num_frames += 1
                     seconds = time.perf_counter() - started
@@ -154,9 +154,9 @@ def _write_events(
     return num_frames, None
 
 
-def _upscaled(upscaler: Upscaler, rgb: Rgb) -> Rgb:
+def _upscaled(upscaler: Upscaler, rgb: Rgb, *, continues: bool) -> Rgb:
     if rgb.shape[2] == 3:
-        return upscaler(rgb)
+        return upscaler(rgb, continues=continues)
     picture = upscale_picture(upscaler, Picture(rgb[:, :, :3], rgb[:, :, 3], Metadata()))
     assert picture.alpha is not None, "a picture with alpha keeps it"
     return np.dstack([picture.colour, picture.alpha]).astype(rgb.dtype, copy=False)

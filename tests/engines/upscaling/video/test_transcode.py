@@ -318,6 +318,36 @@ Meter.update = interrupt
     assert list(tmp_path.glob(".out*")) == []
 
 
+def test_exact_tiles_of_a_video_follow_a_cut_to_another_scene(tmp_path, small_network):
+    """A pan, a cut from dark to bright, and another pan: every frame equals its full frame."""
+    model = small_network(averages=True)
+    rng = np.random.default_rng(0)
+    dark, bright = rng.integers(0, 90, (96, 160, 3)), rng.integers(150, 240, (96, 160, 3))
+    shown = [np.roll(dark, 2 * i, axis=1) for i in range(3)]
+    shown += [np.roll(bright, 2 * i, axis=1) for i in range(3)]
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    with av.open(str(source), "w") as output:
+        stream = output.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "bgr0"
+        for number, picture in enumerate(shown):
+            frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            output.mux(stream.encode(frame.reformat(format="bgr0")))
+        output.mux(stream.encode(None))
+    with Upscaler.open(model, memory_mib=1, exact=True) as upscaler:
+        result = upscale_video(
+            upscaler, source, target, options=VideoOptions(), report=lambda _: None
+        )
+    frames, _ = read_video(target)
+    assert result.num_frames == len(frames) == 6
+    with Upscaler.open(model, runner="onnxruntime", tile=512) as whole:
+        for frame, picture in zip(frames, shown, strict=True):
+            expected = whole(picture.astype(np.uint8)).astype(int)
+            assert np.abs(frame.to_ndarray(format="rgb24") - expected).max() <= 1
+        # A frame that kept the averages of the scene before would be off by a quarter of this.
+        assert bright.mean() - dark.mean() > 100
+
+
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 def test_raw_sound_whose_speakers_are_not_stated_is_kept(tmp_path, small_network, suffix, channels):
