@@ -1,9 +1,8 @@
 """The PyTorch core: networks, pictures, the super-resolution protocol, training."""
 
-from typing import TYPE_CHECKING
-
 from swise_deploy.public_names import find_moved_modules, lazy_names
 
+TYPE_CHECKING = False  # that of typing, whose import takes milliseconds; see command.launch
 if TYPE_CHECKING:
     from swise_deploy.checkpoints.foreign import open_any as open_any
     from swise_deploy.checkpoints.load import open_network as open_network

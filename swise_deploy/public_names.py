@@ -3,15 +3,19 @@
 `from swise_engines import Upscaler` loads one module and what it needs, not the whole room. A name
 that docs/library.md promised under another module before 0.1.0 still works there, with a
 DeprecationWarning that states the new one.
+
+Every command imports this module before it handles Ctrl-C, so it imports next to nothing itself.
 """
 
 import importlib
 import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+
+TYPE_CHECKING = False  # that of typing, whose import takes milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 MOVED_MODULES: dict[str, tuple[str, ...]] = {
     "swise_deploy.images": ("swise_deploy.pictures.files", "swise_deploy.pictures.folders"),
@@ -70,7 +74,7 @@ MOVED_ATTRIBUTES: dict[str, dict[str, str]] = {
 """Earlier module that is a folder now, to its names and the modules that hold them now."""
 
 
-def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
+def lazy_names(package: str, modules: "Mapping[str, str]") -> "Callable[[str], object]":
     """The `__getattr__` of a package that exports names of its modules.
 
     Args:
@@ -88,7 +92,7 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], obje
     return find
 
 
-def moved_names(package: str) -> Callable[[str], object]:
+def moved_names(package: str) -> "Callable[[str], object]":
     """The `__getattr__` of a folder whose name was a module's before; see MOVED_ATTRIBUTES."""
 
     def find(name: str) -> object:
@@ -102,24 +106,33 @@ def moved_names(package: str) -> Callable[[str], object]:
 
 
 def _warn(old: str, new: str) -> None:
+    import warnings
+
     warnings.warn(f"{old} has moved: use {new}", DeprecationWarning, stacklevel=3)
 
 
-class _MovedModules(MetaPathFinder, Loader):
+class _MovedModules:
     """Finds modules of MOVED_MODULES; asked last, when nothing else knows a name."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+        self,
+        fullname: str,
+        path: "Sequence[str] | None",
+        target: "ModuleType | None" = None,
+    ) -> "ModuleSpec | None":
         del path, target
         if fullname not in MOVED_MODULES:
             return None
-        return ModuleSpec(fullname, self, is_package=not MOVED_MODULES[fullname])
+        from importlib.machinery import ModuleSpec
 
-    def create_module(self, spec: ModuleSpec) -> None:
+        # A loader by its methods; importlib.abc takes milliseconds.
+        loader: Any = self
+        return ModuleSpec(fullname, loader, is_package=not MOVED_MODULES[fullname])
+
+    def create_module(self, spec: "ModuleSpec") -> None:
         del spec
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: "ModuleType") -> None:
         old = module.__name__
 
         def find(name: str) -> object:

@@ -2,19 +2,20 @@
 
 A command imports argparse, NumPy and more before it runs. Until then Ctrl-C would print a traceback
 of some import; here it ends the process with the message and the exit code of every interrupt.
-This module imports next to nothing itself.
+This module and those above it import next to nothing themselves. Before its first line Ctrl-C is
+Python's own: no command can handle it while the interpreter starts.
 """
 
+# `signal` without its enumerations, whose import takes milliseconds; no stubs.
+import _signal as signal  # type: ignore[import-not-found]
 import importlib
 import os
-import signal
-from types import FrameType
 
 MESSAGE = b"error: interrupted; no partial files were left\n"
 EXIT_CODE = 130  # 128 + SIGINT, as shells report it
 
 
-def end_process(number: int, frame: FrameType | None) -> None:
+def end_process(number: int, frame: object) -> None:
     """End the process at once: nothing was started that has to be cleared away."""
     del number, frame
     os.write(2, MESSAGE)

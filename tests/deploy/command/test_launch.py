@@ -30,6 +30,29 @@ def test_every_script_runs_the_main_of_its_module():
         assert callable(importlib.import_module(launch.MODULES[script]).main)
 
 
+def test_next_to_nothing_is_imported_before_ctrl_c_is_handled():
+    code = (
+        "import os, sys; before = set(sys.modules); import swise_deploy.command.launch; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # -S: packages that a user installed may import the rest as the interpreter starts.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env=environment, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert set(done.stdout.split()) <= {
+        "swise_deploy",
+        "swise_deploy.public_names",
+        "swise_deploy.command",
+        "swise_deploy.command.launch",
+        "importlib",
+        "importlib._bootstrap",
+        "importlib._bootstrap_external",
+        "warnings",
+    }
+
+
 def start(script: str, *arguments: str) -> "subprocess.Popen[str]":
     """A console script that prints every import on stderr as it ends."""
     code = f"import sys; from swise_deploy.command.launch import {script}; sys.exit({script}())"
