@@ -109,18 +109,42 @@ def staging(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_once(path.parent)
-        start = f".{fitting_stem(path.stem, len(_MARK) + 10)}.{_MARK}"
-        folder = tempfile.TemporaryDirectory(prefix=start, dir=path.parent)
+        made = _temporary_folder(path.parent, path.stem)
     except OSError as error:
         raise OutputError(
             f"cannot write to {path.parent}: {error.strerror or error}. {_remedy(path)}"
         ) from error
-    with folder as name, _marked_alive(Path(name)):
+    with made as name, _marked_alive(Path(name)):
         try:
             yield Path(name)
         except OutputError as error:
             raise OutputError(str(error).replace(name, str(path.parent))) from error
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a folder for files that other libraries read and write; it is removed at the end.
+
+    It lies in the system's folder for temporary files. What killed runs left there is removed.
+
+    Raises:
+        OutputError: There is no folder for temporary files that can be written.
+    """
+    try:
+        made = _temporary_folder(Path(tempfile.gettempdir()), "scratch")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write temporary files: {error.strerror or error}. Set TMPDIR to a folder that "
+            "is writable and has room"
+        ) from error
+    with made as name, _marked_alive(Path(name)):
+        yield Path(name)
+
+
+def _temporary_folder(parent: Path, stem: str) -> "tempfile.TemporaryDirectory[str]":
+    _sweep_once(parent)
+    start = f".{fitting_stem(stem, len(_MARK) + 10)}.{_MARK}"
+    return tempfile.TemporaryDirectory(prefix=start, dir=parent)
 
 
 def _create_beside(path: Path) -> Path:
@@ -158,24 +182,29 @@ def _sweep_once(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders of killed runs, which no process locks."""
+    """Remove the user's own temporary files and folders of killed runs, which no process locks."""
     if fcntl is None:
         return
     with contextlib.suppress(OSError):
         for entry in list(folder.iterdir()):
             if _LEFTOVER.fullmatch(entry.name) and not _is_alive(entry):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                with contextlib.suppress(OSError):  # one that cannot be removed keeps no others
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _is_alive(path: Path) -> bool:
-    """True where a process uses a temporary file or folder, or has just created it."""
+    """True where a process uses a temporary file or folder, or has just created it, or may do so.
+
+    Folders for temporary files are shared: what another user made there is not touched.
+    """
     assert fcntl is not None
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return True
     try:
-        if time.time() - os.fstat(descriptor).st_mtime < _JUST_MADE_S:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or time.time() - status.st_mtime < _JUST_MADE_S:
             return True
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -210,12 +239,12 @@ def _flush(path: Path) -> None:
 def read_json_lines(path: Path) -> list[Any]:
     """Read a file with one JSON value per line; an absent file has none.
 
-    Empty lines and incomplete lines, which a killed process leaves, are skipped.
+    Empty, damaged and incomplete lines, which a killed process leaves, are skipped.
     """
     values: list[Any] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            values.append(json.loads(line))
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError, RecursionError):
+            values.append(json.loads(line.decode("utf-8")))
     return values
 
 

@@ -6,7 +6,6 @@ the model, only this package.
 
 import logging
 import math
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.pictures.formats import format_of
+from swise_deploy.storage.files import scratch
 from swise_engines.choosing.candidates import RunnerName
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES
 from swise_engines.upscaling.batch import read_file, write_file
@@ -100,10 +100,10 @@ class _Worker:
         tile: int | None,
         threads: int,
     ) -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch() as folder:
             for name, data in files.items():
-                (Path(folder) / name).write_bytes(data)
-            path = Path(folder) / artefact
+                (folder / name).write_bytes(data)
+            path = folder / artefact
             # Workers share a machine, so that none may take half of what is free.
             memory_mib = DEFAULT_MEMORY_MIB if tile is None else None
             self._upscaler = Upscaler.open(

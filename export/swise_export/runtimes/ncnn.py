@@ -2,7 +2,6 @@
 
 import logging
 import subprocess
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from swise_deploy.command.dependencies import installed_version, require
 from swise_deploy.errors import BackendMissingError, ExportError, InputError
+from swise_deploy.storage.files import scratch
 from swise_export.graph.loading import load_onnx
 from swise_export.runtimes.onnx_file import OnnxFileRunner
 
@@ -90,8 +90,8 @@ class NcnnRunner(OnnxFileRunner):
 
     def _converted(self, height: int, width: int) -> "ncnn.Net":
         logger.info("converting %s to ncnn for pictures of %dx%d", self.path.name, width, height)
-        with tempfile.TemporaryDirectory() as folder:
-            stem = Path(folder) / "network"
+        with scratch() as folder:
+            stem = folder / "network"
             onnx.save(load_onnx(self.path), f"{stem}.onnx")  # without external data
             channels = self.file.interface.input.channels
             shape = f"inputshape=[1,{channels},{height},{width}]"

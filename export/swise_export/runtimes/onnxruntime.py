@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import sys
-import tempfile
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from swise_deploy.command.console import choose
 from swise_deploy.errors import BackendMissingError, InputError, first_line
+from swise_deploy.storage.files import scratch
 from swise_export.graph.fp16_emulation import with_half_rounding
 from swise_export.graph.loading import load_onnx, session_source
 from swise_export.interface.onnx_file import read_onnx_file
@@ -166,11 +166,11 @@ def profile(
     The nodes are those of the optimised graph, in which several nodes of the file may be one.
     """
     file = read_onnx_file(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         options.log_severity_level = 4
         session = ort.InferenceSession(session_source(path), options, providers=[PROVIDERS["cpu"]])
         for _ in range(num_runs):

@@ -9,10 +9,8 @@ is refused whatever its PSNR is.
 
 import dataclasses
 import logging
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -24,6 +22,7 @@ from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import ExportError, InputError, QualityGateError, SwiseError
 from swise_deploy.networks.parts.padding import mirror_to_multiple
 from swise_deploy.networks.registry import NETWORKS
+from swise_deploy.storage.files import scratch
 from swise_export.manifest import METADATA_PREFIX, Form
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.tracing.trace import TRACED_SIZE, python_values, traced_form
@@ -196,8 +195,8 @@ def _compare(
     """The largest difference between a traced graph and the network, over all sizes."""
     model = traced_form(way.network, form=form, size=size, batch=way.batch)
     worst = _Difference(size or TRACED_SIZE, 0.0)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "traced.onnx"
+    with scratch() as folder:
+        path = folder / "traced.onnx"
         # Stated, so that nothing is measured of the file, and nothing is padded on its behalf.
         stated = {"schema_version": "1", "scale": str(network.scale)}
         props = {f"{METADATA_PREFIX}{key}": value for key, value in stated.items()}

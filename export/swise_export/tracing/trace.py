@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import tempfile
 import warnings
 from collections.abc import Collection, Sequence
 from io import StringIO
@@ -21,7 +20,7 @@ from swise_deploy.errors import ExportError, first_line
 from swise_deploy.pictures.files import RgbImage
 from swise_deploy.precision import ExportPrecision, FilePrecision
 from swise_deploy.runner import PictureIO
-from swise_deploy.storage.files import sha256_of, writing
+from swise_deploy.storage.files import scratch, sha256_of, writing
 from swise_export.manifest import (
     Form,
     Int8Facts,
@@ -240,10 +239,10 @@ def traced(
     if batch is not None:
         for axes in dynamic.values():
             del axes[0]
-    with warnings.catch_warnings(), traceable_functions(), tempfile.TemporaryDirectory() as folder:
+    with warnings.catch_warnings(), traceable_functions(), scratch() as folder:
         # The tracer warns of its own age and of Python numbers that are meant to be constants.
         warnings.simplefilter("ignore")
-        target = Path(folder) / "traced.onnx"
+        target = folder / "traced.onnx"
         try:
             # Where it fails, torch prints the whole graph to stdout, which is for results.
             with contextlib.redirect_stdout(StringIO()):

@@ -4,6 +4,7 @@ import os
 import resource
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from swise_deploy.storage.files import (
     append_json_line,
     json_text,
     read_json_lines,
+    scratch,
     staging,
     write_json,
     writing,
@@ -191,4 +193,40 @@ def test_a_name_of_up_to_255_bytes_is_written(tmp_path: Path, name: str) -> None
 
 def test_a_longer_name_is_refused_with_its_length(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="256 bytes"), writing(tmp_path / ("c" * 256)):
+        pass
+
+
+@pytest.fixture
+def temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, empty; nothing of it was swept yet."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_scratch_folders_of_killed_runs_are_removed(temporary_files: Path) -> None:
+    killed = temporary_files / ".scratch.swise-abcdefgh"
+    killed.mkdir()
+    (killed / "traced.onnx").write_text("half")
+    others = temporary_files / "tmpabcdefgh"
+    others.mkdir()
+    fifo = temporary_files / ".a.swise-12345678.fifo"
+    os.mkfifo(fifo)
+    for path in (killed, fifo):
+        os.utime(path, (0, 0))
+    with scratch() as folder:
+        assert folder.parent == temporary_files
+        assert not killed.exists()
+        with scratch() as second:
+            assert folder.is_dir()
+            assert second != folder
+    assert set(temporary_files.iterdir()) <= {others, fifo}
+
+
+def test_no_folder_for_temporary_files_is_an_error_that_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(OutputError, match="Set TMPDIR"), scratch():
         pass
