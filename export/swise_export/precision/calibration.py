@@ -6,6 +6,7 @@ picture has.
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from swise_deploy.errors import OutputError, first_line
 from swise_deploy.evaluation.pairs import Pair
 from swise_deploy.runner import float_from_image
 from swise_deploy.storage.files import writing
+from swise_deploy.storage.ownership import reason_not_own
 from swise_export.graph.activations import session_with_outputs
 from swise_export.precision.qdq import (
     INT8_MAX,
@@ -131,9 +134,10 @@ def calibrate(
     digest = hashlib.sha256(f"{sha256} {rounding} {names} {_CHOICES}".encode())
     digest.update(model.SerializeToString(deterministic=True))
     cached = cache / f"{digest.hexdigest()}.npz" if cache is not None else None
-    if cached is not None and cached.exists():
+    kept = None if cached is None else _load(cached, model, layers, sha256, len(pairs))
+    if kept is not None:
         report(f"calibration on {len(pairs)} crops: read from the cache")
-        return _load(cached, layers, sha256, len(pairs))
+        return kept
     statistics = _collect(model, layers, pairs, rounding, report)
     report("choosing ranges")
     of_input = {
@@ -159,7 +163,10 @@ def calibrate(
         weights[layer.name] = found
     calibration = Calibration(ranges, weights, sha256, len(pairs))
     if cached is not None:
-        _save(cached, calibration, layers)
+        try:
+            _save(cached, calibration, layers)
+        except OutputError as error:
+            logger.warning("the calibration is made again next time: %s", error)
     return calibration
 
 
@@ -275,8 +282,43 @@ def _save(path: Path, calibration: Calibration, layers: Sequence[Layer]) -> None
         np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
 
-def _load(path: Path, layers: Sequence[Layer], sha256: str, num_pictures: int) -> Calibration:
-    with np.load(path, allow_pickle=False) as arrays:
+def _load(
+    path: Path, model: onnx.ModelProto, layers: Sequence[Layer], sha256: str, num_pictures: int
+) -> Calibration | None:
+    """A kept calibration; None where it is absent, damaged or another user's; logged."""
+    if not path.is_file():
+        return None
+    reason = reason_not_own(path) or reason_not_own(path.parent)
+    try:
+        found = None if reason else _read(path, layers, sha256, num_pictures)
+    except Exception as error:  # noqa: BLE001  # NumPy and zipfile raise anything on damaged bytes
+        found, reason = None, f"{path}: {first_line(error)}"
+    if found is not None and not _fits(found, model, layers):
+        found, reason = None, f"{path} does not fit the network"
+    if found is None:
+        logger.warning("the kept calibration is made again: %s", reason)
+    return found
+
+
+def _fits(calibration: Calibration, model: onnx.ModelProto, layers: Sequence[Layer]) -> bool:
+    """True where the weights have the shapes of the network's, and every number is possible."""
+    shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    for layer in layers:
+        shape, weights = shapes[layer.weight], calibration.weights[layer.name]
+        channels = (shape[layer.channel_axis],)
+        if weights.values.dtype != np.int8 or weights.values.shape != shape:
+            return False
+        if weights.scales.dtype != np.float32 or weights.scales.shape != channels:
+            return False
+        if not np.all((weights.scales > 0) & np.isfinite(weights.scales)):
+            return False
+    ranges = [value for by_layer in calibration.ranges.values() for value in by_layer.values()]
+    return all(math.isfinite(value) and value >= 0 for value in ranges)
+
+
+def _read(path: Path, layers: Sequence[Layer], sha256: str, num_pictures: int) -> Calibration:
+    # Of a damaged archive NumPy leaves the file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         ranges: dict[RangeMethod, dict[str, float]] = {
             method: {
                 layer.name: float(value)

@@ -6,12 +6,15 @@ that order, that fits the budget on held-out pictures. The search is determinist
 network, pictures and budget give the same placement.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from swise_deploy.storage.documents import Count, Share
 from swise_deploy.storage.files import append_json_line, read_json_lines
@@ -112,8 +115,10 @@ class Journal:
         self._network = network
         self._path = path
         self._known: dict[str, Effect] = {}
-        for key, *effect in read_json_lines(path) if path is not None else []:
-            self._known[key] = Effect(*effect)
+        for line in read_json_lines(path) if path is not None else []:
+            with contextlib.suppress(msgspec.ValidationError):  # a damaged line
+                key, *effect = msgspec.convert(line, tuple[str, float, float, float])
+                self._known[key] = Effect(*effect)
 
     def knows(self, lowered: Collection[str]) -> bool:
         """True where the effect of a placement is stored."""

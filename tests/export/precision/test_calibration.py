@@ -1,5 +1,6 @@
 """Crops, ranges, and what is kept between runs."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,39 @@ def test_calibration_is_cached_by_content(tmp_path: Path, network_x2: LoadedNetw
         np.testing.assert_array_equal(again.weights[name].scales, weights.scales)
     other = calibrate(model, layers, pairs[:1], cache=tmp_path, report=reported.append)
     assert other.pictures_sha256 == hash_of_pictures(pairs[:1]) != first.pictures_sha256
+
+
+@pytest.mark.parametrize("damage", ["cut", "other arrays", "a pickle", "open to others"])
+def test_a_kept_calibration_that_cannot_be_trusted_is_made_again(
+    tmp_path: Path, network_x2: LoadedNetwork, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = traced_form(network_x2)
+    layers = find_layers(model)[0][:2]
+    first = calibrate(model, layers, [picture(0)], cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    if damage == "cut":
+        kept.write_bytes(kept.read_bytes()[:200])
+    elif damage == "other arrays":
+        arrays = dict(np.load(kept))
+        np.savez(kept, **{**arrays, "values0": arrays["values0"][:, :1]})
+    elif damage == "a pickle":
+        kept.write_bytes(pickle.dumps({"minmax": [1]}))
+    else:
+        kept.chmod(0o666)
+    again = calibrate(model, layers, [picture(0)], cache=tmp_path)
+    assert "the kept calibration is made again" in caplog.text
+    assert again.ranges == first.ranges
+    for name, weights in first.weights.items():
+        np.testing.assert_array_equal(again.weights[name].values, weights.values)
+
+
+def test_a_cache_that_cannot_be_written_stops_no_calibration(
+    tmp_path: Path, network_x2: LoadedNetwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = traced_form(network_x2)
+    (tmp_path / "file").touch()
+    calibrate(model, find_layers(model)[0][:1], [picture(0)], cache=tmp_path / "file")
+    assert "the calibration is made again next time" in caplog.text
 
 
 def test_every_other_picture_is_held_out() -> None:
