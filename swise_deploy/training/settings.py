@@ -1,5 +1,6 @@
 """Settings of a training run, read from recipes, TOML files and flags, and written as TOML."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -139,7 +140,8 @@ def _convert(value: object, hint: object) -> object:
     elif hint is Path and isinstance(value, (str, Path)):
         converted = Path(value)
     elif hint is float and type(value) is int:
-        converted = float(value)
+        with contextlib.suppress(OverflowError):  # beyond 1e308
+            converted = float(value)
     elif isinstance(hint, type) and type(value) is hint:
         converted = value
     return converted

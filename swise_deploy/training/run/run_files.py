@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
@@ -72,17 +73,28 @@ def read_state(out: Path) -> RunState:
             f"cannot read {path}: {first_line(error)}. Start anew with --init"
         ) from error
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if version == 1:
-        return _state_of_version_1(document)
-    if version != SCHEMA_VERSION:
+    readers = {1: _state_of_version_1, SCHEMA_VERSION: _state_of_version_2}
+    if type(version) is not int or version not in readers:
         raise InputError(
             f"{path} has schema_version {version}; expected {SCHEMA_VERSION}. "
             "Resume it with the version of swise-deploy that wrote it"
         )
-    stored = dict(document["progress"])
-    best = stored.pop("best")
-    progress = RunProgress(**stored, best=None if best is None else BestValidation(**best))
-    return RunState(progress, *(document[name] for name in _TENSORS))
+    try:
+        return readers[version](document)
+    except (msgspec.ValidationError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} holds a wrong value: {first_line(error)}. Start anew with --init"
+        ) from error
+
+
+def _state_of_version_2(document: dict[str, Any]) -> RunState:
+    progress = msgspec.convert(document["progress"], RunProgress)
+    return RunState(progress, *_tensors(document))
+
+
+def _tensors(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for name in _TENSORS:
+        yield msgspec.convert(document[name], dict[str, Any])
 
 
 def _state_of_version_1(document: dict[str, Any]) -> RunState:
@@ -90,7 +102,7 @@ def _state_of_version_1(document: dict[str, Any]) -> RunState:
     psnr_y_db, step = document["best_psnr_y_db"], document["step"]
     best = None if psnr_y_db is None else BestValidation(psnr_y_db, psnr_y_db, step)
     progress = RunProgress(step, document["data_key"], best=best, trained_s=document["trained_s"])
-    return RunState(progress, *(document[name] for name in _TENSORS))
+    return RunState(progress, *_tensors(document))
 
 
 def write_config(config: TrainConfig) -> None:
@@ -161,8 +173,19 @@ def write_weights(path: Path, network: nn.Module, facts: Mapping[str, str]) -> N
 
 
 def read_log(out: Path) -> list[dict[str, Any]]:
-    """The records of log.jsonl; a line that a kill cut short is left out."""
-    return read_json_lines(out / "log.jsonl")
+    """The records of log.jsonl; a line that a kill cut short or that is damaged is left out."""
+    return [record for record in read_json_lines(out / "log.jsonl") if _is_record(record)]
+
+
+_NUMBERS = {"train": ("loss", "steps_per_s"), "val": ("psnr_y_db",), "event": ()}
+"""Kinds of records, and the numbers that are read from them."""
+
+
+def _is_record(value: object) -> bool:
+    if not isinstance(value, dict) or type(value.get("step")) is not int:
+        return False
+    names = _NUMBERS.get(str(value.get("kind")))
+    return names is not None and all(isinstance(value.get(n), (int, float)) for n in names)
 
 
 def rewind_log(out: Path, step: int) -> None:

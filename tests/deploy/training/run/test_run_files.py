@@ -9,7 +9,7 @@ from PIL import Image
 from swise_deploy.errors import InputError
 from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.loop import train
-from swise_deploy.training.run.run_files import read_config, read_state
+from swise_deploy.training.run.run_files import read_config, read_log, read_state
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half of one"])
@@ -27,12 +27,42 @@ def test_a_state_of_another_form_is_refused(tmp_path, document):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("progress", None),
+        ("progress", {"step": "3", "data_key": ""}),
+        ("network", [1]),
+        ("best", 1),
+    ],
+)
+def test_a_state_with_a_wrong_value_is_refused(tmp_path, name, value):
+    progress = {"step": 3, "data_key": "", "best": None}
+    document = {"schema_version": 2, "progress": progress, "network": {}, "averages": {}}
+    document |= {"optimizer": {}, "scaler": {}}
+    torch.save(document, tmp_path / "state.pt")
+    assert read_state(tmp_path).progress.step == 3
+    (progress if name in progress else document)[name] = value
+    torch.save(document, tmp_path / "state.pt")
+    with pytest.raises(InputError, match=r"state\.pt holds a wrong value"):
+        read_state(tmp_path)
+
+
+def test_damaged_records_of_the_log_are_left_out(tmp_path):
+    whole = {"kind": "train", "step": 1, "loss": 0.5, "steps_per_s": 2.0}
+    damaged = [{**whole, "step": "1"}, {**whole, "loss": None}, {"kind": "train"}, [1], 3]
+    lines = [json.dumps(record).encode() for record in (whole, *damaged)]
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join([*lines, b'{"kind": "\xff', b"[" * 10_000]))
+    assert read_log(tmp_path) == [whole]
+
+
+@pytest.mark.parametrize(
     ("content", "complaint"),
     [
         (None, r"nothing to resume: no .*config\.toml"),
         (b"\xff\xfe", r"config\.toml is no valid TOML"),
         (b"steps = " + b"[" * 100_000, r"config\.toml is no valid TOML"),
         (b"steps = " + b"9" * 5000, r"config\.toml is no valid TOML"),
+        (b"learning_rate = " + b"9" * 400, r"learning_rate in .*; expected float"),
     ],
 )
 def test_a_folder_without_a_readable_config_holds_no_run(tmp_path, content, complaint):
