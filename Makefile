@@ -63,6 +63,11 @@ dist: | $(BIN)/python
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
+# Damaged files, kills and full disks; its figures stand in docs/security.md (a quarter of an hour).
+.PHONY: test-hostile
+test-hostile: install-dev
+	$(BIN)/python -m tests.hostile
+
 # Outside `make test`: other interpreters, and arm64 under QEMU (needs root; minutes).
 .PHONY: test-pythons test-arm64
 test-pythons:
