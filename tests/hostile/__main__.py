@@ -229,7 +229,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     for name in ("files", "kills", "starts", "limits", "seed", "lanes"):
         parser.add_argument(f"--{name}", type=int, default=getattr(default, name))
-    parser.add_argument("--parser", action="append", default=[], choices=[p.name for p in PARSERS])
+    for option, names in (
+        ("--parser", [p.name for p in PARSERS]),
+        ("--command", [c.name for c in COMMANDS]),
+    ):
+        parser.add_argument(option, action="append", default=[], choices=names, metavar="NAME")
     parser.add_argument("--report", type=Path, help="also write the tables to this file")
     parser.add_argument("--keep", type=Path, help="an empty folder; it is kept, with the failures")
     given = parser.parse_args()
