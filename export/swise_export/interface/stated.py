@@ -104,16 +104,20 @@ def picture_input(model: onnx.ModelProto, name: str) -> onnx.ValueInfoProto:
     if len(inputs) == 1 and len(pictures) == 1:
         return cast("onnx.ValueInfoProto", pictures[0])
     found = ", ".join(describe_value(info) for info in inputs) or "nothing"
-    if len(pictures) == 1:
-        others = [info.name for info in inputs if info is not pictures[0]]
+    if pictures:
+        largest = max(pictures, key=lambda info: len([d for d in fixed_dims(info) if d != 1]))
+        others = [info.name for info in inputs if info is not largest]
         raise InputError(
             f"{name} takes {found}; expected the picture alone. Freeze {', '.join(others)} to a "
             "constant: make it an initializer of the same name (onnx.helper), or export the "
             "network with it fixed"
         )
+    fix = "Export the network for one picture input"
+    if len(inputs) == 1 and _rank(inputs[0]) is None:
+        fix = "State its shape (onnx.tools.update_model_dims), or export the network again"
     raise InputError(
         f"{name} takes {found}; expected one picture: float32, float16 or uint8, (N, C, H, W) or "
-        "(N, H, W, C) with 1, 3 or 4 channels. Export the network for one picture input"
+        f"(N, H, W, C) with 1, 3 or 4 channels. {fix}"
     )
 
 
@@ -126,7 +130,8 @@ def _rank(info: onnx.ValueInfoProto) -> int | None:
 def describe_value(info: onnx.ValueInfoProto) -> str:
     """A graph input or output for messages: name, element type and shape."""
     dims = [d.dim_param or (d.dim_value or "?") for d in info.type.tensor_type.shape.dim]
-    shape = ", ".join(str(dim) for dim in dims)
+    has_shape = info.type.tensor_type.HasField("shape")
+    shape = ", ".join(str(dim) for dim in dims) if has_shape else "of no stated shape"
     kind = info.type.tensor_type.elem_type
     known = kind in TensorProto.DataType.values()
     return f"{info.name} {TensorProto.DataType.Name(kind).lower() if known else kind} ({shape})"

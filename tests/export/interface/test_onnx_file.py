@@ -229,12 +229,24 @@ def test_the_picture_is_found_among_several_outputs(tmp_path: Path) -> None:
         np.testing.assert_array_equal(upscale(runner, image), image.repeat(2, 0).repeat(2, 1))
 
 
-def test_a_second_input_is_refused_with_its_name_and_a_fix(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [[1], [1, 1, 1, 1]])
+def test_a_second_input_is_refused_with_its_name_and_a_fix(
+    tmp_path: Path, shape: list[int]
+) -> None:
     path = save(tmp_path / "noise.onnx", [helper.make_node("Mul", ["lr", "sigma"], ["sr"])])
     model = onnx.load(path)
-    model.graph.input.append(helper.make_tensor_value_info("sigma", TensorProto.FLOAT, [1]))
+    model.graph.input.append(helper.make_tensor_value_info("sigma", TensorProto.FLOAT, shape))
     onnx.save(model, path)
     with pytest.raises(InputError, match=r"noise\.onnx.*sigma.*Freeze sigma"):
+        read_onnx_file(path)
+
+
+def test_an_input_of_no_stated_shape_is_refused_with_a_fix(tmp_path: Path) -> None:
+    path = save(tmp_path / "file.onnx", [helper.make_node("Relu", ["lr"], ["sr"])])
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"of no stated shape.*update_model_dims"):
         read_onnx_file(path)
 
 
