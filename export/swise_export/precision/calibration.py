@@ -23,6 +23,7 @@ from swise_deploy.runner import float_from_image
 from swise_deploy.storage.files import writing
 from swise_deploy.storage.ownership import reason_not_own
 from swise_export.graph.activations import session_with_outputs
+from swise_export.precision.countdown import Countdown
 from swise_export.precision.qdq import (
     INT8_MAX,
     Int8Weights,
@@ -203,8 +204,8 @@ def _collect(
     largest = dict.fromkeys(tensors, 0.0)
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
     moments: dict[str, list[NDArray[np.float64]]] = {}
-    for i, pair in enumerate(pairs):
-        report(f"calibrating on {pair.name} ({i + 1} of {len(pairs)})")
+    countdown = Countdown("calibration", len(pairs), "crops", report=report)
+    for pair in pairs:
         lr = float_from_image(pair.lr)
         # With an empty list of outputs a session computes all of them.
         outputs = session.run(fetched, {feed: lr}) if fetched else []
@@ -213,15 +214,28 @@ def _collect(
             magnitudes = np.abs(found[name]).ravel()
             largest[name] = max(largest[name], float(magnitudes.max(initial=0.0)))
             values[name].append(_thinned(magnitudes, _SAMPLED_VALUES // len(pairs)))
+        # Layers that read the same values in the same way share their moments.
+        of_input: dict[bytes, list[NDArray[np.float64]]] = {}
         for layer in layers:
             if rounding == "moments" and layer.op_type != "ConvTranspose":
-                rows = input_rows(
-                    nodes[layer.name], found[layer.input], max_positions=_MOMENT_POSITIONS
-                )
-                new = [second_moment(group) / len(pairs) for group in rows]
+                key = _reading_of(nodes[layer.name])
+                if key not in of_input:
+                    rows = input_rows(
+                        nodes[layer.name], found[layer.input], max_positions=_MOMENT_POSITIONS
+                    )
+                    of_input[key] = [second_moment(group) / len(pairs) for group in rows]
+                new = of_input[key]
                 old = moments.get(layer.name, [np.zeros_like(m) for m in new])
                 moments[layer.name] = [a + b for a, b in zip(old, new, strict=True)]
+        countdown.advance()
     return _Statistics(largest, {n: np.concatenate(v) for n, v in values.items()}, moments)
+
+
+def _reading_of(node: onnx.NodeProto) -> bytes:
+    """A key of the values that a layer multiplies by its weights."""
+    reading = onnx.NodeProto(op_type=node.op_type, input=node.input[:1])
+    reading.attribute.extend(sorted(node.attribute, key=lambda a: a.name))
+    return bytes(reading.SerializeToString(deterministic=True))
 
 
 def _thinned(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ from swise_export.precision.calibration import (
     hash_of_pictures,
     textured_crops,
 )
+from swise_export.precision.countdown import Countdown
 from swise_export.precision.fp16 import HalfModel, fp16_from_fp32
 from swise_export.precision.placement import (
     Journal,
@@ -119,6 +120,7 @@ class Int8Search:
                 "at least one. Export with --fp16"
             )
         self._model, self._scale = model, scale
+        self._networks: dict[str, SwitchableNetwork] = {}
         crops, held_out = split_pictures(pairs, scale)
         report(f"calibrating INT8 on {len(crops)} crops, holding {len(held_out)} pictures out")
         self.calibration = calibrate(
@@ -142,9 +144,16 @@ class Int8Search:
 
     def _journal(self, switchable: onnx.ModelProto, pictures: Sequence[Pair]) -> Journal:
         names = [layer.name for layer in self.layers]
+        key = hash_of_pictures(pictures)
         network = SwitchableNetwork(
-            switchable, names, pictures, scale=self._scale, threads=self._config.threads
+            switchable,
+            names,
+            pictures,
+            scale=self._scale,
+            threads=self._config.threads,
+            reference=self._networks.get(key),
         )
+        self._networks.setdefault(key, network)
         return Journal(network, _journal_path(self._config.cache, switchable, pictures))
 
     def _best_method(
@@ -167,6 +176,7 @@ class Int8Search:
             report=self._report,
         )
         worst = {}
+        countdown = Countdown("ranges", len(RANGE_METHODS), "methods", report=self._report)
         for method in RANGE_METHODS:
             swapped = self._journal(self._switchable(other.ranges[method]), scored)
             worst[method] = min(
@@ -176,6 +186,7 @@ class Int8Search:
                 f"all layers in INT8, ranges by {method}: {worst[method]:+.3f} dB on the worst "
                 "picture"
             )
+            countdown.advance()
         return max(RANGE_METHODS, key=lambda method: worst[method])
 
     def plan(

@@ -180,14 +180,20 @@ def place(
     """
     order = sorted(units, key=lambda u: (-effects[u.name].noise_db / max(1, u.mult_adds), u.name))
     steps: dict[tuple[str, ...], Step] = {}
+    # The fixed shares, all units, and at most a binary search with the units tried behind it.
+    most = len(_PARETO_SHARES) + 2 + len(units).bit_length() + _TRIED_BEHIND
+    countdown = Countdown("placement, at most", most, "runs", report=report)
 
     def measured(chosen: Sequence[Unit]) -> Effect:
         names = tuple(sorted(unit.name for unit in chosen))
-        found = journal.effect([layer for unit in chosen for layer in unit.layers])
+        layers = [layer for unit in chosen for layer in unit.layers]
+        was_known = journal.knows(layers)
+        found = journal.effect(layers)
         share = sum(unit.mult_adds for unit in chosen) / all_mult_adds
         if names not in steps:
             worst = "" if budget.worst_db is None else f", {found.worst_db:+.4f} dB on the worst"
             report(f"placement: {share:.0%} of the Mult-Adds, {found.drift_db:+.4f} dB{worst}")
+            countdown.advance(took_time=not was_known)
         num_layers = sum(len(unit.layers) for unit in chosen)
         steps[names] = Step(share, found.drift_db, num_layers, found.worst_db)
         return found

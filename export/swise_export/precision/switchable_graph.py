@@ -1,14 +1,14 @@
 """A graph whose layers switch between full and lower precision while it runs.
 
 A search over precisions runs the same network hundreds of times with different layers lowered.
-Every layer reads `Where(switch, lowered, full)`, so that one session serves all placements and
-nothing is built or loaded between them. All arithmetic is fp32 on values that are rounded to INT8
+Every layer is a conditional on a switch, so that one session serves all placements and nothing is
+built or loaded between them. All arithmetic is fp32 on values that are rounded to INT8
 or fp16 first. ONNX Runtime's INT8 kernels are disabled: on x86 without VNNI they accumulate in 16
 bits and saturate, which no edge device does.
 """
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,24 +46,83 @@ class Effect:
 def switchable_int8(
     full: onnx.ModelProto, quantised: onnx.ModelProto, layers: Sequence[Layer]
 ) -> onnx.ModelProto:
-    """Join an fp32 model and the same model in INT8, with one switch for each layer."""
-    switchable = copy.deepcopy(quantised)
-    stored = {tensor.name for tensor in switchable.graph.initializer}
-    switchable.graph.initializer.extend(
-        copy.deepcopy(tensor) for tensor in full.graph.initializer if tensor.name not in stored
-    )
+    """Join an fp32 model and the same model in INT8, with one switch for each layer.
+
+    A layer becomes an If: with its switch on, its input is rounded and its weights are the
+    dequantised ones; with its switch off it is the layer of the fp32 model, at its full speed.
+    """
+    switchable = copy.deepcopy(full)
+    sources = {name: node for node in quantised.graph.node for name in node.output}
+    arrays = {tensor.name: tensor for tensor in quantised.graph.initializer}
+    lowered = {node.name: node for node in quantised.graph.node}
     numbers = {layer.name: i for i, layer in enumerate(layers)}
-    originals = {layer.name: (layer.input, layer.weight) for layer in layers}
+    weights = {layer.name: layer.weight for layer in layers}
+    stored = {tensor.name: tensor for tensor in full.graph.initializer}
     nodes: list[onnx.NodeProto] = _switch_nodes(len(layers))
     for node in switchable.graph.node:
-        if node.name in numbers:
-            switch = _switch(numbers[node.name])
-            for i, original in enumerate(originals[node.name]):
-                either = f"{node.name}/either{i}"
-                nodes.append(helper.make_node("Where", [switch, node.input[i], original], [either]))
-                node.input[i] = either
-        nodes.append(node)
+        if node.name not in numbers:
+            nodes.append(node)
+            continue
+        dequantize = sources[lowered[node.name].input[0]]
+        quantize = sources[dequantize.input[0]]
+        rounded = _rounded_weights(lowered[node.name].input[1], sources, arrays)
+        zero = numpy_helper.to_array(arrays[quantize.input[2]])
+        scale = numpy_helper.to_array(arrays[quantize.input[1]])
+        name = node.name
+        constants = [
+            numpy_helper.from_array(scale, f"{name}/scale"),
+            numpy_helper.from_array(zero, f"{name}/zero"),
+        ]
+        steps = [f"{name}/scale", f"{name}/zero"]
+        then = [
+            helper.make_node("QuantizeLinear", [node.input[0], *steps], [f"{name}/q"]),
+            helper.make_node("DequantizeLinear", [f"{name}/q", *steps], [f"{name}/dq"]),
+            _branch_node(node, "on", input_name=f"{name}/dq"),
+        ]
+        off = onnx.TensorProto()
+        off.CopyFrom(stored[weights[name]])
+        off.name = f"{name}/off/weights"
+        branches = {
+            "then_branch": _branch(
+                f"{name}/on",
+                then,
+                [*constants, numpy_helper.from_array(rounded, f"{name}/on/weights")],
+            ),
+            "else_branch": _branch(
+                f"{name}/off", [_branch_node(node, "off", input_name=node.input[0])], [off]
+            ),
+        }
+        nodes.append(helper.make_node("If", [_switch(numbers[name])], [*node.output], **branches))
     return _with_nodes(switchable, nodes, len(layers))
+
+
+def _branch_node(node: onnx.NodeProto, side: str, *, input_name: str) -> onnx.NodeProto:
+    """A layer inside a branch, with the branch's input and weights."""
+    inside = onnx.NodeProto()
+    inside.CopyFrom(node)
+    inside.name = f"{node.name}/{side}"
+    inside.input[0], inside.input[1] = input_name, f"{node.name}/{side}/weights"
+    inside.output[0] = f"{node.name}/{side}"
+    return inside
+
+
+def _branch(
+    output: str, nodes: Sequence[onnx.NodeProto], constants: Sequence[TensorProto]
+) -> onnx.GraphProto:
+    value = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
+    return helper.make_graph(nodes, output, [], [value], constants)
+
+
+def _rounded_weights(
+    name: str, sources: Mapping[str, onnx.NodeProto], arrays: Mapping[str, TensorProto]
+) -> NDArray[np.float32]:
+    """The weights that a quantised layer multiplies by."""
+    dequantize = sources[name]
+    values, scales = (numpy_helper.to_array(arrays[part]) for part in dequantize.input[:2])
+    axis = next((a.i for a in dequantize.attribute if a.name == "axis"), 1)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return np.asarray(values * scales.reshape(shape), np.float32)
 
 
 def switchable_fp16(full: onnx.ModelProto, nodes_to_switch: Sequence[str]) -> onnx.ModelProto:
@@ -133,6 +192,8 @@ class SwitchableNetwork:
         pairs: Pictures to score.
         scale: Output size over input size; also the border that scores leave out.
         threads: Threads of ONNX Runtime.
+        reference: A network with the same pictures and the same fp32 layers, whose outputs with all
+            switches off are taken over.
     """
 
     def __init__(
@@ -143,11 +204,14 @@ class SwitchableNetwork:
         *,
         scale: int,
         threads: int,
+        reference: "SwitchableNetwork | None" = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # Threads that wait actively cost processor time and win nothing in runs of seconds.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
@@ -155,10 +219,11 @@ class SwitchableNetwork:
         self._numbers = {name: i for i, name in enumerate(units)}
         self._batches = _batches(pairs)
         self._border = scale
+        self._reference = reference
 
     @cached_property
     def _full(self) -> list[NDArray[np.float64]]:
-        return self._run(frozenset())
+        return self._run(frozenset()) if self._reference is None else self._reference._full  # noqa: SLF001  # of its own class
 
     def effect(self, lowered: Collection[str]) -> Effect:
         """Measure the effect of lowering the precision of some units."""
