@@ -11,13 +11,15 @@ from rich.console import Console
 from swise_bench.benchmark import Settings, run_benchmark
 from swise_bench.config import MAX_REGRESS, BenchConfig, Outputs, TableConfig
 from swise_bench.measuring.peaks import measure_peaks
-from swise_bench.measuring.roofline import (
+from swise_bench.measuring.trtexec import measure_trtexec, result_from_folder
+from swise_bench.prediction.latency_model import load_latency_model, with_expectation
+from swise_bench.prediction.roofline import (
     PREDICTED_PRECISIONS,
     Prediction,
     device_from_target,
+    devices_from_target,
     predict,
 )
-from swise_bench.measuring.trtexec import measure_trtexec, result_from_folder
 from swise_bench.reports.names import renamed, short_names
 from swise_bench.reports.page import page_from_benchmark
 from swise_bench.reports.roofline_tables import document_from_prediction, tables_from_predictions
@@ -200,9 +202,15 @@ def _trtexec(subjects: Sequence[Subject], settings: Settings) -> tuple[TrtexecRe
 
 
 def _predict(config: BenchConfig, settings: Settings, benchmark: Benchmark) -> list[Prediction]:
-    """Every target that was asked for, in fp16 and int8; with --full this machine too."""
-    names = list(load_targets()) if config.is_full else config.targets
-    devices = [device_from_target(find_target(name)) for name in names]
+    """Every target that was asked for, in its power modes, fp16 and int8.
+
+    With --full every target in its first mode, and this machine.
+    """
+    devices = [
+        device for name in config.targets for device in devices_from_target(find_target(name))
+    ]
+    if config.is_full:
+        devices = [device_from_target(target) for target in load_targets().values()]
     predictions: list[Prediction | None] = []
     seen: set[Path] = set()
     own_device = measure_peaks(settings.threads) if config.is_full else None
@@ -223,13 +231,18 @@ def _predict(config: BenchConfig, settings: Settings, benchmark: Benchmark) -> l
         if path in seen:
             continue
         seen.add(path)
-        counts = count_onnx(path)
-        for device in devices:
-            predictions += [
-                predict(subject.name, counts, device, precision=precision)
-                for precision in PREDICTED_PRECISIONS
-            ]
-    return [prediction for prediction in predictions if prediction is not None]
+        for counts in [count_onnx(path, lr_size=size) for size in config.lr_sizes or (None,)]:
+            for device in devices:
+                predictions += [
+                    predict(subject.name, counts, device, precision=precision)
+                    for precision in PREDICTED_PRECISIONS
+                ]
+    model = load_latency_model()
+    return [
+        prediction if prediction.measured_ms is not None else with_expectation(prediction, model)
+        for prediction in predictions
+        if prediction is not None
+    ]
 
 
 def _file_of(subject: Subject, settings: Settings) -> Path | None:

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from swise_bench.measuring.roofline import Device
+from swise_bench.prediction.roofline import Device
 from swise_deploy.timing import time_calls
 
 # 256 channels at 64x64: compute-bound by a wide margin (about 500 MACs a byte), and within a

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
-from swise_bench.measuring.roofline import Prediction
+from swise_bench.prediction.roofline import Prediction
 from swise_bench.reports.charts import (
     Point,
 )

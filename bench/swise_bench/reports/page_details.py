@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from html import escape
 
-from swise_bench.measuring.roofline import Prediction
+from swise_bench.prediction.roofline import Prediction
 from swise_bench.reports.charts import (
     NARROW,
     NUM_COLOURS,

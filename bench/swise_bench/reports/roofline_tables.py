@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from swise_bench.measuring.roofline import ASSUMPTIONS, PREDICTED_PRECISIONS, Prediction
+from swise_bench.prediction.latency_model import INTERVAL_SHARE, load_latency_model
+from swise_bench.prediction.roofline import ASSUMPTIONS, PREDICTED_PRECISIONS, Prediction
 from swise_bench.reports.charts import Point, axis_around, line, scatter
 from swise_bench.reports.text_tables import MISSING, TextTable
 from swise_deploy.command.console import size_text
@@ -16,10 +17,13 @@ def document_from_prediction(prediction: Prediction, *, with_layers: bool) -> di
         "kind": "predicted",
         "subject": prediction.subject,
         "device": device.name,
+        "power_mode": device.power_mode or None,
         "peaks_from": device.origin,
         "precision": prediction.precision,
         "lr_size": list(prediction.lr_size),
         "at_best_ms": prediction.at_best_ms,
+        "likely_ms": prediction.expected and prediction.expected.likely_ms,
+        "interval": _interval_document(prediction),
         "compute_share": prediction.compute_share,
         "measured_ms": prediction.measured_ms,
         "assumptions": list(ASSUMPTIONS),
@@ -59,29 +63,65 @@ def _checked_table(predictions: Sequence[Prediction]) -> TextTable:
     )
 
 
+def _interval_document(prediction: Prediction) -> dict[str, object] | None:
+    expected = prediction.expected
+    if expected is None:
+        return None
+    return {
+        "share": INTERVAL_SHARE,
+        "low_ms": expected.low_ms,
+        "high_ms": expected.high_ms,
+        "checked": dataclasses.asdict(load_latency_model()),
+    }
+
+
 def _device_table(predictions: Sequence[Prediction]) -> TextTable:
-    found = {(p.subject, p.device.name, p.precision): p for p in predictions}
+    found = {
+        (p.subject, p.device.name, p.device.power_mode, p.lr_size, p.precision): p
+        for p in predictions
+    }
     rows = []
-    for subject, device in dict.fromkeys((p.subject, p.device.name) for p in predictions):
-        fp16, int8 = (found.get((subject, device, p)) for p in PREDICTED_PRECISIONS)
+    for key in dict.fromkeys(key[:-1] for key in found):
+        fp16, int8 = (found.get((*key, precision)) for precision in PREDICTED_PRECISIONS)
         first = fp16 or int8
-        assert first is not None, "every pair comes from a prediction"
+        assert first is not None, "every key comes from a prediction"
         rows.append(
             (
-                device,
-                subject,
+                first.device.name,
+                first.device.power_mode or MISSING,
+                first.subject,
                 size_text(first.lr_size),
-                MISSING if fp16 is None else f"{fp16.at_best_ms:.2f}",
-                MISSING if int8 is None else f"{int8.at_best_ms:.2f}",
-                f"{first.compute_share:.0%}",
+                *_cells(fp16),
+                *_cells(int8),
             )
         )
+    likely = f"likely ({INTERVAL_SHARE:.0%})"
+    headers = [f"{p} {what}" for p in PREDICTED_PRECISIONS for what in ("bound", likely)]
     return TextTable(
         "Predicted latency on devices that are not here, ms",
-        ("device", "subject", "LR", "fp16", "int8", "compute-bound"),
+        ("device", "mode", "subject", "LR", *headers),
         tuple(rows),
-        ASSUMPTIONS,
+        (load_latency_model().describe(), *(f"bound: {text}" for text in ASSUMPTIONS)),
     )
+
+
+def _cells(prediction: Prediction | None) -> tuple[str, str]:
+    """The bound, and the likely latency with its interval."""
+    if prediction is None:
+        return MISSING, MISSING
+    return f"{prediction.at_best_ms:.2f}", expectation_text(prediction)
+
+
+def expectation_text(prediction: Prediction) -> str:
+    """The likely latency and its interval: "12 (7.3 to 20)"."""
+    expected = prediction.expected
+    if expected is None:
+        return MISSING
+    likely, low, high = (
+        f"{value:.3g}" if value < 100 else f"{value:.0f}"
+        for value in (expected.likely_ms, expected.low_ms, expected.high_ms)
+    )
+    return f"{likely} ({low} to {high})"
 
 
 def _layer_table(prediction: Prediction) -> TextTable:

@@ -24,6 +24,28 @@ _QUANTITIES = ("memory_gib", "bandwidth_gb_s", "fp16_tflops", "int8_tops", "fp32
 
 
 @dataclass(frozen=True, slots=True)
+class PowerMode:
+    """A power mode of a Jetson, as its nvpmodel configuration states it.
+
+    Attributes:
+        name: As nvpmodel calls it, e.g. "25W".
+        gpu_mhz: Highest clock of the GPU.
+        num_sms: Streaming multiprocessors that are on.
+        bandwidth_gb_s: Peak memory bandwidth, 10^9 bytes a second.
+    """
+
+    name: str
+    gpu_mhz: float
+    num_sms: int
+    bandwidth_gb_s: float
+
+    @property
+    def rate(self) -> float:
+        """Multiprocessor clocks a second, 10^6: all peaks of arithmetic are proportional to it."""
+        return self.gpu_mhz * self.num_sms
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One device, or every card of one compute capability.
 
@@ -38,6 +60,7 @@ class Target:
         sources: Where the numbers come from.
         precisions: What each backend multiplies in on this device.
         jetpacks: The TensorRT that each JetPack release ships, oldest first.
+        power_modes: Power modes with their clocks; the first one has the peaks given here.
         dla_cores: Deep-learning accelerators beside the GPU.
         memory_gib: As sold; None where it differs from card to card, as all the following.
         bandwidth_gb_s: Peak memory bandwidth, 10^9 bytes a second.
@@ -58,6 +81,7 @@ class Target:
     sources: tuple[str, ...]
     precisions: Mapping[Backend, tuple[Precision, ...]] = field(default_factory=dict)
     jetpacks: Mapping[str, str] = field(default_factory=dict)
+    power_modes: tuple[PowerMode, ...] = ()
     dla_cores: int = 0
     memory_gib: float | None = None
     bandwidth_gb_s: float | None = None
@@ -95,9 +119,31 @@ class Target:
             raise InputError(
                 f"target {self.name!r}: dla_cores is {self.dla_cores}; expected 0 or more"
             )
+        for mode in self.power_modes:
+            if not (mode.gpu_mhz > 0 and mode.num_sms > 0 and mode.bandwidth_gb_s > 0):
+                raise InputError(
+                    f"target {self.name!r}: power mode {mode.name!r} has {mode}; expected positive "
+                    "numbers"
+                )
         known = {data.name for data in fields(self)}
         for name in self.unconfirmed:
             _require_choice(self.name, "unconfirmed", name, known)
+
+    def in_mode(self, mode: PowerMode) -> "Target":
+        """This device in one of its power modes: the peaks follow the clock."""
+        share = mode.rate / self.power_modes[0].rate
+
+        def scaled(peak: float | None) -> float | None:
+            return None if peak is None else peak * share
+
+        return replace(
+            self,
+            bandwidth_gb_s=mode.bandwidth_gb_s,
+            fp16_tflops=scaled(self.fp16_tflops),
+            int8_tops=scaled(self.int8_tops),
+            fp32_tflops=scaled(self.fp32_tflops),
+            power_modes=(mode,),
+        )
 
     def served_by(self, tensorrt_version: str) -> bool:
         """True if a release of TensorRT, such as "10.3.0.30", serves this device."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from swise_bench.measuring.roofline import device_from_target, predict
+from swise_bench.prediction.roofline import device_from_target, predict
 from swise_bench.reports.page import page_from_benchmark
 from swise_bench.reports.showcase import Showcase, make_showcase
 from swise_bench.results.host import Quietness

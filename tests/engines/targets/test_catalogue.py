@@ -6,6 +6,7 @@ import pytest
 
 from swise_deploy.errors import InputError
 from swise_engines.targets.catalogue import (
+    PowerMode,
     Target,
     find_target,
     load_targets,
@@ -206,6 +207,28 @@ def test_each_jetpack_ships_a_tensorrt_that_serves_the_device():
         assert target.jetpacks
         assert all(target.served_by(tensorrt) for tensorrt in target.jetpacks.values()), target.name
         assert target.backends == ("tensorrt",)
+
+
+@pytest.mark.parametrize("name", [t.name for t in load_targets().values() if t.power_modes])
+def test_the_first_power_mode_has_the_peaks_of_the_device(name):
+    first = find_target(name).power_modes[0]
+    assert (first.num_sms, first.gpu_mhz) == COMPUTE[name][:2]
+    assert first.bandwidth_gb_s == find_target(name).bandwidth_gb_s
+
+
+def test_a_power_mode_scales_the_peaks_by_clock_and_multiprocessors():
+    orin_nx = find_target("jetson-orin-nx")
+    modes = {mode.name: orin_nx.in_mode(mode) for mode in orin_nx.power_modes}
+    assert modes.keys() == {"MAXN", "10W", "15W", "25W", "40W"}
+    # 8 multiprocessors at 408 MHz, 4 at 612 MHz; 2048 operations a clock in each.
+    assert modes["25W"].fp16_tflops == pytest.approx(8 * 408 * 2048 / 1e6, rel=0.01)
+    assert modes["10W"].fp16_tflops == pytest.approx(4 * 612 * 2048 / 1e6, rel=0.01)
+    assert modes["10W"].bandwidth_gb_s == pytest.approx(128 / 8 * 4.266, rel=0.01)
+
+
+def test_a_power_mode_without_a_clock_is_refused():
+    with pytest.raises(InputError, match="MAXN"):
+        make_target(power_modes=(PowerMode("MAXN", 0, 8, 100),))
 
 
 def test_only_jetsons_have_jetpacks():

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from swise_bench.measuring.roofline import Device, device_from_target, predict
+from swise_bench.prediction.roofline import Device, device_from_target, predict
 from swise_bench.reports.charts import axis_around
 from swise_bench.reports.roofline_tables import roofline_plot, tables_from_predictions
 from swise_engines.targets.catalogue import load_targets

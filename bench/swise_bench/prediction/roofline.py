@@ -3,7 +3,7 @@
 A layer cannot be faster than its arithmetic at the device's peak, nor than its memory traffic at
 the device's bandwidth (Williams, Waterman, Patterson, "Roofline: an insightful visual performance
 model", 2009). The sum over the layers is a lower bound of the latency, labelled as predicted
-wherever it is shown; real engines reach a part of it.
+wherever it is shown; real engines reach a part of it, which `latency_model` estimates.
 """
 
 from collections.abc import Mapping
@@ -50,6 +50,7 @@ class Device:
         vector_tera_ops: Peak without matrix units, FP32.
         bandwidth_gb_s: 10^9 bytes a second.
         origin: Where the peaks come from.
+        power_mode: The mode that has these peaks, with its clock; empty where there is one.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Device:
     vector_tera_ops: float | None
     bandwidth_gb_s: float | None
     origin: str
+    power_mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,10 @@ class PredictedLayer:
         bound: What limits it.
         mult_adds: MACs.
         traffic_bytes: Bytes in the predicted precision.
+        num_moved: Number of elements of the same.
+        compute_ms: Arithmetic alone, at the peak.
+        transfer_ms: Traffic alone, at the full bandwidth.
+        is_matrix: True where matrix units multiply.
     """
 
     name: str
@@ -78,6 +84,25 @@ class PredictedLayer:
     bound: Bound
     mult_adds: int
     traffic_bytes: int
+    num_moved: int
+    compute_ms: float
+    transfer_ms: float
+    is_matrix: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A likely latency with its interval, in ms; no less than the roofline's bound.
+
+    Attributes:
+        likely_ms: As many latencies are expected above it as below.
+        low_ms: Lower end of the interval.
+        high_ms: Upper end.
+    """
+
+    likely_ms: float
+    low_ms: float
+    high_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +116,7 @@ class Prediction:
         lr_size: Input size, (W, H).
         layers: Every operator that is not fused away.
         measured_ms: Median latency at the same size, where it was measured on that device.
+        expected: The likely latency, where a model knows the device's kind.
     """
 
     subject: str
@@ -99,6 +125,7 @@ class Prediction:
     lr_size: tuple[int, int]
     layers: tuple[PredictedLayer, ...]
     measured_ms: float | None = None
+    expected: Expectation | None = None
 
     @property
     def at_best_ms(self) -> float:
@@ -113,14 +140,22 @@ class Prediction:
 
 
 def device_from_target(target: Target) -> Device:
-    """Peaks as the targets file states them."""
+    """Peaks as the targets file states them, in the first of its power modes."""
+    modes = target.power_modes
     return Device(
         target.name,
         {"fp32": target.fp32_tflops, "fp16": target.fp16_tflops, "int8": target.int8_tops},
         target.fp32_tflops,
         target.bandwidth_gb_s,
         "; ".join(target.sources) + (f"; {target.notes}" if target.notes else ""),
+        f"{modes[0].name}, {modes[0].gpu_mhz:g} MHz" if modes else "",
     )
+
+
+def devices_from_target(target: Target) -> list[Device]:
+    """A device in each of its power modes."""
+    in_modes = [target.in_mode(mode) for mode in target.power_modes]
+    return [device_from_target(one) for one in in_modes or [target]]
 
 
 def predict(
@@ -163,4 +198,8 @@ def _predict_layer(
         "compute" if compute_ms > transfer_ms else "bandwidth",
         layer.mult_adds,
         traffic_bytes,
+        layer.num_moved,
+        compute_ms,
+        transfer_ms,
+        is_matrix,
     )

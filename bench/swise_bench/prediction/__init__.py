@@ -1,0 +1,1 @@
+"""Predictions: how fast a graph could run on a device that is not here, and how fast it will."""
