@@ -37,7 +37,7 @@ from swise_export.runtimes.table import DEFAULT_RUNTIME, load_runtime, open_runn
 from swise_export.tracing.attempts import Attempt, find_attempts, range_crop
 from swise_export.tracing.faithful import TOLERANCE, find_faithful
 from swise_export.tracing.feeding import bicubic_psnr_y_db, fed_network, find_white
-from swise_export.tracing.trace import export_onnx, traced
+from swise_export.tracing.trace import export_onnx, traced_form
 from swise_export.verification.drift import PictureDrift, check_gate, measure_drift
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,9 @@ def export_verified(
         latency, against, latency_runtime = _time(staged, network, config, lr_size)
         counts = count_onnx(staged)
         # The paper's convention: the network as it is written, not as it was rewritten.
-        written = count_onnx(traced(network.module, network, size=config.size, batch=config.batch))
+        written = count_onnx(
+            traced_form(network, form="plain", size=config.size, batch=config.batch)
+        )
         write_manifest(staged, manifest)
         pareto = _draw(staged, plan, manifest, report)
         if plan is not None and config.plan is not None and not config.plan.exists():

@@ -7,6 +7,7 @@ ways to trace are tried in turn that keep such numbers harmless, and where none 
 is refused whatever its PSNR is.
 """
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator
@@ -98,7 +99,7 @@ def find_faithful(
         return Faithful(way.network, way.batch, max_abs)
     if first is None:
         assert failed is not None
-        raise failed
+        raise _with_way_out(failed, network, size, form)
     raise _refusal(network, first, size, form)
 
 
@@ -236,6 +237,17 @@ def _difference_between_runs(network: LoadedNetwork, size: tuple[int, int]) -> f
     with torch.inference_mode():
         first, second = (network.module(lr.clone()) for _ in range(2))
     return float((first - second).abs().max())
+
+
+def _with_way_out(
+    failed: ExportError, network: LoadedNetwork, size: tuple[int, int] | None, form: Form
+) -> ExportError:
+    """The error of a network that cannot be traced for every size; names the way for one size."""
+    if size is None:
+        with contextlib.suppress(ExportError):
+            traced_form(network, form=form, size=TRACED_SIZE, batch=1)
+            return ExportError(f"{failed}, or export it for one size with --size WxH")
+    return failed
 
 
 def _refusal(

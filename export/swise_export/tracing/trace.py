@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import logging
 import warnings
 from collections.abc import Collection, Sequence
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from swise_deploy import __version__
+from swise_deploy.checkpoints.adapting import CalledNetwork
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import ExportError, first_line
 from swise_deploy.pictures.files import RgbImage
@@ -225,6 +227,8 @@ def traced(
     Raises:
         ExportError: It cannot be traced.
     """
+    if _has_options(module):
+        module = CalledNetwork(module, _call_with_picture)
     width, height = size or TRACED_SIZE
     sample = torch.rand(1 if size or batch == 1 else 2, 3, height, width)
     handles: list[RemovableHandle] = []
@@ -273,6 +277,17 @@ def traced(
         shape = (1, height, width, 3) if io == "uint8" else (1, 3, height, width)
         _fix_output(model, shape)
     return model
+
+
+def _has_options(module: nn.Module) -> bool:
+    """True if the forward pass has arguments by keyword alone, which torch's exporter counts in."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
+
+
+def _call_with_picture(module: nn.Module, lr: torch.Tensor) -> torch.Tensor:
+    sr: torch.Tensor = module(lr)
+    return sr
 
 
 def _fix_output(model: onnx.ModelProto, shape: Sequence[int]) -> None:

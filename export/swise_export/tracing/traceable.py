@@ -18,7 +18,7 @@ def traceable_functions() -> Iterator[None]:
     """
     replaced: list[tuple[Any, str, Callable[..., Tensor]]] = [
         (F, "adaptive_max_pool2d", _pool_by_kernel(F.adaptive_max_pool2d, F.max_pool2d)),
-        (F, "adaptive_avg_pool2d", _pool_by_kernel(F.adaptive_avg_pool2d, F.avg_pool2d)),
+        (F, "adaptive_avg_pool2d", _pool_by_kernel(_averages_of_parts, F.avg_pool2d)),
         (torch, "tensor", _stack_sizes(torch.tensor)),
     ]
     originals = [(module, name, getattr(module, name)) for module, name, _ in replaced]
@@ -52,6 +52,33 @@ def _pool_by_kernel(
         return adaptive(x, output_size, *args, **options)
 
     return call
+
+
+_adaptive_avg_pool2d = F.adaptive_avg_pool2d
+
+
+def _averages_of_parts(x: Tensor, output_size: Any) -> Tensor:
+    """Adaptive average pooling to a constant number of parts, as two products of matrices.
+
+    ONNX has it for pictures of one size only, and where the number divides that size.
+    """
+    sizes = output_size if isinstance(output_size, (tuple, list)) else [output_size] * 2
+    if not all(isinstance(side, int) for side in sizes) or all(side == 1 for side in sizes):
+        return _adaptive_avg_pool2d(x, output_size)
+    rows, columns = (
+        _part_weights(side, number, x) for side, number in zip(x.shape[2:], sizes, strict=True)
+    )
+    return rows @ x @ columns.T
+
+
+def _part_weights(side: Any, num_parts: int, like: Tensor) -> Tensor:
+    """Weights, (parts, side), of the averages over the parts of a side, which may overlap."""
+    pixel = torch.arange(side, device=like.device)
+    part = torch.arange(num_parts, device=like.device)[:, None]
+    first = torch.div(part * side, num_parts, rounding_mode="floor")
+    last = torch.div((part + 1) * side + num_parts - 1, num_parts, rounding_mode="floor")
+    inside = ((pixel >= first) & (pixel < last)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
 
 
 def _stack_sizes(tensor: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
 from swise_deploy.checkpoints.load import LoadedNetwork
-from swise_deploy.errors import QualityGateError
+from swise_deploy.errors import ExportError, QualityGateError
 from swise_deploy.evaluation.pairs import Pair, pair_from_hr
 from swise_deploy.pictures.files import read_rgb
 from swise_deploy.pictures.folders import sample_paths
@@ -151,6 +152,56 @@ def test_a_faithful_trace_equals_its_network_at_every_size(
     path = tmp_path / "file.onnx"
     export_onnx(found.network, path, batch=found.batch)
     assert_equal_everywhere(module.eval(), path)
+
+
+class Options(Nearest):
+    """Options behind the picture, as `forward(x, *, features=False)` has them."""
+
+    def forward(self, x: Tensor, factor: float = 1.0, *, features: bool = False) -> Tensor:
+        assert not features
+        return factor * super().forward(x)
+
+
+class SpectralNorm(Nearest):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = spectral_norm(nn.Conv2d(3, 3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.mix(x)
+        return super().forward(mixed)
+
+
+class Bins(Nearest):
+    """Averages over 3x4 parts of the picture, which overlap where its sides are no multiples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        coarse = F.adaptive_avg_pool2d(x, (3, 4))
+        return super().forward(x + F.interpolate(coarse, size=x.shape[2:], mode="nearest"))
+
+
+@pytest.mark.parametrize("make", [Options, SpectralNorm, Bins])
+def test_a_network_is_exported_whole(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    module = make().eval()
+    export_verified(loaded(module), tmp_path / "file.onnx", ExportConfig())
+    with OnnxRunner(tmp_path / "file.onnx") as runner:
+        for height, width in ((24, 32), (45, 61)):
+            lr = np.random.default_rng(height).random((1, 3, height, width), np.float32)
+            with torch.inference_mode():
+                expected = module(torch.tensor(lr)).numpy()
+            np.testing.assert_allclose(runner.infer(lr), expected, atol=1e-5)
+
+
+class MaxBins(Nearest):
+    def forward(self, x: Tensor) -> Tensor:
+        coarse = F.adaptive_max_pool2d(x, 4)
+        return super().forward(x + F.interpolate(coarse, size=x.shape[2:], mode="nearest"))
+
+
+def test_a_network_that_is_traced_for_one_size_alone_is_refused_with_that_way_out() -> None:
+    with pytest.raises(ExportError, match=r"adaptive_max_pool2d.*--size WxH"):
+        find_faithful(loaded(MaxBins()))
+    assert find_faithful(loaded(MaxBins()), size=(48, 32)).max_abs <= TOLERANCE
 
 
 def test_a_network_that_decides_by_its_size_is_refused_with_line_and_way_out() -> None:
