@@ -32,13 +32,13 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing $(TORCH) into $(VENV), up to 3 GB where it is the CUDA build"
 	$(INSTALL_TORCH)
-	$(BIN)/pip install --quiet --editable '.[export]'
+	$(BIN)/pip install --quiet --editable '.[cpu,export]'
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "installing $(TORCH) into $(VENV), up to 3 GB where it is the CUDA build"
 	$(INSTALL_TORCH)
-	$(BIN)/pip install --quiet --editable '.[export,train,rtx,openvino,video,completion,nvml,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,export,train,rtx,openvino,video,completion,nvml,dev]'
 	touch $@
 
 # The site of docs/, in site/; a broken link or an undocumented name fails it.

@@ -49,7 +49,7 @@ def run_command(command: Callable[[], int]) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         with _sigterm_as_interrupt(), _raising_interrupts():
-            code = command()
+            code = _with_onnxruntime(command)
             sys.stdout.flush()
             return code
     except SwiseError as error:
@@ -69,6 +69,19 @@ def run_command(command: Callable[[], int]) -> int:
         sys.stdout = _nowhere()  # Python would flush it again at its end
         print_error(f"cannot write the result to stdout: {error.strerror}")
         return SwiseError.exit_code
+
+
+def _with_onnxruntime(command: Callable[[], int]) -> int:
+    """Run a command; an ONNX Runtime that does not import is an error that the user can fix."""
+    try:
+        return command()
+    except ImportError as error:
+        from swise_deploy.command.dependencies import onnxruntime_missing
+
+        missing = onnxruntime_missing(error)
+        if missing is None:
+            raise
+        raise missing from error
 
 
 _json_errors = contextvars.ContextVar("json_errors", default=False)

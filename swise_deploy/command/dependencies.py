@@ -59,6 +59,21 @@ def install_command(*extras: str, beside: Sequence[str] = (), pip: str = "pip") 
     )
 
 
+def onnxruntime_missing(error: ImportError) -> BackendMissingError | None:
+    """The error for an ONNX Runtime that does not import; None for another package's.
+
+    Its packages exclude each other: an environment holds one of onnxruntime, onnxruntime-gpu,
+    onnxruntime-openvino and the builds for Jetsons. So the base install brings none.
+    """
+    if (error.name or "").partition(".")[0] != "onnxruntime":
+        return None
+    return BackendMissingError(
+        f"this needs ONNX Runtime, which does not import here: {first_line(error)}. Install one of "
+        f"its packages, which exclude each other: {install_command('cpu')}, or with [gpu] in the "
+        "place of [cpu] for CUDA. Where one is installed already, swise-doctor prints the repair"
+    )
+
+
 def _requirements(extras: Sequence[str]) -> list[str]:
     name = f"{_NAME}[{','.join(extras)}]"
     # The .egg-info of a checkout has no METADATA; pip's own record has.

@@ -51,13 +51,13 @@ minor=$(chroot "$root" python3 -c 'import sys; print(sys.version_info.minor)')
 "$python" -m pip download -qq --dest "$root/wheels" --only-binary :all: \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 \
     --platform manylinux2014_aarch64 --python-version "3.$minor" --find-links "$root/wheels" \
-    pip 'swise-deploy[tensorrt]' 'cuda-bindings<13'  # what a marker chooses on aarch64
+    pip 'swise-deploy[cpu,tensorrt]' 'cuda-bindings<13'  # what a marker chooses on aarch64
 # pip runs from its own wheel: unpacking it with ensurepip takes minutes under emulation.
 chroot "$root" /bin/sh -eu -c '
     mkdir /swise
     pip=$(echo /wheels/pip-*.whl)
     python3 "$pip/pip" install --quiet --no-index --find-links /wheels --no-compile \
-        --root-user-action ignore --target /swise "swise-deploy[tensorrt]"
+        --root-user-action ignore --target /swise "swise-deploy[cpu,tensorrt]"
 '
 in_arm64() { # the main of a swise module, in the root
     module=$1

@@ -19,7 +19,7 @@ for python in "$@"; do
     echo "== Python $version"
     environment=$work/python-$version
     "$python" -m venv --clear "$environment"
-    "$environment/bin/pip" install --quiet "$work/source"
+    "$environment/bin/pip" install --quiet "$work/source[cpu]"
     (
         cd "$work"
         "$environment/bin/python" -c '

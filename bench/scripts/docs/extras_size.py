@@ -1,4 +1,4 @@
-"""MB on disk that each extra adds to the base install: the table of docs/install.md.
+"""MB on disk that each extra adds to `cpu`: the table of docs/install.md.
 
     python bench/scripts/docs/extras_size.py
 
@@ -24,10 +24,12 @@ def main() -> int:
 
 
 def _run() -> int:
-    base = _closure(NAME, extra="")
+    base = _closure(NAME, extra="cpu")
     names = sorted(metadata.metadata(NAME).get_all("Provides-Extra") or [])
-    lines = ["| extra | packages | MB |", "|---|---:|---:|", _row("none", base)]
+    lines = ["| extra | packages | MB |", "|---|---:|---:|", _row("`cpu`", base)]
     for extra in names:
+        if extra == "cpu":
+            continue
         try:
             added = _closure(NAME, extra=extra) - base
         except metadata.PackageNotFoundError as error:

@@ -30,7 +30,7 @@ tar -C "$prefix" -cf - --exclude='*.a' --exclude=__pycache__ --exclude=lib/pytho
     --exclude=lib/python3.10/site-packages --exclude=lib/python3.10/ensurepip \
     --exclude=lib/python3.10/idlelib bin lib | tar -C "$stage/python" -xf -
 # The project's own dependencies, as pyproject.toml has them now; the project itself is a checkout.
-"$python" -m pip install -q --no-compile --target "$stage/site" "${repository}[tensorrt]" \
+"$python" -m pip install -q --no-compile --target "$stage/site" "${repository}[cpu,tensorrt]" \
     'numpy<2' pytest hypothesis
 rm -rf "$stage"/site/swise_* "$stage"/site/bin
 "$python" -m pip install -q --no-deps --no-compile --target "$stage/site" tensorrt==8.6.0

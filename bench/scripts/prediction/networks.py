@@ -1,6 +1,7 @@
 """Networks of the published latencies, by their layers; weights do not matter for a latency."""
 
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -283,7 +284,8 @@ def graph_of(name: str, *, scale: int) -> onnx.ModelProto:
     network = NETWORKS[key](scale).eval()
     x = torch.zeros(1, CHANNELS.get(key, 3), 64, 64)
     axes = {name: {2: f"{name}_height", 3: f"{name}_width"} for name in ("x", "y")}
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer is deprecated, and warns of Python numbers
         path = Path(folder) / "network.onnx"
         torch.onnx.export(
             network,

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from swise_deploy.command.console import choose
+from swise_deploy.command.dependencies import install_command
 from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.runner import Runner
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
@@ -80,7 +81,7 @@ def candidates_for(
             found.append(_candidate(name, path, threads, form))
     if not found:
         raise BackendMissingError(
-            f"no runtime for {path} is installed. Install ONNX Runtime: pip install onnxruntime"
+            f"no runtime for {path} is installed. Install ONNX Runtime: {install_command('cpu')}"
         )
     return [*found, *_engine_candidates(path)]
 

@@ -108,7 +108,7 @@ def _onnx_on_cpu(seen: Examination) -> Ability:
     if runtime.works:
         providers = seen.fact("python", "onnxruntime_providers").value
         return Ability(name, works=True, why=f"ONNX Runtime {runtime.version}: {providers}")
-    install = f"{seen.python.pip} install onnxruntime"
+    install = fixes.install_extras(seen, "cpu")
     fix = fixes.install_or_probe(seen, ["onnxruntime"], install)
     return Ability(name, works=False, why=f"onnxruntime: {runtime.reason}", fix=fix)
 

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from swise_deploy.command.dependencies import install_command
 from swise_deploy.errors import BackendMissingError, InputError, first_line
 from swise_deploy.pictures.files import RgbImage, read_rgb
 from swise_deploy.pictures.folders import sample_paths
@@ -99,7 +100,7 @@ def _measure(path: Path, model: onnx.ModelProto, stated: Interface | None) -> In
             return stated  # with the usual sizes and range
         raise BackendMissingError(
             f"{path} does not state its layout or its scale, and ONNX Runtime, which would measure "
-            "them, is not installed. Install it with: pip install onnxruntime"
+            f"them, is not installed. Install it with: {install_command('cpu')}"
         )
     if not model.graph.output:
         raise InputError(f"{path} gives nothing; expected a picture. Export the network again")

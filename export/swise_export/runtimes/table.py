@@ -67,7 +67,7 @@ class Runtime:
         device: Device that computes.
         module: Its module; see RuntimeModule.
         packages: Python packages that it requires.
-        extra: Extra of this distribution that installs them; "" for the base install.
+        extra: Extra of this distribution that installs them.
         options: Further arguments of `open_runner`.
         is_automatic: True where `auto` considers it; the first such row is the reference.
         forms: Forms of a registry network that are fast in it, the best first.
@@ -126,6 +126,7 @@ RUNTIMES: dict[str, Runtime] = {
         device="cpu",
         module=f"{_ONNX}.onnxruntime",
         packages=("onnxruntime",),
+        extra="cpu",
         is_automatic=True,
         # Its cubic Resize is slow: the plain form takes five times as long as the deploy form.
         forms=("deploy",),
@@ -138,6 +139,7 @@ RUNTIMES: dict[str, Runtime] = {
         device="gpu",
         module=f"{_ONNX}.onnxruntime_cuda",
         packages=("onnxruntime",),
+        extra="gpu",
         is_automatic=True,
         forms=("deploy",),
     ),
@@ -242,8 +244,9 @@ def export_targets(precision: "ExportPrecision | None" = None) -> tuple[str, ...
 
 
 def optional_runtimes() -> dict[str, Runtime]:
-    """Runtimes of ONNX files that an extra of this distribution brings, by their main package."""
-    return {r.packages[0]: r for r in runtimes_for("onnx").values() if r.extra}
+    """Runtimes of ONNX files beside ONNX Runtime, by their main package."""
+    found = {r.packages[0]: r for r in runtimes_for("onnx").values()}
+    return {package: runtime for package, runtime in found.items() if package != "onnxruntime"}
 
 
 def find_runtime(name: str) -> Runtime:
@@ -270,7 +273,7 @@ def load_runtime(name: str) -> RuntimeModule:
     """
     runtime = find_runtime(name)
     for package in runtime.packages:
-        require(package, extra=runtime.extra or "base", purpose=f"running in {runtime.title}")
+        require(package, extra=runtime.extra, purpose=f"running in {runtime.title}")
     try:
         return cast("RuntimeModule", importlib.import_module(runtime.module))
     except ImportError as error:
