@@ -67,7 +67,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_docs_have_lines_for_a_checkout_a_wheel_and_an_index() -> None:
     words = {word for line in LINES for word in requirements(line)}
     assert {".", ".[cpu]", ".[cpu,export]", "swise-deploy[cpu,export]"} <= words
-    assert any(word.endswith(".whl[tensorrt]") for word in words)
+    assert any(word.endswith(".whl[cpu,tensorrt]") for word in words)
 
 
 @pytest.mark.parametrize("line", LINES)
