@@ -14,6 +14,11 @@ the expected value and the fix. Errors of other libraries are translated once, w
 caught.
 """
 
+import errno
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the system's errors where a file cannot grow: a full disk, a quota, a limit."""
+
 
 class SwiseError(Exception):
     """A failure that the user can fix."""

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,12 +21,17 @@ from typing import TextIO
 
 from swise_deploy import __version__
 from swise_deploy.command.launch import end_process
-from swise_deploy.errors import InputError, SwiseError
+from swise_deploy.errors import NO_ROOM, InputError, SwiseError, first_line
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _TERMINATED = 143  # 128 + SIGTERM
 _MANY_NAMES = 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_EXHAUSTED = re.compile(
+    "cannot allocate memory|can't allocate memory|failed to map segment|bad_alloc"
+    "|can't start new thread|too many open files",
+    re.IGNORECASE,
+)
+"""Words of the system and of libraries where memory, threads or descriptors are used up."""
 
 
 class _Terminated(KeyboardInterrupt):
@@ -57,18 +63,34 @@ def run_command(command: Callable[[], int]) -> int:
         return report_error(str(error), error.exit_code)
     except KeyboardInterrupt as stop:
         return report_error("interrupted; no partial files were left", exit_code_of(stop))
-    except MemoryError as error:
-        advice = "Use a smaller picture, size or batch"
-        return report_error(f"not enough memory: {error}. {advice}", SwiseError.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except OSError as error:
-        if error.errno not in _NO_ROOM or error.filename is not None:
+    except Exception as error:
+        message = _exhausted_resource(error) or _unwritten_stdout(error)
+        if message is None:
             raise
-        sys.stdout = _nowhere()  # Python would flush it again at its end
-        print_error(f"cannot write the result to stdout: {error.strerror}")
-        return SwiseError.exit_code
+        return report_error(message, SwiseError.exit_code)
+
+
+def _exhausted_resource(error: Exception) -> str | None:
+    """The resource that is used up, with the fix; None where the error has another cause."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too many open files: {error}. Raise the limit, which `ulimit -n` shows"
+    if isinstance(error, MemoryError) or _EXHAUSTED.search(str(error)):
+        advice = "Use a smaller picture, size or batch, or fewer threads"
+        return f"not enough memory: {first_line(error)}. {advice}"
+    return None
+
+
+def _unwritten_stdout(error: Exception) -> str | None:
+    """The reason why the result is not on stdout; None where the error has another cause."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return None
+    if error.errno not in (*NO_ROOM, errno.EIO):
+        return None
+    sys.stdout = _nowhere()  # Python would flush it again at its end
+    return f"cannot write the result to stdout: {error.strerror}"
 
 
 def _with_onnxruntime(command: Callable[[], int]) -> int:

@@ -12,7 +12,7 @@ from swise_deploy.errors import InputError
 from swise_deploy.pictures.decoding import decode
 from swise_deploy.pictures.formats import SUFFIXES, WRITTEN_SUFFIXES
 from swise_deploy.pictures.tiff import Samples
-from swise_deploy.storage.files import writing
+from swise_deploy.storage.files import read_regular, writing
 
 __all__ = [
     "SUFFIXES",
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 RgbImage = NDArray[np.uint8]
 """(H, W, 3), uint8, RGB, sRGB-coded."""
 
+MAX_PICTURE_BYTES = 1 << 30
+"""Size of a picture file: above that of 89 million pixels of three samples of 32 bits."""
+
 
 def read_rgb(path: Path) -> RgbImage:
     """Read a picture as (H, W, 3) uint8 RGB, upright by its EXIF or XMP orientation.
@@ -39,7 +42,7 @@ def read_rgb(path: Path) -> RgbImage:
         InputError: The file is missing, is no picture, is truncated, or is suspiciously large.
     """
     try:
-        picture = decode(path.read_bytes(), first_of_many=True)
+        picture = decode(read_regular(path, max_bytes=MAX_PICTURE_BYTES), first_of_many=True)
     except FileNotFoundError as error:
         raise InputError(f"no picture at {path}. Check the path") from error
     except OSError as error:

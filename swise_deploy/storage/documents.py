@@ -5,6 +5,7 @@ nesting are checked before a value exists. The types are those of the dataclass;
 the ones below.
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -18,7 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from swise_deploy.errors import InputError, OutputError
-from swise_deploy.storage.files import write_json
+from swise_deploy.storage.files import read_regular, write_json
 from swise_deploy.storage.ownership import reason_not_own
 
 if sys.version_info >= (3, 11):
@@ -79,12 +80,7 @@ def read_document(
             type or value in it is wrong. The message names the file and the place in it.
     """
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes > max_bytes:
-            raise InputError(
-                f"{what} {path} has {size_bytes:,} bytes; expected at most {max_bytes:,}. {advice}"
-            )
-        content = path.read_bytes()
+        content = read_regular(path, max_bytes=max_bytes)
     except OSError as error:
         raise InputError(
             f"cannot read {what} {path}: {error.strerror or error}. {advice}"
@@ -115,6 +111,27 @@ def read_cached(
     except InputError as error:
         logger.info("%s", error)
         return None
+
+
+def read_cached_lines(path: Path, line_type: type[Document]) -> list[Document]:
+    """Read a cached file with one JSON document per line; damaged lines are skipped.
+
+    The list is empty where the file is absent, cannot be read or is another user's; logged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        reason = reason_not_own(path) or reason_not_own(path.parent)
+        content = b"" if reason else read_regular(path, max_bytes=MAX_BYTES)
+    except OSError as error:
+        content, reason = b"", f"{path}: {error.strerror or error}"
+    if reason:
+        logger.warning("cached results are not used, but measured again: %s", reason)
+    found = []
+    for line in content.splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(document_from_json(line, line_type))
+    return found
 
 
 def write_cached(path: Path, document: object, *, is_cheap: bool = False) -> None:

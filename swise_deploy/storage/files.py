@@ -1,6 +1,7 @@
 """Atomic writing of files: each is written beside its place, flushed and renamed."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from swise_deploy.errors import InputError, OutputError, SwiseError
+from swise_deploy.errors import NO_ROOM, InputError, OutputError, SwiseError
 from swise_deploy.storage.caches import cache_folder
 
 try:
@@ -27,6 +28,7 @@ except ImportError:  # Windows
 MAX_NAME_BYTES = 255
 _MARK = "swise-"  # part of the names of temporary files, which distinguishes them from others
 _LEFTOVER = re.compile(rf"\..*\.{_MARK}\w{{8}}(\.[^.]+)?", re.DOTALL)
+_MAX_LINES_BYTES = 1 << 30
 _JUST_MADE_S = 0.5  # longer than a run takes from making a temporary file to locking it
 
 
@@ -119,6 +121,10 @@ def staging(path: Path) -> Iterator[Path]:
             yield Path(name)
         except OutputError as error:
             raise OutputError(str(error).replace(name, str(path.parent))) from error
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise _not_written(path, str(error.strerror)) from error
 
 
 @contextlib.contextmanager
@@ -144,7 +150,8 @@ def scratch() -> Iterator[Path]:
 def _temporary_folder(parent: Path, stem: str) -> "tempfile.TemporaryDirectory[str]":
     _sweep_once(parent)
     start = f".{fitting_stem(stem, len(_MARK) + 10)}.{_MARK}"
-    return tempfile.TemporaryDirectory(prefix=start, dir=parent)
+    # What cannot be removed now, the next run removes; the error that led here stays.
+    return tempfile.TemporaryDirectory(prefix=start, dir=parent, ignore_cleanup_errors=True)
 
 
 def _create_beside(path: Path) -> Path:
@@ -240,12 +247,39 @@ def read_json_lines(path: Path) -> list[Any]:
     """Read a file with one JSON value per line; an absent file has none.
 
     Empty, damaged and incomplete lines, which a killed process leaves, are skipped.
+
+    Raises:
+        OSError: It cannot be read, or has more than 1 GiB.
     """
     values: list[Any] = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
+    content = read_regular(path, max_bytes=_MAX_LINES_BYTES) if path.is_file() else b""
+    for line in content.splitlines():
         with contextlib.suppress(ValueError, RecursionError):
             values.append(json.loads(line.decode("utf-8")))
     return values
+
+
+def read_regular(path: Path, *, max_bytes: int) -> bytes:
+    """Read a file that may come from anybody: neither a pipe or device nor a huge one.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or has more bytes; `strerror` says so.
+    """
+    size_bytes = _refuse_others(path)
+    if size_bytes > max_bytes:
+        message = f"it has {size_bytes:,} bytes; expected at most {max_bytes:,}"
+        raise OSError(errno.EFBIG, message, str(path))
+    return path.read_bytes()
+
+
+def _refuse_others(path: Path) -> int:
+    """Refuse what is no regular file, such as a pipe, which may never end; gives the size."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe or a device; expected a file", str(path))
+    return status.st_size
 
 
 def append_json_line(path: Path, value: object) -> None:
@@ -292,6 +326,7 @@ def sha256_of(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
+        _refuse_others(path)
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -14,12 +14,15 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 from swise_deploy.checkpoints.shipped import resolve_weights
 from swise_deploy.command.console import choose
 from swise_deploy.errors import InputError, first_line
+from swise_deploy.storage.files import read_regular
 from swise_deploy.training.config import TrainConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_MAX_BYTES = 1 << 20  # of a TOML file
 
 
 def recipe_names() -> list[str]:
@@ -84,7 +87,7 @@ def settings_from_file(path: Path) -> dict[str, object]:
         InputError: It cannot be read, or is no TOML.
     """
     try:
-        text = os.fsdecode(path.read_bytes())
+        text = os.fsdecode(read_regular(path, max_bytes=_MAX_BYTES))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     return settings_from_toml(text, source=str(path))

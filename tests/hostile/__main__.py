@@ -220,6 +220,8 @@ def report(campaign: Campaign, results: Results, seconds: float) -> str:
         lines += [f"{what}: {results.num_events_before}.", ""]
     if results.limits:
         lines += [*table("runs of all commands under", results.limits), ""]
+        aborted = sum(tally.aborted for tally in results.limits)
+        lines += [f"Ended by a library's C++ code where memory ran out: {aborted}.", ""]
     return "\n".join(lines)
 
 

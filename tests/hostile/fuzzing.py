@@ -77,7 +77,10 @@ def read_chunk(
         others = tuple(
             p.read_bytes() for o in originals for p in sorted(o.glob(chosen.pattern)) if p.is_file()
         )
-        path.write_bytes(chosen.damage(data.draw, path.read_bytes(), others))
+        if data.draw(st.integers(0, 24)) == 0:
+            replace_file(path, data.draw(st.sampled_from(REPLACEMENTS)))
+        else:
+            path.write_bytes(chosen.damage(data.draw, path.read_bytes(), others))
         lines.write(json.dumps({"file": path.name}) + "\n")
         faulthandler.dump_traceback_later(6 * LIMIT_S, exit=True, file=hangs)
         found = judged(lambda: chosen.read(sample))
@@ -86,6 +89,30 @@ def read_chunk(
 
     one()
     return 0
+
+
+REPLACEMENTS = ("empty", "folder", "pipe", "endless", "sparse", "dangling", "looping")
+"""What may stand in the place of a file."""
+
+_SPARSE_BYTES = 3 << 30
+
+
+def replace_file(path: Path, replacement: str) -> None:
+    """Put something else than a usual file in its place."""
+    path.unlink()
+    if replacement == "empty":
+        path.touch()
+    elif replacement == "folder":
+        path.mkdir()
+    elif replacement == "pipe":
+        os.mkfifo(path)
+    elif replacement == "endless":
+        path.symlink_to("/dev/zero")
+    elif replacement == "sparse":
+        with path.open("wb") as file:
+            file.truncate(_SPARSE_BYTES)
+    else:
+        path.symlink_to("absent" if replacement == "dangling" else path.name)
 
 
 def _quieten(place: Path) -> None:
@@ -183,7 +210,8 @@ def fuzz(
             tally.failures.append(Failure(case, reason))
             tally.tried += 1
             kept = folder.parent.parent / "failures" / re.sub(r"\W+", "-", case)
-            shutil.copytree(work, kept, dirs_exist_ok=True)
+            with contextlib.suppress(shutil.Error):  # pipes are not copied
+                shutil.copytree(work, kept, dirs_exist_ok=True, symlinks=True)
         if tally.tried == before:
             raise RuntimeError(f"{parser.name}: seed {chunk_seed} gives no file")
         chunk_seed += 1

@@ -70,7 +70,12 @@ def _small_disk(folder: Path, size_kib: int) -> Iterator[None]:
 
 def _count(tally: Tally, place: Workplace, command: Command, ended: Ended, case: str) -> None:
     stderr = place.text("stderr")
-    wrong = [*tracebacks(stderr), *(f"torn: {text}" for text in find_torn(place.folder))]
+    wrong = [f"torn: {text}" for text in find_torn(place.folder)]
+    if tally.name == "RLIMIT_AS" and ended.code in (-signal.SIGABRT, -signal.SIGSEGV):
+        tally.aborted += 1
+        _add(tally, case, ended, wrong)
+        return
+    wrong += tracebacks(stderr)
     if place.text("hangs"):
         wrong.append(f"hangs: {place.text('hangs')[-2000:]}")
     errors = [line for line in stderr.splitlines() if line.startswith("error:")]
@@ -79,6 +84,10 @@ def _count(tally: Tally, place: Workplace, command: Command, ended: Ended, case:
         wrong.append(f"ended with {name}: {stderr[-1000:]}")
     elif ended.code and not errors and command.script != "doctor":
         wrong.append(f"exit code {ended.code} without a line of error: {stderr[-1000:]}")
+    _add(tally, case, ended, wrong)
+
+
+def _add(tally: Tally, case: str, ended: Ended, wrong: list[str]) -> None:
     tally.tried += 1
     tally.refused += ended.code != 0
     if wrong:

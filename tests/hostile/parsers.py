@@ -136,7 +136,9 @@ def _read_degradation(folder: Path) -> None:
 def _read_targets(folder: Path) -> None:
     from swise_engines.targets.catalogue import targets_from_toml
 
-    targets_from_toml(only_file(folder).read_text(encoding="utf-8", errors="replace"))
+    path = only_file(folder)
+    if path.is_file():  # the shipped file, which nobody replaces by a folder
+        targets_from_toml(path.read_bytes()[: 1 << 20].decode("utf-8", "replace"))
 
 
 def _read_interface_cache(folder: Path) -> None:

@@ -22,6 +22,7 @@ class Tally:
         tried: Number of files, kills or limited runs.
         refused: How many of them ended with an error that a user can fix.
         failures: What is not as it was promised.
+        aborted: How many runs a library ended in C++ code, where memory ran out.
         skipped: Why nothing was tried; "" where something was.
         peak_mib: Most memory that one file took, beyond what was there before.
         slowest_s: Longest time that one file took.
@@ -31,6 +32,7 @@ class Tally:
     seed: int
     tried: int = 0
     refused: int = 0
+    aborted: int = 0
     failures: list[Failure] = field(default_factory=list)
     skipped: str = ""
     peak_mib: float = 0.0

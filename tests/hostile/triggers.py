@@ -113,7 +113,7 @@ def run_script(
     def write_counts() -> None:
         Path(answer).write_text(json.dumps(trigger.counts), encoding="utf-8")
 
-    if not number:
+    if not number and not limits:
         atexit.register(write_counts)
     for limit, value in (limits or {}).items():
         amount = value + (_virtual_bytes() if limit == "RLIMIT_AS" else 0)

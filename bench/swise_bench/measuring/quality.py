@@ -9,7 +9,6 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from swise_deploy.evaluation.pairs import (
 )
 from swise_deploy.pictures.files import RgbImage
 from swise_deploy.pictures.folders import picture_names
-from swise_deploy.storage.documents import document_from_json
+from swise_deploy.storage.documents import read_cached_lines
 from swise_deploy.storage.files import append_json_line, sha256_of
 
 logger = logging.getLogger(__name__)
@@ -210,11 +209,9 @@ def _store_path(cache: Path, identity: str, scale: int) -> Path:
 def _read_store(store: Path | None) -> dict[str, Quality]:
     """Scores by the hash of the picture; damaged lines are skipped."""
     found = {}
-    for line in store.read_bytes().splitlines() if store is not None and store.is_file() else []:
-        with suppress(ValueError):
-            kept = document_from_json(line, _KeptScore)
-            if kept.values.keys() >= METRICS.keys():
-                found[kept.picture_sha256] = _quality(kept)
+    for kept in read_cached_lines(store, _KeptScore) if store is not None else []:
+        if kept.values.keys() >= METRICS.keys():
+            found[kept.picture_sha256] = _quality(kept)
     return found
 
 

@@ -49,6 +49,8 @@ def read_engine(path: Path, *, trust: bool = False) -> tuple[bytes, EngineManife
             "built it yourself with another tool, load it with EngineRunner(path, trust=True)"
         )
     try:
+        if manifest is not None:
+            _check_size(path, path.stat().st_size, manifest)
         plan = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
@@ -57,13 +59,16 @@ def read_engine(path: Path, *, trust: bool = False) -> tuple[bytes, EngineManife
     return plan, manifest
 
 
-def _check_content(path: Path, plan: bytes, manifest: EngineManifest) -> None:
-    if len(plan) != manifest.engine_bytes:
-        kind = "truncated" if len(plan) < manifest.engine_bytes else "changed"
+def _check_size(path: Path, size_bytes: int, manifest: EngineManifest) -> None:
+    if size_bytes != manifest.engine_bytes:
+        kind = "truncated" if size_bytes < manifest.engine_bytes else "changed"
         raise InputError(
-            f"{path} is {kind}: {len(plan)} bytes, but its manifest states "
+            f"{path} is {kind}: {size_bytes} bytes, but its manifest states "
             f"{manifest.engine_bytes}. Copy it again, or build it again with swise-build"
         )
+
+
+def _check_content(path: Path, plan: bytes, manifest: EngineManifest) -> None:
     found = hashlib.sha256(plan).hexdigest()
     if found != manifest.engine_sha256:
         raise InputError(

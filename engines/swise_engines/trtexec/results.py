@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from swise_deploy.errors import InputError
 from swise_deploy.storage.documents import document_from_json
-from swise_deploy.storage.files import sha256_of
+from swise_deploy.storage.files import read_regular, sha256_of
 from swise_engines.trtexec.folder import TrtexecFolder, read_folder
 
 MAX_BYTES = 1 << 30  # of a 4K picture as text
@@ -180,9 +180,7 @@ def _read_json(path: Path, kind: Any) -> Any:
 
 def _read_text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} has more than {MAX_BYTES >> 20} MiB")
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_regular(path, max_bytes=MAX_BYTES).decode("utf-8", "replace")
     except OSError as error:
         raise InputError(
             f"cannot read {path}: {error.strerror or error}. Run sh run.sh on the device again"

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from swise_deploy.errors import InputError
+from swise_deploy.pictures.files import MAX_PICTURE_BYTES
 from swise_deploy.pictures.formats import format_of
-from swise_deploy.storage.files import writing
+from swise_deploy.storage.files import read_regular, writing
 from swise_engines.upscaling.jobs import Job
 from swise_engines.upscaling.pictures.codecs import (
     Picture,
@@ -60,7 +61,7 @@ def read_file(path: Path) -> bytes:
         InputError: It is missing or not readable.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path, max_bytes=MAX_PICTURE_BYTES)
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror or error}") from error
 

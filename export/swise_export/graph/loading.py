@@ -14,6 +14,7 @@ from swise_deploy.storage.files import sha256_of
 from swise_export.graph.limits import check_limits
 from swise_export.manifest import facts_of_metadata
 
+_MAX_MESSAGE_BYTES = (1 << 31) - 1  # of protobuf
 _MAX_INLINE_BYTES = 1 << 30  # a protobuf message holds 2 GiB
 
 
@@ -29,6 +30,11 @@ def load_onnx(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
     """
     if not path.is_file():
         raise InputError(f"no ONNX file at {path}. Check the path")
+    if (size_bytes := path.stat().st_size) > _MAX_MESSAGE_BYTES:
+        raise InputError(
+            f"{path} has {size_bytes:,} bytes; an ONNX file has at most {_MAX_MESSAGE_BYTES:,}. "
+            "Save its weights as external data"
+        )
     try:
         model = onnx.load(path, load_external_data=external_data)
     except Exception as error:  # protobuf's DecodeError has no stubs, onnx raises several kinds

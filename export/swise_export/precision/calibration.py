@@ -305,10 +305,10 @@ def _load(
     reason = reason_not_own(path) or reason_not_own(path.parent)
     try:
         found = None if reason else _read(path, layers, sha256, num_pictures)
+        if found is not None and not _fits(found, model, layers):
+            found, reason = None, f"{path} does not fit the network"
     except Exception as error:  # noqa: BLE001  # NumPy and zipfile raise anything on damaged bytes
         found, reason = None, f"{path}: {first_line(error)}"
-    if found is not None and not _fits(found, model, layers):
-        found, reason = None, f"{path} does not fit the network"
     if found is None:
         logger.warning("the kept calibration is made again: %s", reason)
     return found

@@ -6,18 +6,15 @@ that order, that fits the budget on held-out pictures. The search is determinist
 network, pictures and budget give the same placement.
 """
 
-import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-import msgspec
-
-from swise_deploy.storage.documents import Count, Share
-from swise_deploy.storage.files import append_json_line, read_json_lines
+from swise_deploy.storage.documents import Count, Share, read_cached_lines
+from swise_deploy.storage.files import append_json_line
 from swise_export.precision.countdown import Countdown
 from swise_export.precision.qdq import Layer
 from swise_export.precision.switchable_graph import Effect
@@ -99,6 +96,15 @@ class Switchable(Protocol):
         """Measure the effect of lowering the precision of some units."""
 
 
+class _Line(NamedTuple):
+    """A line of a journal: a placement, and its effect."""
+
+    key: str
+    drift_db: float
+    noise_db: float
+    worst_db: float
+
+
 class Journal:
     """Measured effects, stored in a file so that an interrupted search continues.
 
@@ -115,10 +121,8 @@ class Journal:
         self._network = network
         self._path = path
         self._known: dict[str, Effect] = {}
-        for line in read_json_lines(path) if path is not None else []:
-            with contextlib.suppress(msgspec.ValidationError):  # a damaged line
-                key, *effect = msgspec.convert(line, tuple[str, float, float, float])
-                self._known[key] = Effect(*effect)
+        for key, *effect in read_cached_lines(path, _Line) if path is not None else []:
+            self._known[str(key)] = Effect(*map(float, effect))
 
     def knows(self, lowered: Collection[str]) -> bool:
         """True where the effect of a placement is stored."""

@@ -1,4 +1,5 @@
 import argparse
+import errno
 import os
 import shlex
 import signal
@@ -61,6 +62,34 @@ def test_a_picture_too_large_for_the_memory_is_one_message(capsys):
     assert run_command(command) == 1
     stderr = capsys.readouterr().err
     assert stderr.startswith("error: not enough memory: Unable to allocate 27.9 GiB")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("can't start new thread"), "error: not enough memory: can't start"),
+        (ImportError("x.so: failed to map segment from shared object"), "error: not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "error: not enough memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "error: not enough memory"),
+        (OSError(errno.EMFILE, "Too many open files", "a.txt"), "error: too many open files"),
+    ],
+)
+def test_what_the_system_has_no_more_of_is_one_message(error, message, capsys):
+    def command() -> int:
+        raise error
+
+    assert run_command(command) == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith(message)
+    assert stderr.count("\n") == 1
+
+
+def test_other_errors_are_bugs_and_stay_what_they_are():
+    def command() -> int:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_command(command)
 
 
 def _in_shell(code: str, redirection: str, **environment: str) -> subprocess.CompletedProcess[str]:

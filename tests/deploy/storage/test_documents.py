@@ -17,6 +17,7 @@ from swise_deploy.storage.documents import (
     Positive,
     document_from_json,
     document_from_value,
+    read_cached_lines,
     read_document,
     write_document,
 )
@@ -159,3 +160,13 @@ def test_any_value_in_any_place_is_read_or_refused(key: str, value: object) -> N
     assert isinstance(plan.scale, int)
     assert plan.precision in ("fp32", "fp16")
     assert all(isinstance(layer, Layer) for layer in plan.layers)
+
+
+def test_cached_lines_are_read_where_they_are_whole_and_the_users_own(tmp_path, caplog):
+    path = tmp_path / "scores.jsonl"
+    assert read_cached_lines(path, dict[str, int]) == []
+    path.write_bytes(b'{"a": 1}\n\n{"a": "x"}\n\xff\n' + b"[" * 10_000 + b'\n{"b": 2}')
+    assert read_cached_lines(path, dict[str, int]) == [{"a": 1}, {"b": 2}]
+    path.chmod(0o666)
+    assert read_cached_lines(path, dict[str, int]) == []
+    assert "can be written by other users" in caplog.text

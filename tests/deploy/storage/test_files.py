@@ -14,12 +14,16 @@ import torch
 from safetensors.torch import save_file
 
 from swise_deploy.errors import InputError, OutputError
+from swise_deploy.pictures.files import read_rgb
 from swise_deploy.storage.caches import cache_folder
+from swise_deploy.storage.documents import read_document
 from swise_deploy.storage.files import (
     append_json_line,
     json_text,
     read_json_lines,
+    read_regular,
     scratch,
+    sha256_of,
     staging,
     write_json,
     writing,
@@ -194,6 +198,42 @@ def test_a_name_of_up_to_255_bytes_is_written(tmp_path: Path, name: str) -> None
 def test_a_longer_name_is_refused_with_its_length(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="256 bytes"), writing(tmp_path / ("c" * 256)):
         pass
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_while_a_folder_is_staged_names_the_result(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=f"^cannot write {tmp_path / 'a'}: File too large"):
+        stage_too_much(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def stage_too_much(path: Path) -> None:
+    with staging(path) as folder:
+        (folder / "large").write_bytes(bytes(400_000))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge", "folder"])
+def test_only_regular_files_of_a_limited_size_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(4 << 30)
+    expected = {"pipe": "a pipe or a device", "device": "a pipe or a device", "folder": "directory"}
+    with pytest.raises(OSError, match=expected.get(kind, "4,294,967,296 bytes")):
+        read_regular(path, max_bytes=1000)
+    with pytest.raises(InputError, match=r"a\.json"):
+        read_document(path, dict, what="the facts", advice="")
+    with pytest.raises(InputError, match=r"a\.json"):
+        read_rgb(path)
+    if kind != "huge":
+        with pytest.raises(InputError, match=r"a\.json"):
+            sha256_of(path)
 
 
 @pytest.fixture
