@@ -265,15 +265,19 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
     Raises:
         OSError: It cannot be read, is no regular file, or has more bytes; `strerror` says so.
     """
-    size_bytes = _refuse_others(path)
+    size_bytes = size_of_regular(path)
     if size_bytes > max_bytes:
         message = f"it has {size_bytes:,} bytes; expected at most {max_bytes:,}"
         raise OSError(errno.EFBIG, message, str(path))
     return path.read_bytes()
 
 
-def _refuse_others(path: Path) -> int:
-    """Refuse what is no regular file, such as a pipe, which may never end; gives the size."""
+def size_of_regular(path: Path) -> int:
+    """The size of a file in bytes; a pipe or a device, which may never end, is refused.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file; `strerror` says so.
+    """
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -326,7 +330,7 @@ def sha256_of(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        _refuse_others(path)
+        size_of_regular(path)
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -79,6 +79,8 @@ class Results:
         ]
 
 
+_START, _END = "<!-- figures -->\n", "<!-- end of figures -->"
+
 Task = Callable[[Workplace], object]
 
 
@@ -236,7 +238,7 @@ def main() -> int:
         ("--command", [c.name for c in COMMANDS]),
     ):
         parser.add_argument(option, action="append", default=[], choices=names, metavar="NAME")
-    parser.add_argument("--report", type=Path, help="also write the tables to this file")
+    parser.add_argument("--report", type=Path, help="a page that gets the tables between its marks")
     parser.add_argument("--keep", type=Path, help="an empty folder; it is kept, with the failures")
     given = parser.parse_args()
     campaign = Campaign(
@@ -254,7 +256,9 @@ def main() -> int:
     text = report(campaign, results, time.monotonic() - started)
     sys.stdout.write(text)
     if given.report is not None:
-        given.report.write_text(text, encoding="utf-8")
+        page = given.report.read_text(encoding="utf-8")
+        start, end = page.index(_START) + len(_START), page.index(_END)
+        given.report.write_text(f"{page[:start]}\n{text}{page[end:]}", encoding="utf-8")
     failures = [failure for tally in results.all() for failure in tally.failures]
     for failure in failures:
         sys.stdout.write(f"\n{failure.case}\n{failure.reason}\n")

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from swise_deploy.errors import InputError, OutputError, first_line
-from swise_deploy.storage.files import read_json_lines, writing
+from swise_deploy.storage.files import read_json_lines, size_of_regular, writing
 from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.resuming import with_absolute_paths
 from swise_deploy.training.settings import (
@@ -63,6 +63,7 @@ def read_state(out: Path) -> RunState:
     """
     path = state_path(out)
     try:
+        size_of_regular(path)
         document = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -16,6 +17,12 @@ from swise_deploy.training.run.run_files import read_config, read_log, read_stat
 def test_a_damaged_state_is_refused(tmp_path, content):
     (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(InputError, match=r"cannot read .*state\.pt.*Start anew with --init"):
+        read_state(tmp_path)
+
+
+def test_a_pipe_in_the_place_of_the_state_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "state.pt")
+    with pytest.raises(InputError, match=r"cannot read .*state\.pt"):
         read_state(tmp_path)
 
 
