@@ -49,6 +49,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Report an error of usage, with the nearest option for a misspelt one."""
+        unknown = self._unknown_options()
+        if unknown and not _UNKNOWN.search(message) and "required" in message:
+            message = f"unrecognized arguments: {unknown[0]}"  # what is missing may be its value
         found = _UNKNOWN.search(message)
         if found is not None:
             shown = [
@@ -60,6 +63,13 @@ class CommandParser(argparse.ArgumentParser):
             message += f". Did you mean {near[0]}?" if near else ""
         self.print_usage(sys.stderr)
         self.exit(report_error(f"{self.prog}: {message}", _USAGE))
+
+    def _unknown_options(self) -> list[str]:
+        """Long options of the command line that are neither known nor the beginning of one."""
+        before = self._arguments[: [*self._arguments, "--"].index("--")]
+        given = [text.partition("=")[0] for text in before if text.startswith("--")]
+        known = list(self._option_string_actions)
+        return [text for text in given if not any(option.startswith(text) for option in known)]
 
 
 def _complete(parser: CommandParser) -> None:

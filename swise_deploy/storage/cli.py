@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from swise_deploy.command.console import add_version, run_command
+from swise_deploy.command.console import add_version, choose, run_command
 from swise_deploy.command.options import CommandParser
 from swise_deploy.errors import OutputError
 from swise_deploy.storage.caches import CacheKind, cache_folder
@@ -53,8 +53,6 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_version(parser)
     parsed = parser.parse_args(arguments)
-    if unknown := [kind for kind in parsed.kinds if kind not in kinds]:
-        parser.error(f"unknown kind {unknown[0]!r}; expected {', '.join(kinds)}")
     config = CacheConfig(tuple(parsed.kinds), clear=parsed.clear, as_json=parsed.json)
     return run_command(lambda: run_cache(config))
 
@@ -66,6 +64,8 @@ def run_cache(config: CacheConfig) -> int:
         OutputError: A file cannot be deleted.
     """
     kinds: tuple[CacheKind, ...] = config.kinds or get_args(CacheKind)
+    for kind in kinds:
+        choose(kind, get_args(CacheKind), what="kind of cache")
     rows = {kind: _measured(cache_folder(kind)) for kind in kinds}
     if config.clear:
         for kind in kinds:

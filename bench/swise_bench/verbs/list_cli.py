@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from swise_deploy.command.console import add_version, run_command
+from swise_deploy.command.console import add_version, choose, run_command
 from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.files import json_text
 
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="JSON on stdout")
     add_version(parser)
     parsed = parser.parse_args(argv)
-    if unknown := [name for name in parsed.what if name not in choices]:
-        parser.error(f"unknown list {unknown[0]!r}; expected {', '.join(choices)}")
     config = ListConfig(tuple(parsed.what) or choices, as_json=parsed.json)
     return run_command(lambda: _run(config))
 
 
 def _run(config: ListConfig) -> int:
+    for name in config.listings:
+        choose(name, _LISTINGS, what="list")
     found = {name: _LISTINGS[name]() for name in config.listings}
     if config.as_json:
         sys.stdout.write(json_text(found) + "\n")

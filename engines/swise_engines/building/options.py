@@ -15,6 +15,7 @@ from swise_engines.tensorrt.onnx_source import EngineSource, check_profile, fit_
 from swise_engines.tensorrt.profiles import Profile, default_profile
 from swise_engines.tensorrt.rtx_gpus import is_newer, reason_unserved, rtx_capabilities
 
+_OUR_JETPACK = 6  # the first one with Python 3.10
 _MOST_DLA_CORES = 2  # of any Jetson; the builder refuses one that is not there
 
 
@@ -191,10 +192,21 @@ def _check_on_device(options: BuildOptions, version: str, device: Device | None)
 
 
 def _not_on_device(options: BuildOptions) -> BackendMissingError:
+    target = options.target
+    if target is not None and target.jetpacks and max(map(_major, target.jetpacks)) < _OUR_JETPACK:
+        return BackendMissingError(
+            f"TensorRT builds on the device itself, and {target.title} has no Python for this "
+            "package. Write a folder that NVIDIA's trtexec builds there: "
+            f"swise-build FILE.onnx --trtexec --target {target.name}"
+        )
     return BackendMissingError(
         f"TensorRT builds on the device itself, where it times its kernels: run swise-build on "
         f"{title_of(options)}. Engines for RTX cards build anywhere with --backend tensorrt_rtx"
     )
+
+
+def _major(jetpack: str) -> int:
+    return int(jetpack.partition(".")[0])
 
 
 def target_slug(options: BuildOptions, settings: CompileOptions) -> str:

@@ -3,12 +3,14 @@
 import contextlib
 import functools
 import hashlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
+from swise_deploy.checkpoints.shipped import WEIGHTS_SUFFIXES
 from swise_deploy.errors import InputError, SwiseError, first_line
 from swise_deploy.storage.files import sha256_of
 from swise_export.graph.limits import check_limits
@@ -38,13 +40,24 @@ def load_onnx(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=external_data)
     except Exception as error:  # protobuf's DecodeError has no stubs, onnx raises several kinds
+        _refuse_checkpoint(path)
         raise InputError(
             f"cannot read {path}: {first_line(error)}. Expected a whole ONNX file"
         ) from error
     if not model.graph.node:
+        _refuse_checkpoint(path)
         raise InputError(f"{path} has no nodes. Expected a whole ONNX file")
     check_limits(model, path)
     return model
+
+
+def _refuse_checkpoint(path: Path) -> None:
+    if path.suffix.lower() in WEIGHTS_SUFFIXES:
+        onnx_name = path.with_suffix(".onnx").name
+        raise InputError(
+            f"{path} is a checkpoint: swise-export first. "
+            f"swise-export {shlex.quote(str(path))} -o {shlex.quote(onnx_name)}"
+        )
 
 
 def session_source(path: Path) -> str | bytes:

@@ -121,7 +121,7 @@ def _measure(path: Path, model: onnx.ModelProto, stated: Interface | None) -> In
             found = replace(scaled, multiple=multiple, size=only)
             return _with_range(session, found, only or size)
     if unusable is not None:
-        refuse_outputs(str(path), unusable[0], {n: value.shape for n, value in unusable[1].items()})
+        refuse_outputs(str(path), *unusable)
     raise InputError(
         f"{path} does not run on pictures of {' or '.join(f'{w}x{h}' for w, h in _SIZES)} pixels: "
         f"{reasons[0] if reasons else 'it gives no larger picture'}. Export it with dynamic sizes, "

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast, get_args
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from swise_deploy.errors import InputError
@@ -234,21 +236,29 @@ def port_of_shape(
 
 
 def refuse_outputs(
-    name: str, lr_size: tuple[int, int], outputs: Mapping[str, tuple[int, ...]]
+    name: str, lr_size: tuple[int, int], outputs: Mapping[str, NDArray[np.generic]]
 ) -> NoReturn:
     """Refuse a graph without exactly one output that is a larger picture.
 
     Args:
         name: The file.
         lr_size: (width, height) of the input pictures.
-        outputs: Shape of every output.
+        outputs: Value of every output.
 
     Raises:
-        InputError: Always; the message names the outputs and their shapes.
+        InputError: Always; the message names the outputs, their types and shapes.
     """
-    found = ", ".join(f"{tensor} {tuple(shape)}" for tensor, shape in outputs.items()) or "nothing"
+    found = ", ".join(f"{tensor} {value.dtype} {value.shape}" for tensor, value in outputs.items())
+    types = ", ".join(get_args(ElementType))
+    others = {str(value.dtype) for value in outputs.values()} - set(get_args(ElementType))
+    if others and all(str(value.dtype) in others for value in outputs.values()):
+        raise InputError(
+            f"{name} gives {found}; {', '.join(sorted(others))} is not a type of pictures: "
+            f"expected {types}. Put a Cast behind its last node, or export the network for float32"
+        )
     raise InputError(
-        f"{name} turns pictures of {lr_size[0]}x{lr_size[1]} into {found}; expected one picture, "
+        f"{name} turns pictures of {lr_size[0]}x{lr_size[1]} into {found or 'nothing'}; expected "
+        f"one picture of {types}, "
         "(N, C, H*scale, W*scale) or (N, H*scale, W*scale, C) with a whole-number scale and 1, 3 "
         "or 4 channels. Export the network with its picture as the only output"
     )

@@ -39,6 +39,22 @@ def test_a_misspelt_option_is_answered_with_the_nearest(
     assert f"Did you mean {right}?" in capsys.readouterr().err
 
 
+def test_a_misspelt_option_is_named_before_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = _parser()
+    parser.add_argument("-o", "--output", required=True)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--imges", "x"])
+    error = capsys.readouterr().err
+    assert "--imges" in error
+    assert "Did you mean --images?" in error
+    for known in (["--images=x"], ["--imag", "x"], ["--", "--imges"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(known)
+        assert "Did you mean" not in capsys.readouterr().err
+
+
 def test_an_old_spelling_is_never_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         _parser().parse_args(["--lrr", "3"])

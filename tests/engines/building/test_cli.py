@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -103,6 +104,22 @@ def test_the_targets_are_listed(capsys):
     listed = capsys.readouterr().out
     for name in (*load_targets(), "current"):
         assert any(line.split()[:1] == [name] for line in listed.splitlines())
+
+
+@pytest.mark.parametrize("name", ["my.pth", "my weights.safetensors"])
+def test_a_checkpoint_is_answered_with_the_export(name, tmp_path, capsys):
+    path = tmp_path / name
+    path.write_bytes(b"not a protobuf message")
+    assert cli_build.main([str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "is a checkpoint: swise-export first" in error
+    assert f"swise-export {shlex.quote(str(path))}" in error
+
+
+def test_a_jetson_without_our_python_is_answered_with_trtexec(make_onnx, options, capsys):
+    arguments = [str(make_onnx("fp16")), "--target", "jetson-nano", *options]
+    assert cli_build.main(arguments) == 3
+    assert "--trtexec --target jetson-nano" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_a_usage_error(capsys):

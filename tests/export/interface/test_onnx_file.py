@@ -27,6 +27,7 @@ TYPES = {
     "float16": TensorProto.FLOAT16,
     "float64": TensorProto.DOUBLE,
     "uint8": TensorProto.UINT8,
+    "int32": TensorProto.INT32,
 }
 
 
@@ -384,3 +385,14 @@ def test_a_file_with_changed_bytes_is_read_or_refused_by_name(
         except (InputError, BackendMissingError) as error:
             refusals.append(str(error))
     assert all("changed.onnx" in refusal for refusal in refusals)
+
+
+def test_an_output_of_another_type_is_refused_by_its_type(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Resize", ["lr", "", "scales"], ["larger"], mode="nearest"),
+        helper.make_node("Cast", ["larger"], ["sr"], to=TensorProto.INT32),
+    ]
+    scales = np.array([1, 1, 2, 2], np.float32)
+    path = save(tmp_path / "int32.onnx", nodes, given="int32", constants={"scales": scales})
+    with pytest.raises(InputError, match=r"sr int32.*int32 is not a type.*float32.*Cast"):
+        read_onnx_file(path)
