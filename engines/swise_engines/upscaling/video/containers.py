@@ -7,7 +7,7 @@ addresses (playlists). Only containers that carry their own pictures are opened.
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".m2t"}
     | {".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf"}
-    | {".dv", ".y4m", ".mj2"}
+    | {".dv", ".y4m", ".mj2", ".nut"}
 )
 """Suffixes of video files that are read, in lower case."""
 
@@ -39,6 +39,7 @@ _SIGNATURES: tuple[tuple[int, bytes], ...] = (
     (0, b"\0\0\x01\xba"),  # MPEG program stream
     (0, b"\x30\x26\xb2\x75"),  # ASF
     (0, b"YUV4MPEG2"),
+    (0, b"nut/multimedia container\0"),
 )
 _PLAYLISTS = (b"ffconcat", b"#EXTM3U", b"[playlist]", b"<?xml", b"<MPD", b"v=0")
 

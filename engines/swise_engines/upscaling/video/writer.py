@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +15,7 @@ from swise_deploy.storage.context import Closing
 from swise_engines.upscaling.video.colour import frame_from_rgb
 from swise_engines.upscaling.video.encoders import encoder_settings, encoders_for
 from swise_engines.upscaling.video.hdr import encoder_parameters
+from swise_engines.upscaling.video.muxers import M2TS_SUFFIXES, names_codec, other_container
 from swise_engines.upscaling.video.options import VideoOptions
 from swise_engines.upscaling.video.pixel_formats import choose_pixel_format, losses, pixel_format
 from swise_engines.upscaling.video.reader import Event, Shot, VideoReader
@@ -50,34 +51,6 @@ _WITHOUT_REORDERING = ("avi", "asf", "mxf")
 # Their video lasts as long as the frame that is decoded last, which need not be shown last.
 _ENDING_BY_DECODING_ORDER = ("mp4", "mov", "ipod", "3gp", "3g2", "f4v")
 _WITH_COVERS = ("mp4", "mov", "ipod")
-# FFmpeg writes any other codec into MPEG-TS too, as private data that no program can read.
-_CODECS_OF_MPEGTS = (
-    "h264",
-    "hevc",
-    "vvc",
-    "mpeg1video",
-    "mpeg2video",
-    "mpeg4",
-    "cavs",
-    "dirac",
-    "vc1",
-    "mp1",
-    "mp2",
-    "mp3",
-    "aac",
-    "aac_latm",
-    "ac3",
-    "eac3",
-    "dts",
-    "truehd",
-    "opus",
-    "s302m",
-    "pcm_bluray",
-    "dvb_subtitle",
-    "dvb_teletext",
-    "hdmv_pgs_subtitle",
-    "arib_caption",
-)
 _COVER_TYPES = {"png": "image/png", "mjpeg": "image/jpeg"}
 
 
@@ -106,11 +79,14 @@ class VideoWriter(Closing):
         self._last_pts: int | None = None
         self._end_pts = 0
         self._is_finished = False
-        movflags = {"movflags": "+faststart"} if path.suffix.lower() in _FASTSTART else {}
+        self._suffix = path.suffix
+        settings = {"movflags": "+faststart"} if path.suffix.lower() in _FASTSTART else {}
+        if path.suffix.lower() in M2TS_SUFFIXES:
+            settings = {"mpegts_m2ts_mode": "1"}
         with self._translated():
             try:
                 self._output: av.container.OutputContainer = self._pyav.open(
-                    f"file:{path.absolute()}", "w", options=movflags
+                    f"file:{path.absolute()}", "w", options=settings
                 )
             except ValueError as error:
                 raise InputError(
@@ -118,6 +94,7 @@ class VideoWriter(Closing):
                 ) from error
             try:
                 self._output.metadata.update(_kept_tags(reader.metadata, _OLD_FILE_TAGS))
+                self._copied = [s for s in reader.copied_streams if s.type == "audio"]
                 self._video = self._add_video_stream(reader, scale, options)
                 self._copies = {s.index: self._add_copy(s) for s in reader.copied_streams}
                 for cover in reader.covers:
@@ -142,14 +119,16 @@ class VideoWriter(Closing):
         try:
             self._output.start_encoding()
         except self._pyav.FFmpegError as error:
-            if not isinstance(error, ValueError):  # FFmpeg's "Invalid argument"
+            # FFmpeg's "Invalid argument", "Function not implemented" and "not yet implemented".
+            unable = (ValueError, NotImplementedError, self._pyav.error.PatchWelcomeError)
+            if not isinstance(error, unable):
                 raise
             held = ", ".join(
                 stream.codec_context.name for stream in self._output.streams if stream.codec_context
             )
             raise InputError(
                 f"{self._output.format.name} files cannot hold these streams together: {held}. "
-                "Use .mkv for the output, which holds most"
+                f"{self._other_container(self._copied)}"
             ) from error
 
     def close(self) -> None:
@@ -271,7 +250,7 @@ class VideoWriter(Closing):
         self, reader: VideoReader, options: VideoOptions
     ) -> "tuple[av.codec.Codec, av.video.stream.VideoStream]":
         default = self._output.default_video_codec
-        refused = []
+        refused, tried = [], []
         for name in encoders_for(reader.codec_name, options.codec, default):
             try:
                 encoder = self._pyav.Codec(name, "w")
@@ -283,6 +262,7 @@ class VideoWriter(Closing):
                 ) from error
             if encoder.type != "video":
                 raise InputError(f"--codec {name} encodes {encoder.type}; expected a video encoder")
+            tried.append(name)
             if not self._names(encoder.canonical_name):
                 refused.append(encoder.canonical_name)
                 continue
@@ -303,14 +283,19 @@ class VideoWriter(Closing):
             if reader.hdr and not encoder_parameters(reader.hdr, name):
                 self.notes.append(f"HDR10 metadata is left out: {name} does not write it")
             return encoder, cast("av.video.stream.VideoStream", stream)
+        advice = other_container([], tried, refused=self._output.format.name)
         raise InputError(
             f"{self._output.format.name} files cannot hold {' or '.join(refused)} (video). "
-            "Use .mkv for the output, or another --codec"
+            f"{advice}, or another --codec"
         )
 
     def _names(self, codec: str) -> bool:
         """False if the format takes a codec, but no reader would know it again."""
-        return self._output.format.name != "mpegts" or codec in _CODECS_OF_MPEGTS
+        return names_codec(self._output.format.name, codec, suffix=self._suffix)
+
+    def _other_container(self, streams: "Sequence[av.stream.Stream]") -> str:
+        encoder = self._video.codec_context.codec.name
+        return other_container(streams, [encoder], refused=self._output.format.name)
 
     def _add_copy(self, stream: "av.stream.Stream") -> "tuple[av.stream.Stream | None, str]":
         """A new stream for copied packets, and the codec to convert from where they are not kept.
@@ -334,7 +319,7 @@ class VideoWriter(Closing):
             if stream.type != "subtitle":
                 raise InputError(
                     f"{self._output.format.name} files cannot hold {name} ({what}). "
-                    "Use .mkv for the output, which holds most"
+                    f"{self._other_container([stream])}"
                 ) from error
             codec = name
             copy = self._add_converted_subtitles(name)
@@ -376,7 +361,7 @@ class VideoWriter(Closing):
         except ValueError as error:
             raise InputError(
                 f"mp4 files cannot hold {what} with {unstated} whose speakers it does not state. "
-                "Use .mkv for the output, which holds most"
+                f"{self._other_container(self._copied)}"
             ) from error
         if context.layout.nb_channels > 2:
             self.notes.append(f"{what}: its {unstated} are stated as {context.layout.name}")

@@ -55,16 +55,18 @@ def add_tone() -> Callable[..., Any]:
     """Add a tone of some seconds to a container; gives what encodes it."""
     av = pytest.importorskip("av", reason="videos need PyAV")
 
-    def add(output: Any, seconds: float, codec: str = "aac", first_pts: int = 0) -> Any:
-        stream = output.add_stream(codec, rate=44_100)
+    def add(
+        output: Any, seconds: float, codec: str = "aac", first_pts: int = 0, rate: int = 44_100
+    ) -> Any:
+        stream = output.add_stream(codec, rate=rate)
         stream.layout = "stereo"
 
         def finish(output: Any) -> None:
-            wave = (np.sin(np.arange(int(seconds * 44_100)) / 16) * 8000).astype(np.int16)
+            wave = (np.sin(np.arange(int(seconds * rate)) / 16) * 8000).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(
                 np.repeat(wave, 2)[None], format="s16", layout="stereo"
             )
-            frame.sample_rate, frame.pts = 44_100, first_pts
+            frame.sample_rate, frame.pts = rate, first_pts
             output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
 

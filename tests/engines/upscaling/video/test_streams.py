@@ -243,6 +243,7 @@ def test_a_cover_stays_a_cover(tmp_path, small_network, make_video, target):
         ("in.mkv", "out.avi", "libx264", "libmp3lame"),
         ("in.wmv", "out.wmv", "libx264", "aac"),
         ("in.mxf", "out.mxf", "mpeg2video", "pcm_s16le"),
+        ("in.nut", "out.nut", "libx264", "aac"),
     ],
 )
 def test_containers_are_read_and_written(
@@ -279,6 +280,126 @@ def test_containers_are_read_and_written(
         np.testing.assert_allclose(np.diff(after), np.diff(before), atol=0.0011)
     if path.suffix != ".mxf":
         assert len(stream_facts(tmp_path / target, "audio")) == 1
+
+
+def presentation_graphics(path):
+    """Write Blu-ray subtitles (PGS): a grey bar of 8x2 pixels, shown twice."""
+
+    def segment(pts, kind, data):
+        return b"PG" + struct.pack(">IIBH", pts, 0, kind, len(data)) + data
+
+    rle = bytes([*[1] * 8, 0, 0, *[1] * 8, 0, 0])
+    place = struct.pack(">HBBHH", 0, 0, 0, 0, 0)
+    content = {
+        0x16: struct.pack(">HHBHBBBB", 64, 48, 0x10, 1, 0x80, 0, 0, 1) + place,
+        0x17: struct.pack(">BBHHHH", 1, 0, 0, 0, 8, 2),
+        0x14: bytes([0, 0, 1, 235, 128, 128, 255]),
+        0x15: struct.pack(">HBB", 0, 0, 0xC0)
+        + struct.pack(">I", len(rle) + 4)[1:]
+        + struct.pack(">HH", 8, 2)
+        + rle,
+        0x80: b"",
+    }
+    shown = [segment(pts, k, d) for pts in (9000, 45000) for k, d in content.items()]
+    path.write_bytes(b"".join(shown))
+    return path
+
+
+@pytest.fixture
+def blu_ray(tmp_path, make_video, add_tone):
+    """A recording with the sound and the subtitles of a Blu-ray."""
+
+    def setup(out, _):
+        finish_tone = add_tone(out, 1, "pcm_bluray", rate=48_000)
+        source = av.open(str(presentation_graphics(tmp_path / "lines.sup")))
+        stream = out.add_stream_from_template(source.streams.subtitles[0])
+
+        def finish(out):
+            finish_tone(out)
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
+            source.close()
+
+        return finish
+
+    return make_video(tmp_path / "in.m2ts", options={"bf": "0"}, setup=setup)
+
+
+@pytest.mark.parametrize("suffix", [".m2ts", ".mts"])
+def test_sound_and_subtitles_of_a_blu_ray_stay_in_its_kind_of_file(
+    tmp_path, small_network, blu_ray, suffix
+):
+    target = tmp_path / f"out{suffix}"
+    result = upscaled(blu_ray, target, small_network(radius=0))
+    assert result.notes == []
+    assert [name for name, *_ in stream_facts(target, "audio")] == ["pcm_bluray"]
+    assert [name for name, *_ in stream_facts(target, "subtitle")] == ["pgssub"]
+
+
+def test_sound_of_a_blu_ray_is_refused_in_a_broadcast_file_with_one_that_holds_it(
+    tmp_path, small_network, blu_ray
+):
+    """FFmpeg writes it into .ts too, as data that no program reads."""
+    with pytest.raises(InputError, match="pcm_bluray") as refused:
+        upscaled(blu_ray, tmp_path / "out.ts", small_network(radius=0))
+    assert "convert the sound first" in str(refused.value)
+    assert not (tmp_path / "out.ts").exists()
+
+
+def test_subtitles_of_a_blu_ray_are_left_out_of_a_broadcast_file_and_named(
+    tmp_path, small_network, make_video
+):
+    def setup(out, _):
+        source = av.open(str(presentation_graphics(tmp_path / "lines.sup")))
+        stream = out.add_stream_from_template(source.streams.subtitles[0])
+
+        def finish(out):
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
+            source.close()
+
+        return finish
+
+    source = make_video(tmp_path / "in.mkv", setup=setup)
+    result = upscaled(source, tmp_path / "out.ts", small_network(radius=0))
+    assert any("hdmv_pgs_subtitle" in n or "pgssub" in n for n in result.notes)
+    with av.open(str(tmp_path / "out.ts")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+
+
+@pytest.mark.parametrize(
+    ("sound", "source", "target"),
+    [
+        ("pcm_alaw", "in.mov", "out.mkv"),
+        ("pcm_alaw", "in.mov", "out.mp4"),
+        ("pcm_s16le", "in.mkv", "out.ts"),
+        ("pcm_mulaw", "in.avi", "out.flv"),  # FFmpeg 8 aborts the process
+        ("ac3", "in.mkv", "out.3gp"),
+        ("libmp3lame", "in.avi", "out.webm"),
+        ("aac", "in.mp4", "out.webm"),
+    ],
+)
+def test_a_container_that_is_advised_holds_the_sound(
+    tmp_path, small_network, make_video, add_tone, *, sound, source, target
+):
+    """The message names a suffix, and a run with that suffix keeps the sound."""
+    path = make_video(tmp_path / source, setup=lambda out, _: add_tone(out, 1, sound))
+    network = small_network(radius=0)
+    try:
+        upscaled(path, tmp_path / target, network)
+    except InputError as error:
+        message = str(error)
+    else:
+        pytest.skip(f"this FFmpeg holds {sound} in {target}")
+    advised = message.partition("Use ")[2].partition(" ")[0]
+    assert advised.startswith(".")
+    assert advised != (tmp_path / target).suffix
+    upscaled(path, tmp_path / f"advised{advised}", network)
+    assert len(stream_facts(tmp_path / f"advised{advised}", "audio")) == 1
 
 
 def mov_text(out, text):
