@@ -51,6 +51,10 @@ GLOBAL_NETWORKS = {
 }
 
 
+LEAST_PROBE_SIDE = 64
+"""Side of the smallest test picture: finds receptive fields of up to 20 pixels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A network that can be opened.
@@ -165,11 +169,15 @@ def _exact_source(
     limits = affordable_limits(
         path, runner, file.interface.batch or 1, tile=tile, memory_mib=memory_mib
     )
-    kept = cache_folder("receptive_fields") / f"{sha256_of_onnx(path)}_exact.json"
+    # As large as the memory allows; what a smaller one does not find may be found by a larger one.
+    sizes = [(side, side) for side, _ in PROBE_SIZES if side <= max(limits.most)]
+    sizes = sizes or [(max(limits.most[0], LEAST_PROBE_SIDE),) * 2]
+    name = f"{sha256_of_onnx(path)}_exact_{sizes[-1][0]}.json"
+    kept = cache_folder("receptive_fields") / name
 
     def measure(infer: Callable[[Planes], Planes]) -> Overlap | None:
-        runner.start_noise()
-        return measure_overlap(infer, runner.scale, rounds=runner.io == "uint8", sizes=PROBE_SIZES)
+        runner.start_noise(sizes[0][0])
+        return measure_overlap(infer, runner.scale, rounds=runner.io == "uint8", sizes=sizes)
 
     def find(infer: Callable[[Planes], Planes]) -> Overlap | None:
         overlap = cached_overlap(kept, lambda: measure(infer))

@@ -91,7 +91,8 @@ class ExactRunner(OnnxFileRunner):
         self._threads = threads
         cost = bytes_per_pixel_of(split.plain, self.file.interface.input)
         self._max_pixels = int(budget_bytes / cost)
-        self._sessions: dict[_Part, ort.InferenceSession] = {}
+        # One at a time: each keeps the memory that it once took.
+        self._loaded: tuple[_Part, ort.InferenceSession] | None = None
         self._whole: OnnxRunner | None = None
         self._map_sizes: dict[tuple[int, int], dict[Grid, tuple[int, int]]] = {}
         self._used: Averages | None = None
@@ -104,8 +105,7 @@ class ExactRunner(OnnxFileRunner):
 
     def deactivate(self) -> None:
         """Free all parts."""
-        self._sessions = {}
-        self._whole = None
+        self._loaded = self._whole = None
         self.forget()
 
     def forget(self) -> None:
@@ -132,6 +132,7 @@ class ExactRunner(OnnxFileRunner):
             report: Called after each tile with the share of this work that is done, 0 to 1.
         """
         size = columns[-1].stop, rows[-1].stop
+        self._whole = None
         if continues and self._found is not None and size == self._size:
             self._used = self._found.result()
         else:
@@ -141,9 +142,8 @@ class ExactRunner(OnnxFileRunner):
             self._used = self._averages_in_passes(lr, rows, columns, report)
         self._found = _Sums({}, {})
 
-    def start_noise(self) -> None:
-        """Take the averages of noise, with which the receptive field is measured."""
-        side = 128
+    def start_noise(self, side: int) -> None:
+        """Take the averages of noise of that size, to measure the receptive field with them."""
         noise = np.random.default_rng(0).random((1, 3, side, side), np.float32)
         lr = noise if self.io == "float" else np.rint(noise * 255).transpose(0, 2, 3, 1)
         lr = lr.astype(np.float32 if self.io == "float" else np.uint8)
@@ -163,6 +163,7 @@ class ExactRunner(OnnxFileRunner):
         """Run the second part on tiles of the picture that was started."""
         if self._used is None:
             if self._whole is None:
+                self._loaded = None
                 self._whole = OnnxRunner(self.path, threads=self._threads)
             return self._whole.run_file(batch)
         height, width = batch.shape[2:] if self._is_nchw else batch.shape[1:3]
@@ -275,13 +276,17 @@ class ExactRunner(OnnxFileRunner):
         return self._map_sizes[width, height]
 
     def _session(self, part: _Part) -> ort.InferenceSession:
-        if part not in self._sessions:
+        if self._loaded is None or self._loaded[0] != part:
+            self._loaded = None
             model: onnx.ModelProto = getattr(self._split, part)
             options = ort.SessionOptions()
             options.log_severity_level = 4  # errors are raised
+            # Or it keeps a block for all values of a run beside those of the first run.
+            options.enable_mem_pattern = False
             if self._threads is not None:
                 options.intra_op_num_threads = self._threads
-            self._sessions[part] = ort.InferenceSession(
-                model.SerializeToString(), options, providers=[_PROVIDER]
+            self._loaded = (
+                part,
+                ort.InferenceSession(model.SerializeToString(), options, providers=[_PROVIDER]),
             )
-        return self._sessions[part]
+        return self._loaded[1]

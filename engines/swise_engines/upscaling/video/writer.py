@@ -148,7 +148,7 @@ class VideoWriter(Closing):
         """
         with self._translated():
             packets = self._video.encode(None)
-            self._set_durations(packets)
+            self._set_times(packets)
             if packets and self._output.format.name in _ENDING_BY_DECODING_ORDER:
                 packets[-1].duration = self._end_pts - (packets[-1].pts or 0)
             self._output.mux(packets)
@@ -193,15 +193,18 @@ class VideoWriter(Closing):
         self._durations[frame.pts] = frame.duration
         self._end_pts = max(self._end_pts, frame.pts + frame.duration)
         packets = self._video.encode(frame)
-        self._set_durations(packets)
+        self._set_times(packets)
         self._output.mux(packets)
 
-    def _set_durations(self, packets: "list[Any]") -> None:
+    def _set_times(self, packets: "list[Any]") -> None:
         for packet in packets:
             # Encoders forget how long a frame is shown, which counts for the last one.
             duration = self._durations.pop(packet.pts, 0) if packet.pts is not None else 0
             if duration and packet.time_base == self._video.codec_context.time_base:
                 packet.duration = duration
+            # libx265 gives a random time of decoding where a video has two frames only.
+            if None not in (packet.dts, packet.pts) and packet.dts > packet.pts:
+                packet.dts = packet.pts
 
     def _write_packet(self, packet: Any) -> None:
         copy, codec = self._copies.get(packet.stream.index, (None, ""))
