@@ -123,7 +123,7 @@ def main() -> int:
 
 
 def _run(config: TableConfig) -> int:
-    rows = [row for text in config.networks for row in _measure(_open(text), config)]
+    rows = [row for text in config.networks for row in _measure(opened(text), config)]
     document = {
         "rows": [dataclasses.asdict(row) for row in rows],
         "sets": config.sets,
@@ -138,7 +138,12 @@ def _run(config: TableConfig) -> int:
     return 0
 
 
-def _open(text: str) -> LoadedNetwork:
+def opened(text: str) -> LoadedNetwork:
+    """Open the network that NAME:SCALE or NAME:SCALE=WEIGHTS names.
+
+    Raises:
+        InputError: It is written otherwise, or cannot be opened.
+    """
     described, _, weights = text.partition("=")
     name, _, scale = described.partition(":")
     if not scale.isdecimal():
@@ -147,7 +152,7 @@ def _open(text: str) -> LoadedNetwork:
 
 
 def _measure(network: LoadedNetwork, config: TableConfig) -> Iterator[Row]:
-    sets = {text: _pairs(config.data, text, network.scale) for text in config.sets}
+    sets = {text: read_pairs(spread(config.data, text), network.scale) for text in config.sets}
     with tempfile.TemporaryDirectory() as name:
         files = _artefacts(network, Path(name), config)
         scored = Scores(config.output.with_suffix(".partial"), network)
@@ -171,14 +176,15 @@ def _measure(network: LoadedNetwork, config: TableConfig) -> Iterator[Row]:
             )
 
 
-def _pairs(data: Path, text: str, scale: int) -> list[Pair]:
+def spread(data: Path, text: str) -> list[Path]:
+    """The pictures of a set, NAME, or NAME:N for N pictures spread over it."""
     name, _, count = text.partition(":")
     folder = data / name / "HR" if (data / name / "HR").is_dir() else data / name
     paths = find_images(folder)
     if count:
         chosen = np.linspace(0, len(paths) - 1, min(int(count), len(paths))).round().astype(int)
         paths = [paths[i] for i in chosen]
-    return read_pairs(paths, scale)
+    return paths
 
 
 def _artefacts(

@@ -11,19 +11,14 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from swise_deploy.errors import InputError, QualityGateError
-from swise_deploy.evaluation.metrics import quality
-from swise_deploy.evaluation.pairs import Pair, pair_from_hr
 from swise_deploy.precision import QUANTISED_OR_ROUNDED
-from swise_deploy.runner import Runner, batch_from_images, check_finite, image_from_float
 from swise_deploy.storage.documents import read_cached, write_cached
 from swise_engines.choosing.candidates import Candidate
 from swise_engines.choosing.fastest import processor_model
+from swise_engines.choosing.photographs import drift_on_photographs
 from swise_export.counting import precision_of_file
 from swise_export.interface.onnx_file import OnnxFile, read_onnx_file
-from swise_export.interface.probing import photograph
 from swise_export.manifest import Manifest, read_manifest
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.runtimes.table import RUNTIMES
@@ -32,7 +27,6 @@ from swise_export.verification.budget import DEFAULT_DRIFT_DB
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-_LR_SIZE = (96, 96)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +75,8 @@ def check_agreement(candidate: Candidate, *, cache: Path, threads: int | None = 
 
 
 def _measure(candidate: Candidate, file: OnnxFile, threads: int | None) -> float:
-    width, height = (side * file.scale for side in file.interface.size or _LR_SIZE)
-    pair = pair_from_hr("photograph", photograph((width, height)), file.scale)
     with candidate.open() as runner, OnnxRunner(file.path, threads=threads, as_device=True) as ours:
-        stated, measured = (
-            _psnr_y_db(r, pair, batch=file.interface.batch or 1) for r in (ours, runner)
-        )
-    return measured - stated
-
-
-def _psnr_y_db(runner: Runner, pair: Pair, *, batch: int) -> float:
-    pictures = batch_from_images(np.repeat(pair.lr[None], batch, axis=0), runner.io)
-    sr = runner.infer(pictures)
-    if runner.io == "float":
-        check_finite(sr, runner.name)
-    picture = np.asarray(sr[0], np.uint8) if runner.io == "uint8" else image_from_float(sr[:1])
-    return quality(picture, pair.hr, border=runner.scale).finite().psnr_y_db
+        return drift_on_photographs(runner, ours, file, num_photographs=1)
 
 
 def _manifest_of(file: OnnxFile) -> Manifest | None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from swise_deploy.errors import BackendMissingError, InputError
 from swise_deploy.runner import Runner
 from swise_engines.tensorrt.manifest import ENGINE_SUFFIXES, read_manifest
 from swise_export.graph.loading import sha256_of_onnx
+from swise_export.interface.onnx_file import read_onnx_file
+from swise_export.manifest import read_manifest as read_export_manifest
 from swise_export.runtimes.table import (
     RUNTIMES,
     is_installed,
@@ -49,7 +51,12 @@ class Candidate:
 
 
 def candidates_for(
-    path: Path, runner: RunnerName = "auto", *, threads: int | None = None, form: str = ""
+    path: Path,
+    runner: RunnerName = "auto",
+    *,
+    threads: int | None = None,
+    form: str = "",
+    within_budget: bool = False,
 ) -> list[Candidate]:
     """Find the runtimes that can run an ONNX file here; the first one is the reference.
 
@@ -58,6 +65,8 @@ def candidates_for(
         runner: "auto" for all runtimes; else the key of one in the runtimes table.
         threads: CPU threads; None for the runtime's default.
         form: Form of the network in the file; "" where only one competes.
+        within_budget: Also take runtimes that compute in a lower precision than the file states,
+            and files of a lower precision beside it.
 
     Raises:
         InputError: The runner does not exist.
@@ -72,7 +81,8 @@ def candidates_for(
         return [_candidate(runner, path, threads, form)]
     found = []
     for name, runtime in runtimes_for("onnx").items():
-        if not runtime.is_automatic or (form and form not in runtime.forms):
+        considered = runtime.is_automatic or (within_budget and runtime.is_lossy)
+        if not considered or (form and runtime.forms and form not in runtime.forms):
             continue
         reason = "not installed" if not is_installed(runtime) else _unusable_reason(name)
         if reason:
@@ -83,7 +93,28 @@ def candidates_for(
         raise BackendMissingError(
             f"no runtime for {path} is installed. Install ONNX Runtime: {install_command('cpu')}"
         )
-    return [*found, *_engine_candidates(path)]
+    lower = _lower_candidates(path, threads) if within_budget else []
+    return [*found, *lower, *_engine_candidates(path)]
+
+
+def _lower_candidates(path: Path, threads: int | None) -> list[Candidate]:
+    """INT8 exports of the same weights beside a file, in the runtimes that they were made for."""
+    file = read_onnx_file(path)
+    found = []
+    for other in sorted(path.parent.glob("*.onnx")):
+        try:
+            manifest = read_export_manifest(other)
+        except InputError:
+            continue
+        facts = (manifest.model, manifest.weights_sha256, str(manifest.scale), manifest.io)
+        ours = tuple(file.facts.get(key) for key in ("model", "weights_sha256", "scale", "io"))
+        runtime = RUNTIMES.get(manifest.runtime)
+        if other == path or manifest.int8 is None or facts != ours or runtime is None:
+            continue
+        if runtime.takes == "onnx" and is_installed(runtime):
+            candidate = _candidate(manifest.runtime, other, threads, "")
+            found.append(replace(candidate, label=f"{other.name} in {candidate.label}"))
+    return found
 
 
 def _unusable_reason(name: str) -> str:

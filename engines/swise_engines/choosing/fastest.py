@@ -27,6 +27,7 @@ from swise_deploy.storage.documents import read_cached, write_cached
 from swise_deploy.storage.files import sha256_of
 from swise_deploy.timing import Call, Timing, ratio, time_calls
 from swise_engines.choosing.candidates import Candidate
+from swise_engines.choosing.photographs import drift_on_photographs
 from swise_engines.tensorrt.manifest import read_manifest
 from swise_export.graph.loading import sha256_of_onnx
 from swise_export.interface.onnx_file import read_onnx_file
@@ -85,6 +86,7 @@ def choose_fastest(
     threads: int | None = None,
     limit_s: float | None = None,
     remeasure: bool = False,
+    max_drift_db: float | None = None,
 ) -> Choice:
     """Measure the candidates, or read the cached choice of the same ones on this machine.
 
@@ -97,13 +99,15 @@ def choose_fastest(
         threads: CPU threads of the candidates; None where the runtimes decide.
         limit_s: Seconds after which the measurement starts nothing new; None for up to a minute.
         remeasure: Measure even if a choice is cached.
+        max_drift_db: PSNR-Y that a candidate may lose against the first one, on the shipped
+            photographs; None takes only candidates with its picture.
 
     Raises:
         SwiseError: The first candidate does not run.
     """
     if len(candidates) == 1:
         return Choice(candidates[0], "no other installed runtime runs it")
-    cached = cache / f"{_key(candidates, threads)}.json"
+    cached = cache / f"{_key(candidates, threads, max_drift_db)}.json"
     choice = None if remeasure else _cached_choice(cached, candidates)
     if choice is None:
         logger.info(
@@ -111,7 +115,7 @@ def choose_fastest(
             "a minute" if limit_s is None else f"{limit_s:g} s",
             ", ".join(candidate.label for candidate in candidates),
         )
-        choice = measure_fastest(candidates, limit_s=limit_s)
+        choice = measure_fastest(candidates, limit_s=limit_s, max_drift_db=max_drift_db)
         if choice.is_certain:
             write_cached(
                 cached, _CachedChoice(choice.candidate.label, choice.reason, dict(choice.refused))
@@ -119,12 +123,18 @@ def choose_fastest(
     return choice
 
 
-def measure_fastest(candidates: Sequence[Candidate], *, limit_s: float | None = None) -> Choice:
+def measure_fastest(
+    candidates: Sequence[Candidate],
+    *,
+    limit_s: float | None = None,
+    max_drift_db: float | None = None,
+) -> Choice:
     """Run the candidates in turn and choose the fastest, or the first one where nothing decides.
 
     Args:
         candidates: As for `choose_fastest`.
         limit_s: Seconds after which nothing new is started; what runs then is finished.
+        max_drift_db: As for `choose_fastest`.
 
     Raises:
         SwiseError: The first candidate does not run.
@@ -138,6 +148,8 @@ def measure_fastest(candidates: Sequence[Candidate], *, limit_s: float | None = 
     expected: NDArray[np.float32] | None = None
     timings: dict[str, Timing] = {}
     is_cut = False
+    reference: Runner | None = None
+    losses: list[str] = []
     with ExitStack() as stack:
         for candidate in candidates:
             if expected is not None and time.perf_counter() >= deadline_s:
@@ -153,23 +165,21 @@ def measure_fastest(candidates: Sequence[Candidate], *, limit_s: float | None = 
                     raise
                 refused[candidate.label] = str(error)
                 continue
-            if expected is None:
-                expected = _refuse_nan(sr, candidate)
-            difference = _largest_difference(sr, expected)
-            if not difference <= MAX_DIFFERENCE:  # refuses NaN as well
-                refused[candidate.label] = (
-                    f"its picture differs by up to {difference * 255:.3g}/255; expected at most 1"
-                )
+            if expected is None or reference is None:
+                expected, reference = _refuse_nan(sr, candidate), runner
+            refusal, loss = _compared(
+                runner, reference, _largest_difference(sr, expected), candidates[0], max_drift_db
+            )
+            losses += [f"{candidate.label}: {loss}"] if loss else []
+            if refusal:
+                refused[candidate.label] = refusal
                 continue
-            call = partial(runner.infer, lr)
-            calls[candidate.label] = call
-            estimates_ms[candidate.label] = _estimate_ms(call, deadline_s)
+            calls[candidate.label] = partial(runner.infer, lr)
+            estimates_ms[candidate.label] = _estimate_ms(calls[candidate.label], deadline_s)
             logger.info("  %s: %.1f ms", candidate.label, estimates_ms[candidate.label])
-        for label in list(calls):
-            slowness = estimates_ms[label] / min(estimates_ms.values())
-            if slowness > _MAX_SLOWNESS:
-                refused[label] = f"took {slowness:.1f} times as long in a first estimate"
-                del calls[label]
+        for label, slowness in _much_slower(estimates_ms).items():
+            refused[label] = f"took {slowness:.1f} times as long in a first estimate"
+            del calls[label]
         round_s = sum(estimates_ms[label] for label in calls) / 1000
         left_s = deadline_s - time.perf_counter()
         if len(calls) > 1 and _MIN_ROUNDS * round_s < left_s:
@@ -182,6 +192,7 @@ def measure_fastest(candidates: Sequence[Candidate], *, limit_s: float | None = 
                 pause_s=_PAUSE_S,
             )
     choice = _fastest_of([c for c in candidates if c.label in calls], timings, refused)
+    choice = replace(choice, reason="; ".join([choice.reason, *losses]))
     share = others.share()
     is_quiet = share is None or share <= _QUIET_SHARE
     if choice.is_certain and is_quiet and not is_cut:
@@ -189,6 +200,42 @@ def measure_fastest(candidates: Sequence[Candidate], *, limit_s: float | None = 
     load = "" if is_quiet else f", other programs used {share:.0%} of the processors"
     reason = f"{choice.reason}; not certain{load}: measured again next time"
     return replace(choice, reason=reason, is_certain=False)
+
+
+def _much_slower(estimates_ms: Mapping[str, float]) -> dict[str, float]:
+    """Candidates that need not be measured further: their times as multiples of the shortest."""
+    shortest_ms = min(estimates_ms.values(), default=math.inf)
+    return {
+        label: estimate_ms / shortest_ms
+        for label, estimate_ms in estimates_ms.items()
+        if estimate_ms / shortest_ms > _MAX_SLOWNESS
+    }
+
+
+def _compared(
+    runner: Runner,
+    reference: Runner,
+    difference: float,
+    first: Candidate,
+    max_drift_db: float | None,
+) -> tuple[str, str]:
+    """The reason why a candidate cannot win, and its loss on photographs; "" for neither.
+
+    Args:
+        runner: The candidate; active.
+        reference: The first candidate; active.
+        difference: The largest one between their pictures; NaN where one of them contains it.
+        first: Candidate of `reference`.
+        max_drift_db: PSNR-Y that may be lost; None for pictures that differ by 1 of 255 at most.
+    """
+    if max_drift_db is None or not MAX_DIFFERENCE < difference < math.inf:
+        if difference <= MAX_DIFFERENCE:
+            return "", ""
+        return f"its picture differs by up to {difference * 255:.3g}/255; expected at most 1", ""
+    drift_db = drift_on_photographs(runner, reference, read_onnx_file(first.path))
+    loss = f"{drift_db:+.3f} dB on the photographs"
+    # Written so that NaN is refused.
+    return ("" if drift_db >= -max_drift_db else f"{loss}; allowed: -{max_drift_db:g} dB"), loss
 
 
 def _refuse_nan(sr: NDArray[np.float32], candidate: Candidate) -> NDArray[np.float32]:
@@ -279,7 +326,7 @@ def _largest_difference(sr: NDArray[np.float32], expected: NDArray[np.float32]) 
     return float(np.abs(sr - expected).max())
 
 
-def _key(candidates: Sequence[Candidate], threads: int | None) -> str:
+def _key(candidates: Sequence[Candidate], threads: int | None, max_drift_db: float | None) -> str:
     """Hash of everything that determines the choice."""
     facts = {
         "candidates": [
@@ -288,6 +335,7 @@ def _key(candidates: Sequence[Candidate], threads: int | None) -> str:
         "processor": processor_model(),
         "num_cpus": num_usable_cpus(),
         "threads": threads,
+        "max_drift_db": max_drift_db,
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from swise_deploy.command.console import add_version, at_least, parse_threads, run_command
+from swise_deploy.command.console import add_version, at_least, finite, parse_threads, run_command
 from swise_deploy.command.options import CommandParser
 from swise_export.runtimes.table import runner_choices
 
@@ -56,6 +56,7 @@ def _config(parsed: argparse.Namespace) -> "UpscaleConfig":
         threads=parsed.threads,
         remeasure=parsed.remeasure,
         exact=parsed.exact,
+        max_drift_db=parsed.max_drift,
         overwrite=parsed.overwrite,
         as_json=parsed.json,
         is_quiet=parsed.quiet,
@@ -97,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         choices=runner_choices(),
         help="default auto: the fastest that is installed, measured once for each network",
+    )
+    parser.add_argument(
+        "--max-drift",
+        type=finite,
+        metavar="DB",
+        help="PSNR-Y that auto may lose for speed: bf16, and INT8 files beside the model "
+        "(default: none)",
     )
     parser.add_argument(
         "--remeasure",

@@ -115,6 +115,7 @@ def _open(config: UpscaleConfig) -> Upscaler:
         threads=config.threads,
         remeasure=config.remeasure,
         exact=config.exact,
+        max_drift_db=config.max_drift_db,
     )
 
 

@@ -27,6 +27,7 @@ class UpscaleConfig:
         memory_mib: Memory that one run of the network may take.
         threads: CPU threads of the network.
         remeasure: Measure again which runner is fastest.
+        max_drift_db: PSNR-Y that "auto" may lose for speed; None for the same picture.
         exact: Make tiles equal the full frame.
         overwrite: Replace results that exist; without it they are skipped.
         as_json: Print the summary as JSON.
@@ -51,6 +52,7 @@ class UpscaleConfig:
     threads: int | None = None
     remeasure: bool = False
     exact: bool = False
+    max_drift_db: float | None = None
     overwrite: bool = False
     as_json: bool = False
     is_quiet: bool = False
@@ -65,6 +67,13 @@ class UpscaleConfig:
             raise InputError("--tile and --memory both decide the size of tiles. Give one of them")
         if self.memory_mib is not None and self.ray_address is not None:
             raise InputError("--memory is not passed to Ray's workers. Use --tile")
+        if self.max_drift_db is not None and self.runner != "auto":
+            raise InputError(
+                f"--max-drift is for the choice of a runner, and --runner {self.runner} names one. "
+                "Leave one of them out"
+            )
+        if self.max_drift_db is not None and self.ray_address is not None:
+            raise InputError("--max-drift is not passed to Ray's workers. Leave one of them out")
         if self.exact and self.ray_address is not None:
             raise InputError("--exact is not passed to Ray's workers. Leave one of them out")
         if self.uses_standard_streams and len(self.inputs) > 1:

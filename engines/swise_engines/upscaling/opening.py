@@ -86,6 +86,7 @@ def open_source(
     threads: int | None = None,
     remeasure: bool = False,
     exact: bool = False,
+    max_drift_db: float | None = None,
 ) -> Source:
     """Choose the runner for a file, a network's name, or "auto".
 
@@ -110,7 +111,14 @@ def open_source(
         if runner not in ("auto", "onnxruntime"):
             raise InputError(f"--exact runs in ONNX Runtime, not in {runner}. Leave --runner out")
         return _exact_source(path, split, tile=tile, memory_mib=memory_mib, threads=threads)
-    candidates = candidates_for(path, runner, threads=threads)
+    if max_drift_db is not None and runner != "auto":
+        raise InputError(
+            f"a drift of {max_drift_db:g} dB is allowed for the choice of a runner, but {runner} "
+            "is named. Leave --runner or --max-drift out"
+        )
+    candidates = candidates_for(
+        path, runner, threads=threads, within_budget=max_drift_db is not None
+    )
     if runner != "auto":
         check_agreement(candidates[0], cache=cache_folder("runtime_checks"), threads=threads)
     if runner == "auto" and path != Path(source) and len(candidates) > 1:
@@ -121,6 +129,7 @@ def open_source(
         threads=threads,
         limit_s=None if remeasure else FIRST_RUN_LIMIT_S,
         remeasure=remeasure,
+        max_drift_db=max_drift_db,
     )
     chosen = choice.candidate
     if RUNTIMES[chosen.runtime].takes == "engine":

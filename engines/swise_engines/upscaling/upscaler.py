@@ -94,6 +94,7 @@ class Upscaler(Closing):
         threads: int | None = None,
         remeasure: bool = False,
         exact: bool = False,
+        max_drift_db: float | None = None,
     ) -> Self:
         """Open an ONNX file, an engine, weights, or a network by name.
 
@@ -112,6 +113,9 @@ class Upscaler(Closing):
                 before; without it a first run measures for about 5 s.
             exact: Make tiles equal the full frame also where the network averages over the picture;
                 ONNX files in ONNX Runtime only.
+            max_drift_db: PSNR-Y in dB that "auto" may lose for speed: it then considers bf16 where
+                the CPU has it, and INT8 exports of the same weights beside an ONNX file. None takes
+                only runners with the same picture, to 1 of 255.
 
         Raises:
             InputError: There is no such source, or it cannot be used.
@@ -128,6 +132,7 @@ class Upscaler(Closing):
             threads=threads,
             remeasure=remeasure,
             exact=exact,
+            max_drift_db=max_drift_db,
         )
         return cls(
             opened.runner,

@@ -188,10 +188,10 @@ def _batch(interface: Interface, size: tuple[int, int]) -> NDArray[np.number]:
     return batch_from_images(pictures, interface.io)
 
 
-def photograph(size: tuple[int, int]) -> RgbImage:
+def photograph(size: tuple[int, int], *, number: int = 0) -> RgbImage:
     """The centre of a shipped photograph, (H, W, 3) uint8, mirrored where it is too small."""
     width, height = size
-    image = read_rgb(sample_paths()[0])
+    image = read_rgb(sample_paths()[number])
     beyond = ((0, max(0, height - image.shape[0])), (0, max(0, width - image.shape[1])), (0, 0))
     padded = np.pad(image, beyond, mode="symmetric")
     top, left = (

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from swise_deploy.command.dependencies import installed_version, require
 from swise_deploy.errors import InputError, first_line
+from swise_deploy.precision import FilePrecision
 from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.runtimes.onnx_file import OnnxFileRunner
 
@@ -23,10 +24,15 @@ _REPEATS_TO_COMPILE = 3
 
 
 class OpenVinoRunner(OnnxFileRunner):
-    """Runs an ONNX file in OpenVINO, in the precision of the file.
+    """Runs an ONNX file in OpenVINO, in the precision of the file or in bf16.
 
     It is compiled for the first shape, which videos and tiles repeat. Other shapes run in a second
     compilation for any shape, until one of them occurs three times in a row.
+
+    Args:
+        path: The file.
+        threads: CPU threads; None for OpenVINO's default.
+        computes_bf16: Compute what is not INT8 in bf16 where OpenVINO has kernels for it.
 
     Raises:
         BackendMissingError: OpenVINO is not installed.
@@ -35,13 +41,25 @@ class OpenVinoRunner(OnnxFileRunner):
 
     runtime = "openvino"
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, threads: int | None = None, computes_bf16: bool = False
+    ) -> None:
         self._openvino = require("openvino", extra="openvino", purpose="running ONNX in OpenVINO")
         super().__init__(path)
         self.name = f"openvino {self._openvino.__version__.partition('-')[0]} CPU"
         self._threads = threads
+        self._computes_bf16 = computes_bf16
+        if computes_bf16:
+            self.runtime = "openvino-bf16"
+            self.name += ", bf16"
         self._model: openvino.Model | None = None
         self._forget()
+
+    @property
+    def precision(self) -> FilePrecision | None:
+        """Precision of the layers that multiply."""
+        stated = super().precision
+        return "bf16" if self._computes_bf16 and stated in ("fp32", "fp16") else stated
 
     def activate(self) -> None:
         """Read the file; it is compiled when the shape of the first batch is known."""
@@ -99,7 +117,7 @@ class OpenVinoRunner(OnnxFileRunner):
         assert self._model is not None, "infer before activate"
         options: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if self._computes_bf16 else "f32",
             "NUM_STREAMS": 1,
         }
         if self._threads is not None:

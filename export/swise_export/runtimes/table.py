@@ -70,6 +70,8 @@ class Runtime:
         extra: Extra of this distribution that installs them.
         options: Further arguments of `open_runner`.
         is_automatic: True where `auto` considers it; the first such row is the reference.
+        is_lossy: True where it computes in a lower precision than the file states: `auto` considers
+            it within a drift budget alone.
         forms: Forms of a registry network that are fast in it, the best first.
         purpose: What it is for, in a few words, where it is an optional package of its own.
         has_profile: True where its module has `profile`.
@@ -87,6 +89,7 @@ class Runtime:
     extra: str = ""
     options: Mapping[str, object] = field(default_factory=dict)
     is_automatic: bool = False
+    is_lossy: bool = False
     forms: "tuple[Form, ...]" = ()
     purpose: str = ""
     has_profile: bool = False
@@ -155,6 +158,15 @@ RUNTIMES: dict[str, Runtime] = {
         forms=("deploy", "plain"),
         has_profile=True,
         exports=_ALL_PRECISIONS,
+    ),
+    "openvino-bf16": Runtime(
+        title="OpenVINO in bf16",
+        takes="onnx",
+        device="cpu",
+        module=f"{_ONNX}.openvino_bf16",
+        packages=("openvino",),
+        extra="openvino",
+        is_lossy=True,
     ),
     "ncnn": Runtime(
         title="ncnn",
@@ -230,7 +242,7 @@ DEFAULT_TARGET = "tensorrt"
 
 def runner_choices() -> tuple[str, ...]:
     """Values of a command's --runner option for ONNX files: "auto", then the automatic ones."""
-    found = [name for name, runtime in runtimes_for("onnx").items() if runtime.is_automatic]
+    found = [n for n, r in runtimes_for("onnx").items() if r.is_automatic or r.is_lossy]
     return ("auto", *found)
 
 
@@ -245,7 +257,7 @@ def export_targets(precision: "ExportPrecision | None" = None) -> tuple[str, ...
 
 def optional_runtimes() -> dict[str, Runtime]:
     """Runtimes of ONNX files beside ONNX Runtime, by their main package."""
-    found = {r.packages[0]: r for r in runtimes_for("onnx").values()}
+    found = {r.packages[0]: r for r in runtimes_for("onnx").values() if r.purpose}
     return {package: runtime for package, runtime in found.items() if package != "onnxruntime"}
 
 

@@ -147,9 +147,14 @@ def test_a_choice_is_cached_for_the_same_files_and_threads(
     cache = tmp_path / "verdicts"
     measured = []
 
-    def measure(candidates: list[Candidate], *, limit_s: float | None = None) -> fastest.Choice:
+    def measure(
+        candidates: list[Candidate],
+        *,
+        limit_s: float | None = None,
+        max_drift_db: float | None = None,
+    ) -> fastest.Choice:
         measured.append([candidate.label for candidate in candidates])
-        return measure_fastest(candidates, limit_s=limit_s)
+        return measure_fastest(candidates, limit_s=limit_s, max_drift_db=max_drift_db)
 
     monkeypatch.setattr(fastest, "measure_fastest", measure)
     others_take(0.0, monkeypatch)
