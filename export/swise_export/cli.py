@@ -175,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what the other layers compute in; fp32 also for TensorRT 8.6 (default: fp16 for "
         "TensorRT, else fp32)",
     )
+    int8.add_argument(
+        "--keep-slower",
+        action="store_true",
+        help="keep an INT8 file that is not faster than fp32 in the runtime of --for; without it "
+        "the file is fp32 then",
+    )
     check = parser.add_argument_group("verification")
     check.add_argument(
         "--images",
@@ -233,6 +239,7 @@ def _request(args: argparse.Namespace) -> "ExportRequest":
         threads=args.threads or num_usable_cpus(),
         white=args.range,
         bgr=args.bgr,
+        keep_slower=args.keep_slower,
         overwrite=args.overwrite,
     )
     return ExportRequest(

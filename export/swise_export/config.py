@@ -33,6 +33,8 @@ class ExportConfig:
         batch: 1 exports for one picture at a time; None for any number.
         white: The value of white in the network's own pictures; None finds it on ground truth.
         bgr: True where blue is the network's first channel.
+        keep_slower: With INT8 for a runtime that is measured here, keep a file that is not faster
+            than fp32.
         overwrite: Whether an artefact of another network or setting may be replaced.
     """
 
@@ -51,6 +53,7 @@ class ExportConfig:
     batch: int | None = None
     white: Literal[1, 255] | None = None
     bgr: bool = False
+    keep_slower: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -59,6 +59,7 @@ class ExportReport:
         time_against_fp32: With INT8, the file's time as a ratio to the fp32 export's, both on this
             CPU in one run.
         pareto: Picture of drift against share; None where none was drawn.
+        fallback: Reason why the file is fp32 although INT8 was asked for; "" where it is not.
     """
 
     artifact: Path
@@ -76,6 +77,7 @@ class ExportReport:
     plan: PrecisionPlan | None = None
     time_against_fp32: Interval | None = None
     pareto: Path | None = None
+    fallback: str = ""
 
 
 def export_requested(
@@ -139,6 +141,7 @@ def export_verified(
         OutputError: The files cannot be written.
     """
     _require_target(config)
+    original = network
     start = time.perf_counter()
     _refuse_other_artefact(path, network, config)
     pairs = read_pairs(images or sample_paths(), network.scale, lr_paths=lr_images)
@@ -166,6 +169,15 @@ def export_verified(
         report("counting and timing")
         lr_size = config.size or LATENCY_LR_SIZE
         latency, against, latency_runtime = _time(staged, network, config, lr_size)
+        if reason := reason_to_fall_back(config, against, latency_runtime):
+            report(f"{reason}; exporting fp32")
+            full = dataclasses.replace(
+                config, precision="fp32", rest=None, range_method=None, plan=None
+            )
+            found = export_verified(
+                original, path, full, images=images, lr_images=lr_images, report=report
+            )
+            return dataclasses.replace(found, fallback=reason)
         counts = count_onnx(staged)
         # The paper's convention: the network as it is written, not as it was rewritten.
         written = count_onnx(
@@ -262,6 +274,22 @@ def _require_target(config: ExportConfig) -> None:
             f"--for {config.runtime} measures the file in {config.target.title}, which cannot run "
             f"here: {reason}. Or leave --for out, which emulates TensorRT's rounding"
         )
+
+
+def reason_to_fall_back(config: ExportConfig, against: Interval | None, where: str) -> str:
+    """Why an INT8 file is not worth its drift; "" where it is, or where nothing measured it.
+
+    Args:
+        config: What was asked for.
+        against: Time relative to fp32 in the runtime that the file is for.
+        where: Name of that runtime.
+    """
+    if against is None or config.target.is_emulated or config.keep_slower or against.value < 1:
+        return ""
+    return (
+        f"INT8 takes {against.value:.2f} ({against.low:.2f} to {against.high:.2f}) of fp32's time "
+        f"in {where}, so that it wins nothing (--keep-slower keeps it)"
+    )
 
 
 def _measuring_runner(path: Path, config: ExportConfig) -> Runner:

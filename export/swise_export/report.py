@@ -58,6 +58,7 @@ def dict_from_report(report: ExportReport) -> dict[str, object]:
             "lr_size": list(report.latency_lr_size),
         },
         "seconds": report.seconds,
+        "fallback": report.fallback or None,
         **({} if report.plan is None else {"int8": _int8_dict(report, report.plan)}),
     }
 
@@ -124,6 +125,8 @@ def text_from_report(report: ExportReport) -> str:
             ),
         ),
     ]
+    if report.fallback:
+        rows.append(("fp32, not INT8", report.fallback))
     if report.plan is not None:
         rows.extend(_int8_rows(report, report.plan))
     width = max(len(name) for name, _ in rows)

@@ -15,7 +15,11 @@ from safetensors.torch import save_file
 from swise_deploy.evaluation.pairs import Pair
 from swise_deploy.networks import fsrcnn
 from swise_deploy.pictures.files import write_image
+from swise_deploy.timing import Interval
+from swise_export import job
 from swise_export.cli import main
+from swise_export.config import ExportConfig
+from swise_export.job import reason_to_fall_back
 from swise_export.manifest import read_manifest
 from swise_export.precision.fp16_search import nodes_for_fp32
 from swise_export.runtimes.onnxruntime import OnnxRunner
@@ -171,7 +175,7 @@ def test_a_file_for_openvino_is_measured_in_openvino(
     pytest.importorskip("openvino", reason="the openvino extra is not installed")
     out, plan = tmp_path / "net.onnx", tmp_path / "plan.json"
     arguments = [*small, "-o", str(out), "--calib-method", "mse", "--max-drift", "0.2",
-                 "--precision-plan", str(plan)]  # fmt: skip
+                 "--precision-plan", str(plan), "--keep-slower"]  # fmt: skip
     report = export([*arguments, "--for", "openvino"], capsys)
     assert report["made_for"] == "openvino"
     assert report["int8"]["rest"] == "fp32"
@@ -213,3 +217,39 @@ def test_a_precision_that_a_runtime_lacks_is_refused_before_the_search(
     message = capsys.readouterr().err
     assert "no int8 file for ncnn" in message
     assert "openvino" in message
+
+
+@pytest.mark.parametrize(
+    ("runtime", "ratio", "keeps", "falls_back"),
+    [
+        ("openvino", 0.9, False, False),
+        ("openvino", 1.1, False, True),
+        ("openvino", 1.1, True, False),
+        ("tensorrt", 1.1, False, False),  # this machine does not measure TensorRT
+    ],
+)
+def test_int8_that_wins_no_time_in_its_own_runtime_falls_back_to_fp32(
+    runtime: str, ratio: float, keeps: bool, falls_back: bool
+) -> None:
+    config = ExportConfig(precision="int8", runtime=runtime, keep_slower=keeps)
+    reason = reason_to_fall_back(config, Interval(ratio, ratio, ratio, 0.95), "OpenVINO")
+    assert bool(reason) == falls_back
+    assert not falls_back or "1.10" in reason
+
+
+def test_a_file_that_fell_back_is_a_whole_fp32_export(
+    small: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Whichever is faster on this machine.
+    monkeypatch.setattr(
+        job, "reason_to_fall_back", lambda config, *_: "" if config.precision == "fp32" else "slow"
+    )
+    out = tmp_path / "out" / "net.onnx"
+    report = export([*small, "-o", str(out), "--calib-method", "mse", "--max-drift", "0.2",
+                     "--for", "onnxruntime"], capsys)  # fmt: skip
+    assert report["fallback"] == "slow"
+    assert read_manifest(out).precision == "fp32"
+    assert sorted(p.name for p in out.parent.iterdir()) == ["net.json", "net.onnx"]
