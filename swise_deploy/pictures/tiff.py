@@ -195,6 +195,10 @@ def _main_page(
     return pages[0] if pages else file.pages[0]
 
 
+# TIFF 6.0, section 19.
+_SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+
+
 def _refuse_layout(page: Any) -> None:
     photometric = int(page.photometric)
     if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
@@ -207,8 +211,8 @@ def _refuse_layout(page: Any) -> None:
     is_float = page.dtype is not None and page.dtype.kind == "f"
     if not (is_unsigned or is_float) or page.imagedepth > 1 or page.samplesperpixel > 5:
         raise InputError(
-            f"a TIFF with {page.samplesperpixel} {_name(page.sampleformat)} samples a pixel of "
-            f"{bits} bits; expected grey or RGB, unsigned of up to 16 bits or floating point. "
+            f"a TIFF with {page.samplesperpixel} {_SAMPLE_FORMATS.get(kind, 'unknown')} samples a "
+            f"pixel of {bits} bits; expected grey or RGB, unsigned of up to 16 bits or floating point. "
             "Convert it to 16 bits"
         )
 
