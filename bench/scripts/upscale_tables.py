@@ -1,0 +1,352 @@
+"""The tables of docs/upscaling.md: tiles against the full frame, memory, time to the first result.
+
+    python bench/scripts/upscale_tables.py PICTURE...   # measures, writes the results, prints
+    python bench/scripts/upscale_tables.py              # prints what was measured before
+
+SwiseNet with the shipped weights. Run it with the package installed.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from swise_bench.results.host import QuietnessWatch, describe_host
+from swise_deploy.command.console import run_command
+from swise_deploy.evaluation.metrics import psnr
+from swise_deploy.pictures.files import read_rgb
+from swise_deploy.storage.documents import read_document
+from swise_deploy.storage.files import write_json
+from swise_engines.choosing.candidates import RunnerName
+from swise_engines.upscaling.artefacts import artefact_of
+from swise_engines.upscaling.opening import open_source
+from swise_engines.upscaling.tiles.memory import bytes_per_pixel
+from swise_engines.upscaling.tiles.tiling import Overlap
+from swise_engines.upscaling.upscaler import Upscaler
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "upscaling" / "tables.json"
+
+SIZE = (256, 192)
+"""(width, height) of the middle of each picture."""
+
+TILE = 96
+# Neither the picture nor its averages fit into it at x2, where tiles are of 96 pixels.
+SMALL_MIB = 128
+TILED_MIB = 256
+MARGINS = (6, 8, 10, 12)
+SCALES = (2, 4)
+RUNNERS: tuple[RunnerName, ...] = ("onnxruntime", "openvino")
+FIRST_SIZES = ((64, 48), (320, 240))
+_MIB = 1 << 20
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class TileRow:
+    """One way to tile one picture, against the full frame in ONNX Runtime.
+
+    Attributes:
+        way: "own", "exact", "exact, averages in tiles" or "margin N".
+        picture: Its number, from 1.
+        max_difference: In 8-bit values.
+        within: 99.9% of the samples differ by at most this, in 8-bit values.
+        psnr_db: Against the full frame.
+        times_whole: Time over that of the full frame.
+    """
+
+    way: str
+    picture: int
+    max_difference: float
+    within: float
+    psnr_db: float
+    times_whole: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRow:
+    """Peak memory of one run of the upscaler above that before the picture, and its budget.
+
+    Attributes:
+        scale: Output size over input size.
+        runner: ONNX Runtime or OpenVINO.
+        way: The whole picture, or tiles within TILED_MIB.
+        measured_mib: At the peak, buffers of the upscaler included.
+        budget_mib: What the network may take.
+    """
+
+    scale: int
+    runner: str
+    way: Literal["whole", "tiles", "exact tiles"]
+    measured_mib: float
+    budget_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRow:
+    """Seconds from the start of `swise-upscale` to the written file.
+
+    Attributes:
+        width: Of the picture.
+        height: Of the picture.
+        way: "empty cache" or "second run".
+        runner: As `--runner` takes it.
+        seconds: Wall time.
+    """
+
+    width: int
+    height: int
+    way: str
+    runner: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What was measured, and where."""
+
+    created: str
+    host: str
+    warning: str
+    tiles: list[TileRow]
+    memory: list[MemoryRow]
+    first: list[FirstRow]
+    schema_version: int = 1
+
+
+def main() -> int:
+    """Measure where pictures are given, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="JSON")
+    arguments = parser.parse_args()
+    return run_command(lambda: _run(arguments.pictures, arguments.output))
+
+
+def _run(pictures: Sequence[Path], output: Path) -> int:
+    if pictures:
+        write_json(output, dataclasses.asdict(measure(pictures)))
+    sys.stdout.write("\n\n".join("\n".join(lines) for lines in tables(read_tables(output))) + "\n")
+    return 0
+
+
+def read_tables(path: Path) -> Tables:
+    """Read results that were written before."""
+    advice = "Make them with bench/scripts/upscale_tables.py PICTURE..."
+    return read_document(path, Tables, what="the results", advice=advice)
+
+
+def measure(pictures: Sequence[Path]) -> Tables:
+    """Measure all tables on these pictures."""
+    watch = QuietnessWatch()
+    memory = list(_memory_rows(pictures[0]))
+    first = list(_first_rows(pictures[0]))
+    tiles = [
+        row
+        for number, path in enumerate(pictures, 1)
+        for row in _tile_rows(number, _middle(read_rgb(path), SIZE))
+    ]
+    host = describe_host()
+    return Tables(
+        created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        host=f"{host.cpu}, {host.num_cpus} CPUs",
+        warning=watch.finish().warning,
+        tiles=tiles,
+        memory=memory,
+        first=first,
+    )
+
+
+def _middle(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    width, height = size
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    start = time.perf_counter()
+    return work(), time.perf_counter() - start
+
+
+def _tile_rows(number: int, image: NDArray[np.uint8]) -> Iterator[TileRow]:
+    picture = image.astype(np.float32) / 255
+    path = artefact_of("swisenet", scale=2)
+    with Upscaler.open(path, runner="onnxruntime", tile=1 << 16) as upscaler:
+        upscaler(picture[:16, :16])
+        whole, whole_s = _timed(lambda: upscaler(picture))
+
+    def row(way: str, upscaler: Upscaler) -> TileRow:
+        with upscaler:
+            upscaler(picture[:16, :16])
+            sr, seconds = _timed(lambda: upscaler(picture))
+        difference = np.abs(sr - whole) * 255
+        found = TileRow(
+            way,
+            number,
+            round(float(difference.max()), 2),
+            round(float(np.quantile(difference, 0.999)), 2),
+            round(psnr(sr * 255.0, whole * 255.0), 1),
+            round(seconds / whole_s, 2),
+        )
+        sys.stderr.write(f"{found}\n")
+        return found
+
+    yield row("own", Upscaler.open(path, runner="onnxruntime", tile=TILE))
+    yield row("exact", Upscaler.open(path, exact=True, tile=TILE))
+    yield row("exact, averages in tiles", Upscaler.open(path, exact=True, memory_mib=SMALL_MIB))
+    for margin in MARGINS:
+        opened = open_source(path, exact=True, tile=TILE)
+        overlap = Overlap(margin, step=2)
+        upscaler = Upscaler(
+            opened.runner,
+            opened.limits,
+            find_overlap=lambda _, overlap=overlap: overlap,  # type: ignore[misc]
+            exact=opened.exact,
+        )
+        yield row(f"margin {margin}", upscaler)
+
+
+def _memory_rows(path: Path) -> Iterator[MemoryRow]:
+    spawn = multiprocessing.get_context("spawn")
+    jobs: list[tuple[int, RunnerName, Literal["whole", "tiles", "exact tiles"]]] = [
+        (scale, runner, way)
+        for scale in SCALES
+        for runner in RUNNERS
+        for way in ("whole", "tiles", "exact tiles")
+        if way != "exact tiles" or runner == "onnxruntime"
+    ]
+    for scale, runner, way in jobs:
+        with spawn.Pool(1) as pool:  # the peak is that of a process of its own
+            measured = pool.apply(_peak_mib, (scale, path, runner, way))
+        cost = bytes_per_pixel(artefact_of("swisenet", scale=scale))
+        budget = cost * SIZE[0] * SIZE[1] / _MIB if way == "whole" else TILED_MIB
+        found = MemoryRow(scale, runner, way, round(measured), round(budget))
+        sys.stderr.write(f"{found}\n")
+        yield found
+
+
+def _peak_mib(scale: int, path: Path, runner: RunnerName, way: str) -> float:
+    image = _middle(read_rgb(path), SIZE)
+    if way == "whole":
+        upscaler = Upscaler.open("swisenet", scale=scale, runner=runner, tile=1 << 16)
+    else:
+        exact = way == "exact tiles"
+        upscaler = Upscaler.open(
+            "swisenet", scale=scale, runner=runner, memory_mib=TILED_MIB, exact=exact
+        )
+    with upscaler:
+        upscaler(image[:16, :16])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+        upscaler(image)
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (peak_bytes - pages * resource.getpagesize()) / _MIB
+
+
+def _first_rows(path: Path) -> Iterator[FirstRow]:
+    for size in FIRST_SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "lr.png", Path(folder) / "sr.png"
+            Image.fromarray(_middle(read_rgb(path), size)).save(source)
+            for runner in ("auto", "onnxruntime"):
+                environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/{runner}"}
+                command = [sys.executable, "-m", "swise_engines.upscaling.cli", str(source)]
+                command += ["-o", str(target), "--runner", runner, "-q", "--overwrite"]
+                for way in ("empty cache", "second run"):
+                    start = time.perf_counter()
+                    subprocess.run(command, check=True, env=environment)  # noqa: S603
+                    seconds = round(time.perf_counter() - start, 1)
+                    found = FirstRow(*size, way, runner, seconds)
+                    sys.stderr.write(f"{found}\n")
+                    yield found
+
+
+def tables(found: Tables) -> list[list[str]]:
+    """The tables as lines of Markdown: tiles, margins, memory, first result."""
+    return [_tile_lines(found), _margin_lines(found), _memory_lines(found), _first_lines(found)]
+
+
+_WAYS = {
+    "own": "default: averages of each tile",
+    "exact": "`--exact`",
+    "exact, averages in tiles": "`--exact`, averages found in tiles",
+}
+
+
+def _tile_lines(found: Tables) -> list[str]:
+    lines = [
+        (
+            f"| x2, {SIZE[0]}x{SIZE[1]}, tiles of {TILE} | largest difference | 99.9% within "
+            "| PSNR | time over the full frame's |"
+        ),
+        "|---|---|---|---|---|",
+    ]
+    for way, title in _WAYS.items():
+        rows = [row for row in found.tiles if row.way == way]
+        cells = [
+            ", ".join(f"{row.max_difference:.2f}" for row in rows),
+            ", ".join(f"{row.within:.2f}" for row in rows),
+            ", ".join(f"{row.psnr_db:.1f}" for row in rows) + " dB",
+            ", ".join(f"{row.times_whole:.1f}" for row in rows),
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def _margin_lines(found: Tables) -> list[str]:
+    lines = [
+        f"| margin | {' | '.join(str(margin) for margin in MARGINS)} |",
+        "|---|" + "---:|" * len(MARGINS),
+    ]
+    worst = [
+        max(row.max_difference for row in found.tiles if row.way == f"margin {margin}")
+        for margin in MARGINS
+    ]
+    return [*lines, f"| largest difference | {' | '.join(f'{value:.2f}' for value in worst)} |"]
+
+
+def _memory_lines(found: Tables) -> list[str]:
+    lines = [
+        f"| SwiseNet, {SIZE[0]}x{SIZE[1]} | | measured | budgeted | measured / budgeted |",
+        "|---|---|---:|---:|---:|",
+    ]
+    names = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    ways = {"whole": "whole picture", "tiles": "tiles", "exact tiles": "`--exact`, tiles"}
+    return lines + [
+        f"| x{row.scale}, {names[row.runner]} | {ways[row.way]} | {row.measured_mib:.0f} MiB | "
+        f"{row.budget_mib:.0f} MiB | {row.measured_mib / row.budget_mib:.2f} |"
+        for row in found.memory
+    ]
+
+
+def _first_lines(found: Tables) -> list[str]:
+    lines = ["| picture, `--runner` | empty cache | second run |", "|---|---:|---:|"]
+    runs = {(r.width, r.height, r.runner): r for r in found.first}
+    for width, height, runner in runs:
+        seconds = {
+            row.way: row.seconds
+            for row in found.first
+            if (row.width, row.height, row.runner) == (width, height, runner)
+        }
+        lines.append(
+            f"| {width}x{height}, `{runner}` | {seconds['empty cache']:.1f} s | "
+            f"{seconds['second run']:.1f} s |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
