@@ -212,8 +212,8 @@ def _refuse_layout(page: Any) -> None:
     if not (is_unsigned or is_float) or page.imagedepth > 1 or page.samplesperpixel > 5:
         raise InputError(
             f"a TIFF with {page.samplesperpixel} {_SAMPLE_FORMATS.get(kind, 'unknown')} samples a "
-            f"pixel of {bits} bits; expected grey or RGB, unsigned of up to 16 bits or floating point. "
-            "Convert it to 16 bits"
+            f"pixel of {bits} bits; expected grey or RGB, unsigned of up to 16 bits or floating "
+            "point. Convert it to 16 bits"
         )
 
 
