@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.docs.options_table import table
 from swise_deploy.command.launch import MODULES
 
 if sys.version_info >= (3, 11):
@@ -142,3 +143,16 @@ def test_decisions_have_one_form_and_are_listed() -> None:
         assert headings[1] == "## Decision", page.name
         assert headings[2].startswith("## Consequences"), page.name
         assert f"[{lines[0].removeprefix('# ')}]({page.name})" in listed, page.name
+
+
+def test_the_table_of_options_is_that_of_the_parsers() -> None:
+    page = (REPOSITORY / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert table() in page, "run: python bench/scripts/docs/options_table.py"
+
+
+def test_one_meaning_has_one_spelling() -> None:
+    """What an output, a size and LR pictures are called in every command that takes them."""
+    rows = dict(re.findall(r"^\| (?:`-\w`, )?`(--[\w-]+)` \| (.+) \|$", table(), re.M))
+    assert {"train", "export", "build", "bench", "upscale"} <= set(rows["--output"].split(", "))
+    assert {"train", "export", "bench"} <= set(rows["--lr-images"].split(", "))
+    assert not rows.keys() & {"--out", "--lr", "--cache-dir", "--lr-size", "--calib-cache"}

@@ -48,9 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Count and measure the cost and the quality of artefacts; each number states "
         "how it was obtained.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help="see below")
+    parser.add_argument(
+        "subjects", nargs="*", metavar="SUBJECT", help="ARTEFACT[@RUNNER], see below"
+    )
     measure = parser.add_argument_group("what to measure")
     size = measure.add_argument(
         "--size",
@@ -89,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--memory", action="store_true", help="peak memory, each in its process")
     measure.add_argument("--energy", action="store_true", help="joules per frame, with a sensor")
     measure.add_argument(
-        "--target", action="append", default=[], metavar="NAME", help="predict for a device"
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="predict the latency on a device, in each of its power modes; may be repeated",
     )
     measure.add_argument(
         "--trtexec-results",
@@ -106,23 +111,34 @@ def _parser() -> argparse.ArgumentParser:
         type=parse_threads,
         default=num_usable_cpus(),
         metavar="N",
-        help="of every runtime on the CPU (all)",
+        help="threads of every runtime on the CPU (default: all)",
     )
     how.add_argument(
-        "--runs", type=at_least(1), default=20, metavar="N", help="rounds at least (20)"
+        "--runs",
+        type=at_least(1),
+        default=20,
+        metavar="N",
+        help="least number of rounds (default: 20)",
     )
     how.add_argument(
-        "--seconds", type=_seconds, default=10.0, metavar="S", help="per subject and size (10)"
+        "--seconds",
+        type=_seconds,
+        default=10.0,
+        metavar="S",
+        help="time for each subject and size (default: 10)",
     )
     how.add_argument(
         "--energy-seconds",
         type=_seconds,
         default=5.0,
         metavar="S",
-        help="of rest, and then of work, per subject (5)",
+        help="seconds of rest, and then of work, for each subject (default: 5)",
     )
     cache = how.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder for scores and exports (the user's cache)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder for scores and exports (default: the user's cache)",
     )
     add_old_spelling(how, "--cache-dir", cache)
     suite = parser.add_argument_group("the paper's table")
@@ -138,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         "--runner",
         default="torch",
         metavar="NAME",
-        help="as after @ (torch); deploy-openvino is the fastest on a CPU",
+        help="as after @ (default: torch); deploy-openvino is the fastest on a CPU",
     )
     output = parser.add_argument_group("results")
     output.add_argument("--json", action="store_true", help="a JSON document on stdout")
@@ -148,7 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("--figure", type=Path, metavar="PNG", help="one crop, every method")
     gate = parser.add_argument_group("regression gate")
     gate.add_argument("--baseline", type=Path, metavar="JSON", help="an earlier --output")
-    gate.add_argument("--max-regress", type=_percent, metavar="P%", help="allowed slowdown (5%%)")
+    gate.add_argument(
+        "--max-regress", type=_percent, metavar="P%", help="allowed slowdown (default: 5%%)"
+    )
     add_version(parser)
     return parser
 

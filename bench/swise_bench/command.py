@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from swise_bench.benchmark import Settings, run_benchmark
 from swise_bench.config import MAX_REGRESS, BenchConfig, Outputs, TableConfig
 from swise_bench.measuring.peaks import measure_peaks
@@ -45,7 +43,7 @@ from swise_bench.subjects.spec import (
 )
 from swise_bench.table1 import document_from_rows, find_sets, measure_table, text_from_rows
 from swise_bench.worst_pictures import showcases_of
-from swise_deploy.command.console import choose, progress
+from swise_deploy.command.console import choose, progress, rich_console
 from swise_deploy.errors import InputError, QualityGateError, SwiseError, UndecidedError
 from swise_deploy.networks.registry import NETWORKS
 from swise_deploy.pictures.folders import find_images
@@ -302,7 +300,7 @@ def _print(
         sys.stdout.write(json_text(document) + "\n")
         return
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
-    console = Console(width=None if has_width else 140)
+    console = rich_console(width=None if has_width else 140)
     if summary is not None:
         print_summary(summary, console)
         console.print()

@@ -74,7 +74,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Export a super-resolution network to ONNX, run the file against the fp32 "
         "torch network on real pictures, and report what it costs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     network = parser.add_argument_group("network")
     network.add_argument(

@@ -10,18 +10,23 @@ import logging
 import math
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from swise_deploy import __version__
 from swise_deploy.command.launch import end_process
 from swise_deploy.errors import NO_ROOM, InputError, SwiseError, first_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _TERMINATED = 143  # 128 + SIGTERM
@@ -195,6 +200,31 @@ def _write_to_stderr(line: str) -> None:
             sys.stderr.flush()
     except OSError:
         sys.stderr = _nowhere()  # Python would flush it again at its end, and exit with 120
+
+
+def hanging(line: str, *, indent: int) -> list[str]:
+    """A line of a listing, wrapped below its own text; whole where no terminal reads it."""
+    if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        return [line]
+    return textwrap.wrap(
+        line,
+        shutil.get_terminal_size().columns,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def rich_console(**settings: Any) -> "Console":
+    """A console for tables and progress; with NO_COLOR in the environment it writes plain text.
+
+    Rich drops colours for NO_COLOR, and would keep bold and italic.
+    """
+    from rich.console import Console  # after --help
+
+    if os.environ.get("NO_COLOR"):
+        settings["color_system"] = None
+    return Console(**settings)
 
 
 def choose(value: str, choices: Iterable[str], *, what: str) -> str:

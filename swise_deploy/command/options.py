@@ -6,24 +6,68 @@ import difflib
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from swise_deploy.command.console import report_error, use_json_errors
 
 _UNKNOWN = re.compile(r"unrecognized arguments: (--[\w-]+)")
+_EXAMPLES = re.compile(r"^examples:\n(?:[ ]+.*(?:\n|\Z))+", re.M)
 _USAGE = 2
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Text wrapped to the terminal; what is indented keeps its lines while they fit."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled: list[str] = []
+        sentence: list[str] = []
+        for line in [*text.splitlines(), ""]:
+            is_plain = bool(line) and not line.startswith(" ")
+            if not is_plain or line.startswith("exit codes:"):
+                filled += textwrap.wrap(" ".join(sentence), width)
+                sentence = []
+            if is_plain:
+                sentence.append(line)
+            else:
+                filled += _fitting_example(line, width)
+        return "\n".join(indent + line for line in filled[:-1])
+
+
+def _fitting_example(line: str, width: int) -> list[str]:
+    """An example in its line; where that is too long, its explanation and its words below it."""
+    if len(line) <= width:
+        return [line]
+    command, _, remark = line.strip().partition("   ")
+    words = textwrap.wrap(
+        command,
+        width - len(" \\"),
+        initial_indent="  ",
+        subsequent_indent="      ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    lines = [f"{part} \\" for part in words[:-1]] + words[-1:]
+    about = textwrap.wrap(
+        remark.strip(), width, initial_indent="      # ", subsequent_indent="      # "
+    )
+    return lines + about
 
 
 class CommandParser(argparse.ArgumentParser):
     """The parser of every command.
 
-    Descriptions and examples keep their lines, a misspelt option is answered with the nearest one,
-    and with --json errors are written as JSON, too.
+    The help shows its examples before the options and fits the terminal, a misspelt option is
+    answered with the nearest one, and with --json errors are written as JSON, too.
     """
 
     def __init__(self, **settings: Any) -> None:
-        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        settings.setdefault("formatter_class", _HelpFormatter)
+        found = _EXAMPLES.search(settings.get("epilog") or "")
+        if found is not None:
+            settings["description"] = f"{settings['description']}\n\n{found[0].strip()}"
+            settings["epilog"] = settings["epilog"].replace(found[0], "").strip()
         super().__init__(**settings)
         self._arguments: list[str] = []
 

@@ -43,7 +43,9 @@ class CacheConfig:
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run the command line; return the exit code."""
     parser = CommandParser(
-        prog="swise cache", description="Show or clear the results that commands cache."
+        prog="swise cache",
+        description="Show or clear the results that commands cache.",
+        epilog="examples:\n  swise cache\n  swise cache bench --clear\n",
     )
     kinds = get_args(CacheKind)
     parser.add_argument(

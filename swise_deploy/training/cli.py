@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
 from swise_deploy.command.console import add_version, progress, run_command
 from swise_deploy.command.dependencies import require
-from swise_deploy.command.options import CommandParser
+from swise_deploy.command.options import CommandParser, add_old_spelling
 from swise_deploy.storage.files import json_text
 from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.settings import recipe_names, recipe_text
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 _EXAMPLES = f"""\
 examples:
-  swise-train --data DIV2K --out runs/x2 --recipe quick-cpu
-  swise-train --data DIV2K --data Flickr2K --data-weights 1,3 --val Set5/HR --out runs/df2k
-  swise-train --data HR --lr LR --out runs/pairs --model fsrcnn
-  swise-train --data HR --degradation noise-jpeg --out runs/jpeg --model fsrcnn
+  swise-train --data DIV2K -o runs/x2 --recipe quick-cpu
+  swise-train --data DIV2K --data Flickr2K --data-weights 1,3 --val Set5/HR -o runs/df2k
+  swise-train --data HR --lr-images LR -o runs/pairs --model fsrcnn
+  swise-train --data HR --degradation noise-jpeg -o runs/jpeg --model fsrcnn
   swise-train --data Set5/HR --degradation noise-jpeg --write-lr Set5/LR_jpeg
-  swise-train --data HR --out runs/mine --model mynetwork:make --scale 4
-  swise-train --resume --out runs/x2 --steps 20000
+  swise-train --data HR -o runs/mine --model mynetwork:make --scale 4
+  swise-train --resume -o runs/x2 --steps 20000
 
 Settings come from the defaults, then --recipe, then --config, then flags; later ones win.
 --show-recipe prints a recipe to copy and change. Several processes or machines: torchrun.
@@ -42,7 +42,7 @@ first step, {STOPPED} stopped and saved before the last one by Ctrl-C, SIGTERM, 
 # Flags that stand for a setting of TrainConfig, by group.
 _HELP: dict[str, dict[str, str]] = {
     "data": {
-        "data": "folder of training pictures, with its subfolders; may be repeated",
+        "data": "folder of training pictures, with its subfolders; may be repeated (required)",
         "data_weights": "shares of the crops from each --data, as in 1,3 (default: all alike)",
         "lr": "the LR pictures of each --data, matched by name (default: MATLAB's bicubic)",
         "degradation": "how LR crops are made: noise-jpeg, real-esrgan or a TOML file of steps",
@@ -108,6 +108,8 @@ _SWITCHES = {
 }
 
 _REPEATED = frozenset({"data", "lr", "val", "val_lr", "test", "test_lr", "teacher", "track"})
+# Spelt as in the other commands, or alike; the settings keep their names.
+_NEW_FLAGS = {"lr": "--lr-images", "val_lr": "--val-lr-images", "test_lr": "--test-lr-images"}
 _COMMA_SEPARATED = frozenset({"weight_norm", "init_exclude", "data_weights"})
 
 
@@ -120,18 +122,22 @@ def main(arguments: Sequence[str] | None = None, *, make_form: "MakeForm | None"
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="swise-train",
-        usage="swise-train --data DIR --out DIR [options]",
+        usage="swise-train --data DIR -o DIR [options]",
         description="Train a super-resolution network on folders of pictures.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_version(parser)
-    parser.add_argument(
-        "--out", metavar="DIR", help="folder for weights, state, logs and model card"
+    output = parser.add_argument(
+        "-o",
+        "--output",
+        dest="out",
+        metavar="DIR",
+        help="folder for weights, state, logs and model card (required)",
     )
+    add_old_spelling(parser, "--out", output)
     parser.add_argument("--recipe", metavar="NAME", help=f"one of {', '.join(recipe_names())}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     parser.add_argument("--show-recipe", action="store_true", help="print the recipe and stop")
     parser.add_argument(
         "--write-lr",
@@ -145,14 +151,16 @@ def _parser() -> argparse.ArgumentParser:
         group = parser.add_argument_group(title)
         for name, text in flags.items():
             convert = types[name] if types[name] in (int, float) else str
-            group.add_argument(
-                _flag(name),
+            option = group.add_argument(
+                _NEW_FLAGS.get(name, _flag(name)),
                 dest=name,
                 type=convert,
                 action="append" if name in _REPEATED else "store",
                 metavar=_metavar(name, types[name]),
                 help=text,
             )
+            if name in _NEW_FLAGS:
+                add_old_spelling(group, _flag(name), option)
     switches = parser.add_argument_group("switches")
     for name, text in _SWITCHES.items():
         switches.add_argument(
@@ -226,7 +234,7 @@ def _print(report: "TrainReport", *, as_json: bool) -> int:
         return 0
     progress(
         f"stopped at step {result.step} of {result.config.steps}; "
-        f"go on with: swise-train --resume --out {result.config.out}"
+        f"go on with: swise-train --resume -o {result.config.out}"
     )
     return STOPPED
 

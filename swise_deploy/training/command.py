@@ -124,7 +124,7 @@ def config_of_command(command: TrainCommand, *, note: Callable[[str], None]) -> 
 
 def _resumed_config(flags: Mapping[str, object], note: Callable[[str], None]) -> TrainConfig:
     if "out" not in flags:
-        raise InputError("--resume needs the folder of the run. Give --out DIR")
+        raise InputError("--resume needs the folder of the run. Give --output DIR")
     out = Path(str(flags["out"]))
     stored = read_config(out)
     kept = {f.name: getattr(stored, f.name) for f in dataclasses.fields(stored)}

@@ -129,7 +129,7 @@ def _lost_process_named(fabric: Fabric, config: TrainConfig) -> Iterator[None]:
             raise
         raise SwiseError(
             f"another process of the run is gone: {first_line(error)[:200]}. Start all "
-            f"{fabric.world_size} again with --resume --out {config.out}"
+            f"{fabric.world_size} again with --resume -o {config.out}"
         ) from error
 
 
@@ -141,7 +141,8 @@ def _state_to_resume(config: TrainConfig, *, resume: bool) -> RunState | None:
         return read_state(config.out)
     if state_path(config.out).exists():
         raise InputError(
-            f"{config.out} holds a run already. Continue it with --resume, or choose another --out"
+            f"{config.out} holds a run already. Continue it with --resume, "
+            "or choose another --output"
         )
     return None
 

@@ -38,7 +38,7 @@ def refuse_other_run(stored: TrainConfig, wanted: TrainConfig) -> list[str]:
         if field.name not in CHANGEABLE | CHECKED_BY_CONTENT:
             raise InputError(
                 f"--resume with {field.name} = {shown[1]}, but the run in {wanted.out} was made "
-                f"with {shown[0]}. Leave it as it was, or start another run (--init FILE --out DIR)"
+                f"with {shown[0]}. Leave it as it was, or start another run (--init FILE -o DIR)"
             )
         changes.append(f"{field.name} is now {shown[1]}, was {shown[0]}")
     return changes

@@ -34,7 +34,8 @@ def visible_options(command: str) -> dict[str, str]:
     return found
 
 
-def _print() -> int:
+def table() -> str:
+    """The table in Markdown, the options of most commands first."""
     options: defaultdict[str, list[str]] = defaultdict(list)
     shorts: dict[str, str] = {}
     for command in COMMANDS:
@@ -48,7 +49,11 @@ def _print() -> int:
             continue
         short = f"`{shorts[option]}`, " if shorts[option] else ""
         lines.append(f"| {short}`{option}` | {', '.join(commands)} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
+
+
+def _print() -> int:
+    sys.stdout.write(table())
     return 0
 
 

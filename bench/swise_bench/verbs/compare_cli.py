@@ -1,6 +1,5 @@
 """`swise compare`: two files or networks against each other."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,10 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="swise compare",
         description="Compare two files or networks: pixels, PSNR between, quality, time.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("first", metavar="A")
-    parser.add_argument("second", metavar="B")
+    parser.add_argument("first", metavar="A", help="a file, or a network with its scale")
+    parser.add_argument("second", metavar="B", help="the one to compare with A")
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="ground truth (default: the shipped samples)"
     )
@@ -52,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="input size of the time (default: the only one that the files take, or 160x90)",
     )
     parser.add_argument(
-        "--threads", type=parse_threads, default=num_usable_cpus(), metavar="N", help="all"
+        "--threads", type=parse_threads, default=num_usable_cpus(), metavar="N", help="default: all"
     )
     parser.add_argument(
-        "--seconds", type=finite, default=5.0, metavar="S", help="of timing, for each (5)"
+        "--seconds", type=finite, default=5.0, metavar="S", help="of timing, for each (default: 5)"
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder for exports (the user's cache)"
+        "--cache", type=Path, metavar="DIR", help="folder for exports (default: the user's cache)"
     )
     parser.add_argument("--json", action="store_true", help="JSON on stdout")
     add_version(parser)

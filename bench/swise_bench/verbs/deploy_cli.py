@@ -71,7 +71,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="swise deploy",
         description="Export a checkpoint, build an engine, verify and measure both, write a page.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="default: shipped weights"
@@ -99,16 +98,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", type=int, metavar="N", help="default: the network's own, or 2")
     parser.add_argument("--images", type=Path, metavar="DIR", help="ground truth to verify on")
     parser.add_argument(
-        "--max-drift", type=finite, default=0.05, metavar="DB", help="PSNR-Y that may go (0.05)"
+        "--max-drift",
+        type=finite,
+        default=0.05,
+        metavar="DB",
+        help="PSNR-Y that may be lost on average (default: 0.05)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(), metavar="DIR", help="folder of the files (.)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder of the files (default: .)",
     )
     parser.add_argument(
         "--threads", type=parse_threads, default=num_usable_cpus(), metavar="N", help="all"
     )
     parser.add_argument(
-        "--seconds", type=finite, default=10.0, metavar="S", help="of timing, for each (10)"
+        "--seconds",
+        type=finite,
+        default=10.0,
+        metavar="S",
+        help="of timing, for each (default: 10)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the steps, make nothing")
     parser.add_argument("--json", action="store_true", help="the files as JSON on stdout")

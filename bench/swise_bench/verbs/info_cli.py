@@ -1,12 +1,11 @@
 """`swise info`: the facts of a file."""
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swise_deploy.command.console import add_version, run_command
+from swise_deploy.command.console import add_version, hanging, run_command
 from swise_deploy.command.dependencies import install_command
 from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.files import json_text
@@ -37,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="swise info",
         description="Show what an ONNX file, engine, checkpoint, precision plan or result is.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true", help="JSON on stdout")
@@ -56,7 +54,8 @@ def _run(config: InfoConfig) -> int:
         return 0
     for information in found:
         lines = [f"{information.path}: {information.kind}"]
-        lines += [f"  {name:<20} {_text(value)}" for name, value in information.facts.items()]
+        for name, value in information.facts.items():
+            lines += hanging(f"  {name:<20} {_text(value)}", indent=23)
         sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

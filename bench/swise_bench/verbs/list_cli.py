@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from swise_deploy.command.console import add_version, choose, run_command
+from swise_deploy.command.console import add_version, choose, hanging, run_command
 from swise_deploy.command.options import CommandParser
 from swise_deploy.storage.files import json_text
 
@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code."""
     choices = get_args(Listing)
     parser = CommandParser(
-        prog="swise list", description="List networks, shipped weights, targets and runtimes."
+        prog="swise list",
+        description="List networks, shipped weights, targets and runtimes.",
+        epilog="examples:\n  swise list\n  swise list runtimes --json\n",
     )
     parser.add_argument(
         "what", nargs="*", metavar="WHAT", help=f"{', '.join(choices)}; default: all of them"
@@ -54,7 +56,8 @@ def _run(config: ListConfig) -> int:
         for row in rows:
             first, *rest = row.values()
             shown = [_text(value) for value in rest]
-            lines.append(f"  {first!s:<24} {'; '.join(text for text in shown if text)}")
+            text = f"  {first!s:<24} {'; '.join(text for text in shown if text)}"
+            lines += hanging(text, indent=27)
         sys.stdout.write("\n".join(lines) + "\n\n")
     return 0
 

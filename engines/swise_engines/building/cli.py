@@ -100,7 +100,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="swise-build",
         description="Build a TensorRT engine from an ONNX file and report its precision.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "onnx",
@@ -146,7 +145,11 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         "for several profiles (default: from 16x16 to what gives a Full HD picture)",
     )
     parser.add_argument(
-        "--batch", type=at_least(1), default=1, metavar="N", help="most pictures at once (1)"
+        "--batch",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="most pictures at once (default: 1)",
     )
 
 
@@ -201,7 +204,7 @@ def _add_verification(parser: argparse.ArgumentParser) -> None:
         type=finite,
         default=DEFAULT_DRIFT_DB,
         metavar="DB",
-        help="refuse an engine that loses more PSNR-Y than this on average (0.05)",
+        help="refuse an engine that loses more PSNR-Y than this on average (default: 0.05)",
     )
     parser.add_argument(
         "--max-worst",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from swise_deploy.command.console import progress
+from swise_deploy.command.console import progress, rich_console
 from swise_deploy.errors import BackendMissingError
 from swise_deploy.pictures.folders import find_images
 from swise_deploy.storage.files import json_text
@@ -108,4 +108,4 @@ def list_targets() -> int:
 
 
 def _console() -> Console:
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    return rich_console(highlight=False, markup=False, soft_wrap=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from types import FrameType, ModuleType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from swise_deploy.command.console import rich_console
 from swise_engines.tensorrt.api import Api
 
 Report = Callable[[str, float], None]
@@ -168,7 +168,7 @@ def _report_nothing(phase: str, share: float) -> None:
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Report]:
     """Show a bar on stderr where that is a terminal; gives the function to report to."""
-    console = Console(stderr=True)
+    console = rich_console(stderr=True)
     if not console.is_terminal:
         yield _report_nothing
         return

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from swise_deploy.command.console import add_version, run_command
+from swise_deploy.command.console import add_version, rich_console, run_command
 from swise_deploy.command.options import CommandParser
 from swise_deploy.errors import BackendMissingError
 
@@ -23,11 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if as_json:
             sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
         else:
-            from rich.console import Console  # not needed for --json
+            from swise_engines.doctor.screen import show_report  # not needed for --json
 
-            from swise_engines.doctor.screen import show_report
-
-            show_report(report, Console(highlight=False))
+            show_report(report, rich_console(highlight=False))
         return 0 if report.is_served else BackendMissingError.exit_code
 
     return run_command(run)
@@ -38,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="swise-doctor",
         description="Show this machine: GPU, drivers, TensorRT, power mode, memory; what works, "
         "what does not, and the command that fixes it. Nothing is changed.",
-        epilog="Exit codes: 0 examined, 2 unknown target, 3 the target cannot be served here.",
+        epilog="examples:\n  swise-doctor\n  swise-doctor --target jetson-orin-nano\n"
+        "  swise-doctor --target jetson\n\n"
+        "exit codes: 0 examined, 2 unknown target, 3 the target cannot be served here",
     )
     parser.add_argument(
         "--target",

@@ -72,7 +72,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="swise-upscale",
         description="Upscale pictures, folders of pictures, and videos.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "inputs",

@@ -3,7 +3,6 @@
 import sys
 import time
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +14,7 @@ from rich.progress import (
 )
 from typing_extensions import Self
 
+from swise_deploy.command.console import rich_console
 from swise_deploy.storage.context import Closing
 
 # Lines about long preparations, where there is no terminal to draw a bar on.
@@ -30,7 +30,7 @@ class Display(Closing):
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, quiet=quiet)
+        self._console = rich_console(stderr=True, quiet=quiet)
         self._drawn = sys.stderr.isatty() and not quiet
         self._progress = Progress(
             TextColumn("{task.description}"),

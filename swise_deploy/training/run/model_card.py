@@ -84,7 +84,7 @@ def card_text(
         + (f" Left out:\n\n{skipped}" if skipped else ""),
         (
             "## Settings\n\n"
-            "`swise-train --config settings.toml --data DIR --out DIR` with these settings:\n\n"
+            "`swise-train --config settings.toml --data DIR -o DIR` with these settings:\n\n"
             f"```toml\n{_shareable_settings(config)}```"
         ),
         f"## Use\n\n```\n{_export_command(result)}\n```",

@@ -67,7 +67,7 @@ def read_state(out: Path) -> RunState:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(
-            f"nothing to resume: no {path}. Leave --resume out, or give the run's --out"
+            f"nothing to resume: no {path}. Leave --resume out, or give the run's --output"
         ) from error
     except Exception as error:  # the reader raises anything on damaged bytes
         raise InputError(
@@ -122,7 +122,7 @@ def read_config(out: Path) -> TrainConfig:
     path = out / "config.toml"
     if not path.is_file():
         raise InputError(
-            f"nothing to resume: no {path}. Leave --resume out, or give the run's --out"
+            f"nothing to resume: no {path}. Leave --resume out, or give the run's --output"
         )
     return config_from_layers({str(path): settings_from_file(path)})
 
@@ -147,7 +147,7 @@ def run_lock(out: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise InputError(
-            f"another process trains into {out}. Wait until it ends, or choose another --out"
+            f"another process trains into {out}. Wait until it ends, or choose another --output"
         ) from error
     except OSError as error:
         raise OutputError(

@@ -1,5 +1,6 @@
 import argparse
 import errno
+import io
 import os
 import shlex
 import signal
@@ -9,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from swise_deploy.command.console import at_least, choose, finite, parse_threads, run_command
+from swise_deploy.command.console import (
+    at_least,
+    choose,
+    finite,
+    hanging,
+    parse_threads,
+    rich_console,
+    run_command,
+)
 
 INTERRUPT_DURING_STAGING = """
 import sys, time
@@ -203,3 +212,26 @@ sys.exit(run_command(command))
     (line,) = done.stderr.splitlines()
     assert "\x1b" not in line
     assert line.endswith(r"\x1b[31mred\x1b[0m\nerror: all is well")
+
+
+def test_no_color_is_plain_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "[bold red]slow[/]"
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for value, is_plain in (("", False), ("1", True)):
+        monkeypatch.setenv("NO_COLOR", value)
+        file = io.StringIO()
+        rich_console(file=file, force_terminal=True).print(text)
+        assert ("\x1b" not in file.getvalue()) == is_plain
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_a_listing_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "  name     " + "value, " * 40
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = hanging(line, indent=11)
+    assert max(map(len, lines)) <= columns
+    assert all(one.startswith(" " * 11) for one in lines[1:])
+    assert " ".join(" ".join(lines).split()) == " ".join(line.split())
+    monkeypatch.delenv("COLUMNS")
+    assert hanging(line, indent=11) == [line]

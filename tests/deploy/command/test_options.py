@@ -98,3 +98,26 @@ def test_the_shell_completes_options(tmp_path: Path) -> None:
         [sys.executable, "-m", "swise_bench.cli"], env=environment, check=False, timeout=60
     )
     assert "--images" in (tmp_path / "answer").read_text()
+
+
+HELP = """examples:
+  swise-test my.onnx                 the short way, explained in a few words
+  swise-test --images folder/with/a/long/name --size 320x180 --size 640x360 my.onnx
+
+exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 a quality gate refused
+"""
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_examples_come_before_the_options_and_fit_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    parser = CommandParser(prog="swise-test", description="word " * 30, epilog=HELP)
+    parser.add_argument("--images", help="a folder")
+    text = parser.format_help()
+    assert text.index("examples:") < text.index("options:") < text.index("exit codes:")
+    assert max(map(len, text.splitlines())) <= columns
+    joined = " ".join(text.replace("\\\n", " ").replace("# ", "").split())
+    assert "swise-test --images folder/with/a/long/name --size 320x180 --size 640x360" in joined
+    assert "the short way, explained in a few words" in joined
