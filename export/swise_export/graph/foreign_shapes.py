@@ -1,4 +1,4 @@
-"""Shape rules of ONNX Runtime's own operators, for which ONNX has no schema.
+"""Shape rules of ONNX Runtime's own operators, and of standard ones without a rule in ONNX.
 
 ONNX Runtime's ContribOperators.md describes the operators. Most of them are a standard operator
 with more attributes, or keep the shape of an input.
@@ -32,7 +32,9 @@ _EQUIVALENTS: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
     f"{_NCHWC}.MaxPool": ("MaxPool", (0,), (*_POOL, "strides", "storage_order")),
     f"{_NCHWC}.AveragePool": ("AveragePool", (0,), (*_POOL, "strides")),
 }
-_KEEP_FIRST = frozenset(
+# Standard operators that ONNX defines by a function alone, without shape inference.
+_WITHOUT_INFERENCE = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+_KEEP_FIRST = _WITHOUT_INFERENCE | frozenset(
     f"{_ORT}.{name}"
     for name in [
         "BiasAdd",

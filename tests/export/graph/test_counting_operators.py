@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.errors import InputError
 from swise_export.counting import Counts, count_onnx
+from swise_export.graph.foreign_shapes import _KEEP_FIRST
 from swise_export.graph.operators import einsum_terms
 
 WIDTH, HEIGHT = 8, 6
@@ -391,3 +392,32 @@ def test_a_loop_is_accepted_where_the_file_stores_a_few_iterations(
     else:
         with pytest.raises(InputError, match="Loop"):
             count_onnx(path, lr_size=(WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize(
+    ("norm", "stored", "params"),
+    [
+        (
+            node("GroupNormalization", ["c", "gain", "offset"], ["u"], num_groups=3),
+            {"gain": floats(12), "offset": floats(12)},
+            24,
+        ),
+        (node("MeanVarianceNormalization", ["c"], ["u"]), {}, 0),
+    ],
+    ids=lambda value: value.op_type if isinstance(value, onnx.NodeProto) else "",
+)
+def test_a_normalisation_that_onnx_cannot_shape_is_counted(
+    norm: onnx.NodeProto, stored: dict[str, np.ndarray], params: int
+) -> None:
+    conv = node("Conv", ["x", "w"], ["c"], pads=[1] * 4)
+    found = counts([conv, norm], {"w": floats(12, 3, 3, 3), **stored}, opset=21)
+    assert found.params == 12 * 27 + params
+    assert found.mult_adds == PIXELS * 12 * 27
+    assert not found.unknown
+
+
+def test_every_standard_operator_has_a_shape_rule() -> None:
+    """Those that ONNX cannot infer have one of ours."""
+    latest = (s for s in onnx.defs.get_all_schemas() if not s.domain)
+    without = {s.name for s in latest if not s.has_type_and_shape_inference_function}
+    assert without <= _KEEP_FIRST
