@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 _COPIED = ("audio", "subtitle")
 _LEAST_COMPLETE_SHARE, _TOLERANCE_S = 0.98, 0.5
 _HEAD_BYTES = 64
+# FFmpeg drops the times before 0 of Matroska; AVI states none at all.
+_MAX_UNTIMED = 32
 # What frames carry that no encoder here writes again, by FFmpeg's name.
 _LOST_SIDE_DATA = {
     "DYNAMIC_HDR_PLUS": "HDR10+ dynamic metadata",
@@ -79,6 +81,7 @@ class VideoReader(Closing):
             self._early: list[Event] = []
             self._num_damaged = 0
             self._last_pts: int | None = None
+            self._untimed: list[av.VideoFrame] = []
             self._end_s: dict[int, float] = {}
             self._learn_from_first_frame()
         except BaseException:
@@ -188,6 +191,8 @@ class VideoReader(Closing):
                 self.problems.append(f"reading stopped early: {error}")
                 return
             if packet is None:
+                held, self._untimed = self._untimed, []
+                yield from map(self._shot, held)
                 return
             self._note_end(packet)
             index = packet.stream.index
@@ -220,7 +225,21 @@ class VideoReader(Closing):
             self._num_damaged += 1
             return
         for frame in frames:
-            yield self._shot(frame)
+            yield from self._timed_shots(frame)
+
+    def _timed_shots(self, frame: "av.VideoFrame") -> "Iterator[Shot]":
+        """Hold first frames without a time until one has it, and count back from there."""
+        if frame.pts is None and self._last_pts is None and len(self._untimed) < _MAX_UNTIMED:
+            self._untimed.append(frame)
+            return
+        held, self._untimed = self._untimed, []
+        if frame.pts is not None:
+            pts = frame.pts
+            for earlier in reversed(held):
+                pts -= max(int(earlier.duration or 0), 1)
+                earlier.pts = pts
+        for shown in [*held, frame]:
+            yield self._shot(shown)
 
     def _shot(self, frame: "av.VideoFrame") -> Shot:
         if self._last_pts is None:

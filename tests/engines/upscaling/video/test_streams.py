@@ -592,6 +592,35 @@ def test_chroma_depth_and_transparency_stay_where_the_encoder_can(
         assert alpha == pytest.approx(128, abs=2)
 
 
+def test_frames_before_time_0_stay_in_step_with_the_sound(
+    tmp_path, small_network, make_video, add_tone
+):
+    """Matroska whose video and sound begin at -0.4 s: FFmpeg gives those frames no time."""
+    plain = make_video(
+        tmp_path / "plain.mkv", options={"bf": "0"}, setup=lambda out, _: add_tone(out, 1, "flac")
+    )
+    source = tmp_path / "in.mkv"
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(plain)) as held, av.open(str(source), "w", options=options) as output:
+        copies = [output.add_stream_from_template(stream) for stream in held.streams]
+        for packet in held.demux():
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - 400, packet.dts - 400
+                packet.stream = copies[packet.stream.index]
+                output.mux(packet)
+    assert any(frame.pts is None for frame in frames_of(source))
+    result = upscaled(source, tmp_path / "out.mkv", small_network(radius=0))
+    assert result.problems == []
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        first: dict[str, float] = {}
+        for packet in container.demux():
+            if packet.pts is not None:
+                first.setdefault(packet.stream.type, float(packet.pts * packet.time_base))
+    assert first["video"] == pytest.approx(first["audio"], abs=0.01)
+    times = [float(f.pts * f.time_base) for f in frames_of(tmp_path / "out.mkv")]
+    np.testing.assert_allclose(np.diff(times), 0.1, atol=0.0011)
+
+
 def test_two_frames_of_hevc_have_times_of_decoding(tmp_path, small_network, make_video):
     """The encoder left the second's to chance: about one run in 20 failed at its end."""
     if "libx265" not in av.codecs_available:
