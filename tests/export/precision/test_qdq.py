@@ -1,5 +1,7 @@
 """Q/DQ as TensorRT reads it, and the graph that switches layers."""
 
+from typing import get_args
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -9,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.evaluation.metrics import LUMA_WEIGHTS
 from swise_deploy.evaluation.pairs import Pair, pair_from_hr
+from swise_deploy.precision import ActivationType
 from swise_export.precision.calibration import Calibration, calibrate
 from swise_export.precision.fp16 import fp16_from_fp32
 from swise_export.precision.qdq import (
@@ -133,6 +136,46 @@ def test_weights_in_fp32_quantise_to_the_same_values() -> None:
     lr = np.random.default_rng(1).random((1, 3, 4, 5), np.float32)
     narrow = int8_from_fp32(model, layers, ranges=ranges, weights=weights)
     np.testing.assert_allclose(run(wide, lr), run(narrow, lr), rtol=1e-6)
+
+
+def test_for_cpus_convolutions_read_uint8_and_matrix_products_int8() -> None:
+    shape: list[int | str] = ["n", 3, "h", 3]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["lr", "w"], ["x"], name="conv"),
+            helper.make_node("MatMul", ["x", "m"], ["sr"], name="product"),
+        ],
+        "both",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, shape)],
+        [
+            numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), "w"),
+            numpy_helper.from_array(np.eye(3, dtype=np.float32), "m"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    layers, _ = find_layers(model)
+    assert [layer.name for layer in layers] == ["conv", "product"]
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = {y.name: rounded_to_nearest(stored[y.weight], y.channel_axis) for y in layers}
+    ranges = dict.fromkeys(weights, 1.0)
+    signed, unsigned = (
+        int8_from_fp32(
+            model, layers, ranges=ranges, weights=weights, activation_type=activation_type
+        )
+        for activation_type in get_args(ActivationType)
+    )
+    arrays = {t.name: numpy_helper.to_array(t) for t in unsigned.graph.initializer}
+    zeros = {
+        node.input[0]: arrays[node.input[2]]
+        for node in unsigned.graph.node
+        if node.op_type == "QuantizeLinear"
+    }
+    assert (zeros["lr"].dtype.name, int(zeros["lr"])) == ("uint8", 128)
+    assert (zeros["x"].dtype.name, int(zeros["x"])) == ("int8", 0)
+    lr = np.random.default_rng(0).uniform(-1, 1, (1, 3, 4, 3)).astype(np.float32)
+    np.testing.assert_array_equal(run(unsigned, lr), run(signed, lr))
 
 
 @pytest.mark.parametrize("largest", [0.0, 1e-9, 3e-4, 1.0, 777.7, 60000.0])
