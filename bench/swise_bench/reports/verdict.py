@@ -178,7 +178,7 @@ def _time_words(subject: SubjectResult, reference: SubjectResult, share: Interva
     if share.low <= 1 <= share.high:
         return f"as fast as {reference.name} ({_interval(share)})"
     if share.value < 1:
-        return f"{share.value:.2f} of the time of {reference.name} ({_interval(share)})"
+        return f"{_share(share.value)} of the time of {reference.name} ({_interval(share)})"
     return f"{share.value:.2f} times the time of {reference.name} ({_interval(share)})"
 
 
@@ -187,7 +187,12 @@ def _per_call(latency: Latency) -> str:
 
 
 def _interval(share: Interval) -> str:
-    return f"{share.low:.2f} to {share.high:.2f}"
+    return f"{_share(share.low)} to {_share(share.high)}"
+
+
+def _share(value: float) -> str:
+    """A share with two digits that say something, small ones too."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def _quality_words(subject: SubjectResult, reference: SubjectResult) -> list[str]:
@@ -200,11 +205,20 @@ def _quality_words(subject: SubjectResult, reference: SubjectResult) -> list[str
         return [f"{metric.text(value)} {metric.title} on {quality.images}"]
     if subject.name == reference.name and drift == 0:
         return [f"{metric.text(value)} {metric.title}"]
-    if round(drift, metric.drift_digits) == 0:
-        return [f"same {metric.title}"]
-    if abs(drift) < SAME_DB:
-        return [f"same {metric.title} ({_signed(drift)})"]
-    return [f"{_signed(drift)} {metric.title}"]
+    own = _main_value(reference)
+    if own is not None and abs(value - own - drift) >= SAME_DB:  # another network
+        lost = f", {_signed(drift)} by its precision" if abs(drift) >= SAME_DB else ""
+        return [f"{metric.text(value)} {metric.title} ({_signed(value - own)}{lost})"]
+    return [_drift_words(drift)]
+
+
+def _drift_words(drift: float) -> str:
+    """A change against the network's own fp32 form."""
+    metric = METRICS[MAIN]
+    if abs(drift) >= SAME_DB:
+        return f"{_signed(drift)} {metric.title}"
+    shown = f" ({_signed(drift)})" if round(drift, metric.drift_digits) else ""
+    return f"same {metric.title}{shown}"
 
 
 def _signed(drift: float) -> str:
@@ -240,7 +254,7 @@ def _headline(
     elif first.share is not None:
         also = f" (as is {fastest[1].name})" if len(fastest) > 1 else ""
         sentences.append(
-            f"{first.name} is the fastest{also}: {first.share.value:.2f} of the time of "
+            f"{first.name} is the fastest{also}: {_share(first.share.value)} of the time of "
             f"{reference.name}{_but(first)}."
         )
     best = sorted((v for v in verdicts if v.is_best), key=lambda v: not v.is_reference)

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from swise_deploy.checkpoints.shipped import is_shipped
 from swise_deploy.errors import BuildError, InputError, OutputError
 from swise_deploy.pictures.files import read_rgb
 from swise_deploy.pictures.folders import sample_paths
@@ -104,7 +105,8 @@ def write_folder(
 
     Args:
         onnx: The ONNX file.
-        out: The folder; None is beside the ONNX file, named after it and the target.
+        out: The folder; None is beside the ONNX file, or here for one that ships, named
+            after it and the target.
         target: The device; None for any.
         profile: One size; None takes the size that gives 1280x720.
 
@@ -128,7 +130,8 @@ def write_folder(
     reference = _run(form.model.SerializeToString(), port.name, lr)
     _check_conversion(source, lr, reference)
     name = target.name if target is not None else "device"
-    out = out or onnx.with_name(f"{onnx.stem}.{name}.trtexec")
+    beside = Path() if is_shipped(onnx) else onnx.parent
+    out = out or beside / f"{onnx.stem}.{name}.trtexec"
     _write(out, source, target, form=form, pictures=(lr, reference))
     return out
 

@@ -53,6 +53,29 @@ def _words(summary: Summary, name: str = "fp16") -> str:
     return next(verdict.words for verdict in summary.verdicts if verdict.name == name)
 
 
+def test_another_network_is_compared_with_the_reference_and_not_with_itself(
+    benchmark_run: Benchmark,
+) -> None:
+    summary = _summary(benchmark_run, share=(0.0031, 0.0028, 0.012), drift=0.0)
+    other = dataclasses.replace(benchmark_run.subjects[1], name="fp16")
+    for drift, words in (
+        (0.0, "36.95 dB PSNR-Y (-1.05 dB)"),
+        (-0.2, "36.95 dB PSNR-Y (-1.05 dB, -0.20 dB by its precision)"),
+    ):
+        peer = _subject(other, "fp16", psnr=36.95, drift=drift, size=500)
+        first = _subject(benchmark_run.subjects[0], "torch", psnr=38.0, drift=0.0, size=1000)
+        latency = first.latencies[0]
+        interval = Interval(0.0031, 0.0028, 0.012, 0.95)
+        ratio = Ratio("fp16", "torch", latency.lr_size, latency.batch, interval, interval, QUIET)
+        run = dataclasses.replace(
+            benchmark_run, subjects=(first, peer), ratios=(ratio,), quietness=QUIET
+        )
+        found = _words(summarize(run))
+        assert found.startswith("0.0031 of the time of torch (0.0028 to 0.012), ")
+        assert words in found
+    assert "same PSNR-Y" in _words(summary)
+
+
 def test_time_quality_and_size_are_one_line(benchmark_run: Benchmark) -> None:
     summary = _summary(benchmark_run, share=(0.81, 0.78, 0.85))
     assert _words(summary) == (

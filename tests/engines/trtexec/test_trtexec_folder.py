@@ -316,3 +316,10 @@ def test_swise_bench_reports_the_device_beside_the_file(make_onnx, device, tmp_p
     out = capsys.readouterr().out
     assert "MAXN" in out
     assert "8.6.1" in out
+
+
+def test_the_folder_of_a_shipped_file_is_written_here_not_into_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["swisenet:2", "--trtexec", "--target", "jetson-nano", "--size", "16x12"]
+    assert build_main(arguments) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["swisenet_x2_fp16.jetson-nano.trtexec"]
