@@ -33,7 +33,7 @@ FILE.engine[@{", @".join([*runtimes_for("engine")][1:])}], or NETWORK:SCALE or W
 @{", @".join(runtimes_for("network"))},
 @plain, @deploy (-{", -".join(_ONNX)}), or @auto, the fastest of what is installed.
 exit codes: 0 done, 1 failed, 2 usage, 3 a runtime is missing, 4 slower than the baseline allows,
-5 the load beside the measurement leaves open whether it is slower
+5 too noisy to decide whether it is slower
 """
 
 

@@ -62,7 +62,7 @@ def run_subjects(config: BenchConfig) -> int:
     Raises:
         InputError: A subject, folder or option cannot be used.
         QualityGateError: Slower than the baseline allows.
-        UndecidedError: The load beside the measurement leaves open whether it is slower.
+        UndecidedError: The measurement is too noisy to decide whether it is slower.
         SwiseError: A part could not be measured; the rest is printed and written.
     """
     for folder in config.images:
