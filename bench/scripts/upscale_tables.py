@@ -1,6 +1,7 @@
 """The tables of docs/upscaling.md: tiles against the full frame, memory, time to the first result.
 
     python bench/scripts/upscale_tables.py PICTURE...   # measures, writes the results, prints
+    python bench/scripts/upscale_tables.py PICTURE... --only first   # keeps the other tables
     python bench/scripts/upscale_tables.py              # prints what was measured before
 
 SwiseNet with the shipped weights. Run it with the package installed.
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +48,12 @@ TILE = 96
 # Neither the picture nor its averages fit into it at x2, where tiles are of 96 pixels.
 SMALL_MIB = 128
 TILED_MIB = 256
-MARGINS = (6, 8, 10, 12)
+MARGINS = (6, 8, 12)
 SCALES = (2, 4)
 RUNNERS: tuple[RunnerName, ...] = ("onnxruntime", "openvino")
-FIRST_SIZES = ((64, 48), (320, 240))
+FIRST_SIZES = ((64, 48),)
 _MIB = 1 << 20
+KINDS = ("memory", "first", "tiles")
 
 Result = TypeVar("Result")
 
@@ -106,6 +108,7 @@ class FirstRow:
         way: "empty cache" or "second run".
         runner: As `--runner` takes it.
         seconds: Wall time.
+        cpu_s: Processor time of the process, which other programs disturb less.
     """
 
     width: int
@@ -113,6 +116,7 @@ class FirstRow:
     way: str
     runner: str
     seconds: float
+    cpu_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class Tables:
 
     created: str
     host: str
-    warning: str
+    warnings: dict[str, str]
     tiles: list[TileRow]
     memory: list[MemoryRow]
     first: list[FirstRow]
@@ -132,14 +136,16 @@ def main() -> int:
     """Measure where pictures are given, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, metavar="KIND")
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="JSON")
     arguments = parser.parse_args()
-    return run_command(lambda: _run(arguments.pictures, arguments.output))
+    return run_command(lambda: _run(arguments.pictures, arguments.output, arguments.only))
 
 
-def _run(pictures: Sequence[Path], output: Path) -> int:
+def _run(pictures: Sequence[Path], output: Path, kinds: Sequence[str]) -> int:
     if pictures:
-        write_json(output, dataclasses.asdict(measure(pictures)))
+        before = read_tables(output) if set(kinds) != set(KINDS) else None
+        write_json(output, dataclasses.asdict(measure(pictures, kinds, before)))
     sys.stdout.write("\n\n".join("\n".join(lines) for lines in tables(read_tables(output))) + "\n")
     return 0
 
@@ -150,24 +156,20 @@ def read_tables(path: Path) -> Tables:
     return read_document(path, Tables, what="the results", advice=advice)
 
 
-def measure(pictures: Sequence[Path]) -> Tables:
-    """Measure all tables on these pictures."""
-    watch = QuietnessWatch()
-    memory = list(_memory_rows(pictures[0]))
-    first = list(_first_rows(pictures[0]))
-    tiles = [
-        row
-        for number, path in enumerate(pictures, 1)
-        for row in _tile_rows(number, _middle(read_rgb(path), SIZE))
-    ]
+def measure(pictures: Sequence[Path], kinds: Sequence[str], before: Tables | None) -> Tables:
+    """Measure tables on these pictures; those of other kinds are kept as they were before."""
     host = describe_host()
-    return Tables(
+    found = before or Tables("", "", {}, [], [], [])
+    for kind in kinds:
+        watch = QuietnessWatch()
+        rows = list(_ROWS[kind](pictures))
+        changes: dict[str, Any] = {kind: rows}
+        changes["warnings"] = {**found.warnings, kind: watch.finish().warning}
+        found = dataclasses.replace(found, **changes)
+    return dataclasses.replace(
+        found,
         created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         host=f"{host.cpu}, {host.num_cpus} CPUs",
-        warning=watch.finish().warning,
-        tiles=tiles,
-        memory=memory,
-        first=first,
     )
 
 
@@ -182,7 +184,12 @@ def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
     return work(), time.perf_counter() - start
 
 
-def _tile_rows(number: int, image: NDArray[np.uint8]) -> Iterator[TileRow]:
+def _tile_rows(pictures: Sequence[Path]) -> Iterator[TileRow]:
+    for number, path in enumerate(pictures, 1):
+        yield from _rows_of_picture(number, _middle(read_rgb(path), SIZE))
+
+
+def _rows_of_picture(number: int, image: NDArray[np.uint8]) -> Iterator[TileRow]:
     picture = image.astype(np.float32) / 255
     path = artefact_of("swisenet", scale=2)
     with Upscaler.open(path, runner="onnxruntime", tile=1 << 16) as upscaler:
@@ -220,7 +227,7 @@ def _tile_rows(number: int, image: NDArray[np.uint8]) -> Iterator[TileRow]:
         yield row(f"margin {margin}", upscaler)
 
 
-def _memory_rows(path: Path) -> Iterator[MemoryRow]:
+def _memory_rows(pictures: Sequence[Path]) -> Iterator[MemoryRow]:
     spawn = multiprocessing.get_context("spawn")
     jobs: list[tuple[int, RunnerName, Literal["whole", "tiles", "exact tiles"]]] = [
         (scale, runner, way)
@@ -231,7 +238,7 @@ def _memory_rows(path: Path) -> Iterator[MemoryRow]:
     ]
     for scale, runner, way in jobs:
         with spawn.Pool(1) as pool:  # the peak is that of a process of its own
-            measured = pool.apply(_peak_mib, (scale, path, runner, way))
+            measured = pool.apply(_peak_mib, (scale, pictures[0], runner, way))
         cost = bytes_per_pixel(artefact_of("swisenet", scale=scale))
         budget = cost * SIZE[0] * SIZE[1] / _MIB if way == "whole" else TILED_MIB
         found = MemoryRow(scale, runner, way, round(measured), round(budget))
@@ -256,22 +263,35 @@ def _peak_mib(scale: int, path: Path, runner: RunnerName, way: str) -> float:
     return (peak_bytes - pages * resource.getpagesize()) / _MIB
 
 
-def _first_rows(path: Path) -> Iterator[FirstRow]:
+def _first_rows(pictures: Sequence[Path]) -> Iterator[FirstRow]:
     for size in FIRST_SIZES:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder) / "lr.png", Path(folder) / "sr.png"
-            Image.fromarray(_middle(read_rgb(path), size)).save(source)
+            Image.fromarray(_middle(read_rgb(pictures[0]), size)).save(source)
             for runner in ("auto", "onnxruntime"):
                 environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/{runner}"}
                 command = [sys.executable, "-m", "swise_engines.upscaling.cli", str(source)]
                 command += ["-o", str(target), "--runner", runner, "-q", "--overwrite"]
                 for way in ("empty cache", "second run"):
-                    start = time.perf_counter()
+                    start, start_cpu = time.perf_counter(), _children_cpu_s()
                     subprocess.run(command, check=True, env=environment)  # noqa: S603
                     seconds = round(time.perf_counter() - start, 1)
-                    found = FirstRow(*size, way, runner, seconds)
+                    cpu_s = round(_children_cpu_s() - start_cpu, 1)
+                    found = FirstRow(*size, way, runner, seconds, cpu_s)
                     sys.stderr.write(f"{found}\n")
                     yield found
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+_ROWS: dict[str, Callable[[Sequence[Path]], Iterator[Any]]] = {
+    "memory": _memory_rows,
+    "first": _first_rows,
+    "tiles": _tile_rows,
+}
 
 
 def tables(found: Tables) -> list[list[str]]:
@@ -333,18 +353,22 @@ def _memory_lines(found: Tables) -> list[str]:
 
 
 def _first_lines(found: Tables) -> list[str]:
-    lines = ["| picture, `--runner` | empty cache | second run |", "|---|---:|---:|"]
-    runs = {(r.width, r.height, r.runner): r for r in found.first}
-    for width, height, runner in runs:
-        seconds = {
-            row.way: row.seconds
+    lines = [
+        "| picture, `--runner` | empty cache | processor time | second run | processor time |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    keys = list(dict.fromkeys((row.width, row.height, row.runner) for row in found.first))
+    for width, height, runner in keys:
+        rows = {
+            row.way: row
             for row in found.first
             if (row.width, row.height, row.runner) == (width, height, runner)
         }
-        lines.append(
-            f"| {width}x{height}, `{runner}` | {seconds['empty cache']:.1f} s | "
-            f"{seconds['second run']:.1f} s |"
-        )
+        cells = [
+            f"{row.seconds:.1f} s | {row.cpu_s:.1f} s"
+            for row in (rows["empty cache"], rows["second run"])
+        ]
+        lines.append(f"| {width}x{height}, `{runner}` | {' | '.join(cells)} |")
     return lines
 
 
