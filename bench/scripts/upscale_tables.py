@@ -34,7 +34,7 @@ from swise_deploy.storage.documents import read_document
 from swise_deploy.storage.files import write_json
 from swise_engines.choosing.candidates import RunnerName
 from swise_engines.upscaling.artefacts import artefact_of
-from swise_engines.upscaling.opening import open_source
+from swise_engines.upscaling.opening import GLOBAL_NETWORKS, open_source
 from swise_engines.upscaling.tiles.memory import bytes_per_pixel
 from swise_engines.upscaling.tiles.tiling import Overlap
 from swise_engines.upscaling.upscaler import Upscaler
@@ -48,11 +48,12 @@ TILE = 96
 # Neither the picture nor its averages fit into it at x2, where tiles are of 96 pixels.
 SMALL_MIB = 128
 TILED_MIB = 256
-MARGINS = (6, 8, 12)
+MARGINS = (6, 8)
 SCALES = (2, 4)
 RUNNERS: tuple[RunnerName, ...] = ("onnxruntime", "openvino")
 FIRST_SIZES = ((64, 48),)
 _MIB = 1 << 20
+MARGIN = GLOBAL_NETWORKS["swisenet"].margin
 KINDS = ("memory", "first", "tiles")
 
 Result = TypeVar("Result")
@@ -328,12 +329,12 @@ def _tile_lines(found: Tables) -> list[str]:
 
 def _margin_lines(found: Tables) -> list[str]:
     lines = [
-        f"| margin | {' | '.join(str(margin) for margin in MARGINS)} |",
-        "|---|" + "---:|" * len(MARGINS),
+        f"| margin | {' | '.join(str(margin) for margin in (*MARGINS, MARGIN))} |",
+        "|---|" + "---:|" * (len(MARGINS) + 1),
     ]
     worst = [
-        max(row.max_difference for row in found.tiles if row.way == f"margin {margin}")
-        for margin in MARGINS
+        max(row.max_difference for row in found.tiles if row.way == way)
+        for way in (*(f"margin {margin}" for margin in MARGINS), "exact")
     ]
     return [*lines, f"| largest difference | {' | '.join(f'{value:.2f}' for value in worst)} |"]
 

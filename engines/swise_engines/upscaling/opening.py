@@ -196,7 +196,10 @@ def _exact_source(
                 "exact. Leave --exact out"
             )
         step = math.lcm(overlap.step, split.step)  # maps are cut between their pixels too
-        return Overlap(-(-overlap.margin // step) * step, step=step)
+        margin = overlap.margin
+        if file.network in GLOBAL_NETWORKS:  # beyond the tolerance of the measurement
+            margin = max(margin, GLOBAL_NETWORKS[file.network].margin)
+        return Overlap(-(-margin // step) * step, step=step)
 
     return Source(runner, limits, find, exact=runner)
 
