@@ -2,9 +2,10 @@
 
 The graph is split in two. The first part gives the averages of the whole picture; the second one
 takes a tile and those averages, and sees a few pixels around each one, so that ordinary overlapping
-tiles are exact. The first part ends at the last average: it holds no upsampler, and needs a third
-of the memory of the whole network. Where that does not fit either, it runs in tiles too: first with
-the averages of each tile, then, as often as needed, with those that the pass before has found.
+tiles are exact. The first part ends at the last average: it holds no upsampler, and needs less
+memory than the whole network, a quarter of it for SwiseNet x4. Where that does not fit either, it
+runs in tiles too: first with the averages of each tile, then, as often as needed, with those that
+the pass before has found.
 """
 
 import logging
