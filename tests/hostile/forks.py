@@ -60,11 +60,13 @@ class Ended:
     Attributes:
         code: Exit code; minus the number of the signal that ended it.
         seconds: Wall time.
+        processor_s: Processor time.
         answer: What the job wrote for its caller; {} where it was killed before.
     """
 
     code: int
     seconds: float
+    processor_s: float
     answer: dict[str, Any]
 
 
@@ -111,7 +113,7 @@ class Forks:
         answer: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
             answer = json.loads(Path(str(arguments["answer"])).read_text(encoding="utf-8"))
-        return Ended(found["code"], found["seconds"], answer)
+        return Ended(found["code"], found["seconds"], found["processor_s"], answer)
 
 
 def serve() -> int:
@@ -139,12 +141,19 @@ def serve() -> int:
             module, _, name = job.pop("function").partition(":")
             code = getattr(importlib.import_module(module), name)(**job)
             _end(code)
-        _, status = os.waitpid(child, 0)
+        _, status, usage = os.wait4(child, 0)
         seconds = time.monotonic() - start
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # what a killed command had started
         answers.write(
-            json.dumps({"code": os.waitstatus_to_exitcode(status), "seconds": seconds}) + "\n"
+            json.dumps(
+                {
+                    "code": os.waitstatus_to_exitcode(status),
+                    "seconds": seconds,
+                    "processor_s": usage.ru_utime + usage.ru_stime,
+                }
+            )
+            + "\n"
         )
         answers.flush()
     return 0

@@ -29,6 +29,9 @@ from tests.hostile.workplace import (
 
 Blow = Literal["SIGKILL", "SIGINT"]
 
+LIMIT_S = 5.0
+"""Seconds of processor time between a signal and the end."""
+
 _AGE_S = 60.0  # leftovers of a killed run are as old as those that a user meets
 _UNSTABLE = re.compile(
     r"cache/swise-deploy/fastest.*|out/run/tensorboard/events.*|tmp/torchinductor.*"
@@ -115,6 +118,9 @@ class Workplace:
 
     def _judged_end(self, kill: Kill, ended: Ended) -> Iterator[str]:
         stderr = self.text("stderr")
+        seconds = ended.processor_s - float(self.text("landed"))
+        if seconds > LIMIT_S:
+            yield f"hangs: works for {seconds:.1f} s after the signal"
         if self.text("hangs"):
             yield f"hangs for more than {PATIENCE_S:g} s: {self.text('hangs')[-2000:]}"
         yield from tracebacks(stderr)

@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -56,13 +57,15 @@ class Trigger:
         if kind == self.kind and self.counts[kind] == self.number:
             self._is_done = True
             sys.setprofile(None)
-            os.write(self._landed, b"landed")
+            os.write(self._landed, str(time.process_time()).encode())
             faulthandler.cancel_dump_traceback_later()
             faulthandler.dump_traceback_later(PATIENCE_S, exit=True, file=HANGS)
             os.kill(os.getpid(), self.signal_number)
 
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
+"""Seconds by the clock between a signal and the end, whatever other programs take."""
+
 HANGS: Any = None  # the open file that gets the traceback of a hang
 
 
