@@ -21,6 +21,7 @@ Damage = Callable[[Draw, bytes, tuple[bytes, ...]], bytes]
 
 _EXTREME_INTEGERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, 2**63 - 1)
 _MAX_GROWTH = 1 << 16
+_BOMB_BYTES = 1 << 26  # in a thousandth of it
 
 
 def damage_bytes(draw: Draw, data: bytes, others: tuple[bytes, ...]) -> bytes:
@@ -75,9 +76,13 @@ def damage_archive(draw: Draw, data: bytes, others: tuple[bytes, ...]) -> bytes:
     described = [i for i, (name, _) in enumerate(members) if name.endswith(".pkl")]
     index = draw(st.sampled_from([index, *described]))
     name, content = members[index]
-    action = draw(st.integers(0, 5))
+    action = draw(st.integers(0, 12))
+    compression = zipfile.ZIP_STORED
     if action == 0:
         del members[index]
+    elif action == 12:
+        members[index] = (name, bytes(_BOMB_BYTES))
+        compression = zipfile.ZIP_DEFLATED
     elif action == 1:
         members.insert(index, (name, damage_bytes(draw, content, (content,))))
     elif action == 2:
@@ -85,9 +90,11 @@ def damage_archive(draw: Draw, data: bytes, others: tuple[bytes, ...]) -> bytes:
     else:
         members[index] = (name, damage_bytes(draw, content, tuple(c for _, c in members)))
     result = io.BytesIO()
-    with zipfile.ZipFile(result, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(result, "w", compression) as archive:
         for name, content in members:
-            archive.writestr(zipfile.ZipInfo(name.replace("\0", "_")), content)
+            info = zipfile.ZipInfo(name.replace("\0", "_"))
+            info.compress_type = compression
+            archive.writestr(info, content)
     return result.getvalue()
 
 
