@@ -131,14 +131,22 @@ def walk_files(
             continue
         searched.add((status.st_dev, status.st_ino))
         seen = [e for e in entries if not _is_hidden(e.name)]
-        files = [place / entry.name for entry in seen if entry.is_file()]
-        folders = {entry.name: entry.is_symlink() for entry in seen if entry.is_dir()}
+        files = [place / entry.name for entry in seen if _holds(entry.is_file)]
+        folders = {entry.name: entry.is_symlink() for entry in seen if _holds(entry.is_dir)}
         yield from files
         has_pictures = any(path.suffix.lower() in SUFFIXES for path in files)
         chosen = (choose or _all)(place, list(folders), has_pictures)
         # Real folders before links to them, so that a file's path does not depend on the links.
         waiting += [place / n for n in chosen if not folders[n]]
         waiting += [place / n for n in chosen if folders[n]]
+
+
+def _holds(test: Callable[[], bool]) -> bool:
+    """The result of a test of a file; False where it cannot be made: a link that leads to itself."""
+    try:
+        return test()
+    except OSError:
+        return False
 
 
 def picture_names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -249,10 +249,13 @@ def read_json_lines(path: Path) -> list[Any]:
     Empty, damaged and incomplete lines, which a killed process leaves, are skipped.
 
     Raises:
-        OSError: It cannot be read, or has more than 1 GiB.
+        InputError: It cannot be read, or has more than 1 GiB.
     """
     values: list[Any] = []
-    content = read_regular(path, max_bytes=_MAX_LINES_BYTES) if path.is_file() else b""
+    try:
+        content = read_regular(path, max_bytes=_MAX_LINES_BYTES) if path.is_file() else b""
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     for line in content.splitlines():
         with contextlib.suppress(ValueError, RecursionError):
             values.append(json.loads(line.decode("utf-8")))

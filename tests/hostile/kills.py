@@ -40,9 +40,16 @@ _UNSTABLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A run that nobody kills: its events by kind, and what it leaves."""
+    """A run that nobody kills: its events by kind, and what it leaves.
+
+    Attributes:
+        events: Of a run in a fresh folder.
+        events_over_older: Of a run over the results of an earlier one; {} where that is refused.
+        names: Of files and folders.
+    """
 
     events: dict[EventKind, int]
+    events_over_older: dict[EventKind, int]
     names: frozenset[str]
 
 
@@ -54,9 +61,12 @@ class Kill:
     blow: Blow
     kind: EventKind
     number: int
+    is_over_older: bool = False
 
     def __str__(self) -> str:
-        return f"{self.command.name}: {self.blow} at {self.kind} event {self.number}"
+        where = f"{self.kind} event {self.number}"
+        older = " over older results" if self.is_over_older else ""
+        return f"{self.command.name}: {self.blow} at {where}{older}"
 
 
 class Workplace:
@@ -96,7 +106,11 @@ class Workplace:
         ended = self.run(command, count_calls=True)
         if ended.code:
             raise RuntimeError(f"{command.name} ended with {ended.code}: {self.text('stderr')}")
-        return Counted({"file": ended.answer["file"], "call": ended.answer["call"]}, self._names())
+        again = self.run(command, count_calls=True)
+        events: list[dict[EventKind, int]] = [
+            {"file": run.answer["file"], "call": run.answer["call"]} for run in (ended, again)
+        ]
+        return Counted(events[0], {} if again.code else events[1], self._names())
 
     def _names(self) -> frozenset[str]:
         return frozenset(n for n in names_in(self.folder) if not _UNSTABLE.fullmatch(n))
@@ -104,6 +118,8 @@ class Workplace:
     def strike(self, kill: Kill, counted: Counted) -> list[str] | None:
         """Kill a command at an event; gives what is wrong, or None where it ended before."""
         self.reset()
+        if kill.is_over_older and self.run(kill.command).code:
+            return [f"the run before it failed: {self.text('stderr')[-1500:]}"]
         number = int(getattr(signal, kill.blow))
         ended = self.run(kill.command, kind=kill.kind, number=kill.number, signal_number=number)
         if not self.text("landed"):
@@ -163,11 +179,16 @@ def tracebacks(stderr: str) -> Iterator[str]:
 def choose_kills(
     command: Command, counted: Counted, number: int, rng: random.Random
 ) -> Iterator[Kill]:
-    """Draw kills: SIGKILL and SIGINT in turn, half at operations on files, half at any call."""
+    """Draw kills: SIGKILL and SIGINT in turn, half at operations on files, half at any call.
+
+    A quarter of them hits a run over the results of an earlier one.
+    """
     for i in range(number):
         blow: Blow = "SIGKILL" if i % 2 == 0 else "SIGINT"
-        kind: EventKind = "file" if i // 2 % 2 == 0 and counted.events["file"] else "call"
-        yield Kill(command, blow, kind, rng.randint(1, counted.events[kind]))
+        is_over_older = i // 4 % 4 == 3 and bool(counted.events_over_older)
+        events = counted.events_over_older if is_over_older else counted.events
+        kind: EventKind = "file" if i // 2 % 2 == 0 and events["file"] else "call"
+        yield Kill(command, blow, kind, rng.randint(1, events[kind]), is_over_older)
 
 
 def run_kills(

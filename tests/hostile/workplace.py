@@ -48,7 +48,7 @@ class Command:
         return all(importlib.util.find_spec(name) is not None for name in self.needs)
 
 
-_NET = "--model net.onnx --runner onnxruntime --threads 1"
+_NET = "--model net.onnx --runner onnxruntime --threads 1 --overwrite"
 _TRAIN = (
     "--model fsrcnn --steps 3 --batch-size 2 --patch-size 8 --workers 1 --val-every 2 "
     "--save-every 1 --holdout 1 --precision fp32 --ema-decay 0.9"

@@ -174,3 +174,9 @@ def test_low_resolution_alone_among_the_subfolders_is_read_with_a_warning(
     with caplog.at_level(logging.WARNING):
         assert found(tmp_path) == ["DIV2K_train_LR_bicubic/X2/a.png"]
     assert "taken as ground truth" in caplog.text
+
+
+def test_a_link_to_itself_is_no_picture(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("b.png")
+    assert find_images(tmp_path) == [tmp_path / "a.png"]
