@@ -142,7 +142,7 @@ def walk_files(
 
 
 def _holds(test: Callable[[], bool]) -> bool:
-    """The result of a test of a file; False where it cannot be made: a link that leads to itself."""
+    """The result of a test of a file; False where it fails: a link that leads to itself."""
     try:
         return test()
     except OSError:
