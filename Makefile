@@ -63,7 +63,7 @@ dist: | $(BIN)/python
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-# Damaged files, kills and full disks; its figures stand in docs/security.md (a quarter of an hour).
+# Damaged files, kills and full disks; its figures stand in docs/security.md. It takes tens of minutes.
 .PHONY: test-hostile
 test-hostile: install-dev
 	$(BIN)/python -m tests.hostile

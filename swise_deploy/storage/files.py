@@ -253,7 +253,7 @@ def read_json_lines(path: Path) -> list[Any]:
     """
     values: list[Any] = []
     try:
-        content = read_regular(path, max_bytes=_MAX_LINES_BYTES) if path.is_file() else b""
+        content = read_regular(path, max_bytes=_MAX_LINES_BYTES) if path.exists() else b""
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     for line in content.splitlines():

@@ -231,10 +231,9 @@ def test_only_regular_files_of_a_limited_size_are_read(tmp_path: Path, kind: str
         read_document(path, dict, what="the facts", advice="")
     with pytest.raises(InputError, match=r"a\.json"):
         read_rgb(path)
-    if kind == "huge":
-        with pytest.raises(InputError, match="4,294,967,296 bytes"):
-            read_json_lines(path)
-    else:
+    with pytest.raises(InputError, match=r"a\.json"):
+        read_json_lines(path)
+    if kind != "huge":
         with pytest.raises(InputError, match=r"a\.json"):
             sha256_of(path)
 
