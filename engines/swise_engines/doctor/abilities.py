@@ -108,9 +108,8 @@ def _onnx_on_cpu(seen: Examination) -> Ability:
     if runtime.works:
         providers = seen.fact("python", "onnxruntime_providers").value
         return Ability(name, works=True, why=f"ONNX Runtime {runtime.version}: {providers}")
-    install = fixes.install_extras(seen, "cpu")
-    fix = fixes.install_or_probe(seen, ["onnxruntime"], install)
-    return Ability(name, works=False, why=f"onnxruntime: {runtime.reason}", fix=fix)
+    why = f"onnxruntime: {runtime.reason}"
+    return Ability(name, works=False, why=why, fix=fixes.install_onnx_runtime(seen))
 
 
 def _from_package(seen: Examination, name: str, package: str, extra: str) -> Ability:

@@ -75,5 +75,16 @@ def keep_one_onnx_runtime(seen: Examination) -> Commands:
     kept = next(name for name in seen.onnx_runtimes if name != "onnxruntime")
     return (
         f"{seen.python.pip} uninstall -y {' '.join(seen.onnx_runtimes)}",
-        f"{seen.python.pip} install --no-deps {kept}",
+        f"{seen.python.pip} install --no-deps {kept}{_jetson_wheels(seen, 'from')}",
     )
+
+
+def install_onnx_runtime(seen: Examination) -> Commands:
+    """Install ONNX Runtime; on JetPack 6 names the index that has one for its GPU."""
+    install = install_extras(seen, "cpu") + _jetson_wheels(seen, "or onnxruntime-gpu of")
+    return install_or_probe(seen, ["onnxruntime"], install)
+
+
+def _jetson_wheels(seen: Examination, joint: str) -> str:
+    is_jetpack_6 = (seen.jetpack or "").partition(".")[0] == "6"
+    return f"   # {joint} the Jetson AI Lab's index, jp6/cu126" if is_jetpack_6 else ""

@@ -346,6 +346,17 @@ def test_two_onnx_runtimes_at_once_are_reported_with_the_commands_that_keep_one(
     assert fact.value == "onnxruntime 1.23.0, onnxruntime-gpu 1.23.0"
 
 
+def test_a_jetson_is_told_where_an_onnx_runtime_for_its_gpu_is(jetson, tmp_path):
+    found = packages()
+    found["onnxruntime"] = Package("onnxruntime", None, "No module named 'onnxruntime'")
+    name = "upscale and benchmark ONNX files"
+    (fix,) = by_name(list_abilities(examine(jetson, found)), name).fix
+    assert fix.endswith("or onnxruntime-gpu of the Jetson AI Lab's index, jp6/cu126")
+    (tmp_path / "other").mkdir()
+    elsewhere = examine(lay_out(tmp_path / "other", {}, {}), found)
+    assert "Jetson" not in by_name(list_abilities(elsewhere), name).fix[0]
+
+
 @pytest.mark.parametrize(
     ("package", "extra"),
     [("openvino", "openvino"), ("ncnn", "ncnn"), ("av", "video")],
