@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from swise_deploy.command.console import report_error, use_json_errors
@@ -18,7 +18,27 @@ _USAGE = 2
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Text wrapped to the terminal; what is indented keeps its lines while they fit."""
+    """Text wrapped to the terminal; what is indented keeps its lines while they fit.
+
+    The usage names what is required; all options are listed below it, in groups.
+    """
+
+    def _format_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[argparse._MutuallyExclusiveGroup],
+        prefix: str | None,
+    ) -> str:
+        del groups
+        actions = list(actions)
+        required = [a for a in actions if not a.option_strings or a.required]
+        text = super()._format_usage(usage, required, [], prefix).rstrip()
+        if usage is not None or len(required) == len(actions):
+            return f"{text}\n\n"
+        indent = " " * (self._current_indent + len("usage: "))
+        fits = len(text.splitlines()[-1]) + len(" [options]") <= self._width
+        return f"{text} [options]\n\n" if fits else f"{text}\n{indent}[options]\n\n"
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         filled: list[str] = []

@@ -114,8 +114,12 @@ def test_examples_come_before_the_options_and_fit_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     parser = CommandParser(prog="swise-test", description="word " * 30, epilog=HELP)
+    parser.add_argument("file", metavar="FILE")
     parser.add_argument("--images", help="a folder")
+    parser.add_argument("--out", required=True, metavar="DIR")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "int8"])
     text = parser.format_help()
+    assert text.startswith("usage: swise-test --out DIR FILE [options]\n")
     assert text.index("examples:") < text.index("options:") < text.index("exit codes:")
     assert max(map(len, text.splitlines())) <= columns
     joined = " ".join(text.replace("\\\n", " ").replace("# ", "").split())
