@@ -77,7 +77,7 @@ def test_a_classifier_is_refused(tmp_path: Path) -> None:
     pool = helper.make_node("GlobalAveragePool", ["x"], ["pooled"])
     flatten = helper.make_node("Flatten", ["pooled"], ["y"])
     path = _saved(tmp_path / "classifier.onnx", [pool, flatten], {"y": ["n", "classes"]})
-    message = r"turns pictures of 64x64 into y \(1, 3\); expected one picture"
+    message = r"turns pictures of 64x64 into y float32 \(1, 3\); expected one picture"
     with pytest.raises(InputError, match=message):
         OnnxRunner(path)
 
@@ -87,7 +87,7 @@ def test_a_network_that_changes_the_aspect_ratio_is_refused(tmp_path: Path) -> N
     shuffle = helper.make_node("Concat", ["x", "x"], ["tall"], axis=2)
     wide = helper.make_node("Concat", ["tall", "tall", "tall", "tall"], ["y"], axis=3)
     path = _saved(tmp_path / "uneven.onnx", [shuffle, wide], {"y": ["n", 3, "h2", "w4"]})
-    with pytest.raises(SwiseError, match=r"into y \(1, 3, 128, 256\); expected"):
+    with pytest.raises(SwiseError, match=r"into y float32 \(1, 3, 128, 256\); expected"):
         OnnxRunner(path)
 
 
@@ -95,5 +95,5 @@ def test_a_file_with_two_outputs_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["x"], [name]) for name in ("y", "mask")]
     outputs: dict[str, list[int | str]] = {"y": [], "mask": []}
     path = _saved(tmp_path / "two.onnx", nodes, outputs)
-    with pytest.raises(InputError, match=r"y \(1, 3, 64, 64\), mask .*; expected one"):
+    with pytest.raises(InputError, match=r"y float32 \(1, 3, 64, 64\), mask .*; expected one"):
         OnnxRunner(path)
