@@ -113,9 +113,8 @@ def run(campaign: Campaign, folder: Path) -> Results:
 
     def start(command: Command) -> Task:
         def task(place: Workplace) -> None:
-            place.reset()
-            events.append(count_cold(command, place.folder)[1])
-            tally = run_cold_interrupts(command, campaign.starts, campaign.seed, place.folder)
+            events.append(count_cold(command, place)[1])
+            tally = run_cold_interrupts(command, campaign.starts, campaign.seed, place)
             starts[command.name] = tally
             _say(command.name, [tally])
 

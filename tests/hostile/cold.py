@@ -10,10 +10,9 @@ import os
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.hostile.forks import ROOT
-from tests.hostile.kills import tracebacks
+from tests.hostile.kills import Workplace, tracebacks
 from tests.hostile.tallies import Failure, Tally
 from tests.hostile.workplace import Command, environment_of
 
@@ -43,8 +42,10 @@ sys.exit(getattr(launch, script)())
 """
 
 
-def run_cold(command: Command, number: int, folder: Path) -> tuple[int, str, str]:
+def run_cold(command: Command, number: int, place: Workplace) -> tuple[int, str, str]:
     """Start a command; send Ctrl-C at its event of that number. Gives code, stderr and the note."""
+    place.reset()  # swise-train refuses the results of a run before
+    folder = place.folder
     paths = [ROOT, ROOT / "export", ROOT / "engines", ROOT / "bench", folder]
     words = [command.script, *command.arguments.split()]
     reading, writing = os.pipe()
@@ -68,23 +69,23 @@ def run_cold(command: Command, number: int, folder: Path) -> tuple[int, str, str
     return done.returncode, stderr, note
 
 
-def count_cold(command: Command, folder: Path) -> tuple[int, int]:
+def count_cold(command: Command, place: Workplace) -> tuple[int, int]:
     """The number of audited events of a whole run, and of those before Ctrl-C is handled."""
-    code, stderr, note = run_cold(command, 0, folder)
+    code, stderr, note = run_cold(command, 0, place)
     if code:
         raise RuntimeError(f"{command.name} ended with {code}: {stderr}")
     total, before = json.loads(note)
     return total, before
 
 
-def run_cold_interrupts(command: Command, number: int, seed: int, folder: Path) -> Tally:
+def run_cold_interrupts(command: Command, number: int, seed: int, place: Workplace) -> Tally:
     """Interrupt a command `number` times between its first line and its end."""
     tally = Tally(f"{command.name}, started", seed)
-    total, before = count_cold(command, folder)
+    total, before = count_cold(command, place)
     rng = random.Random(f"{seed} {command.name}")  # noqa: S311  # no secret
     numbers = [before + 1, *(rng.randint(before + 1, total) for _ in range(number - 1))]
     for at in numbers:
-        code, stderr, note = run_cold(command, at, folder)
+        code, stderr, note = run_cold(command, at, place)
         if note != "landed":
             continue
         tally.tried += 1

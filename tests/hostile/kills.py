@@ -155,7 +155,7 @@ class Workplace:
     def _judged_next(self, command: Command) -> Iterator[str]:
         ended = self.run(command)
         if ended.code == 2 and "--resume" in self.text("stderr"):
-            ended = self.run(command, "--resume --out out/run")
+            ended = self.run(command, "--resume -o out/run")
         if ended.code:
             yield f"the next run ends with {ended.code}: {self.text('stderr')[-1500:]}"
         yield from tracebacks(self.text("stderr"))

@@ -80,7 +80,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "swise-train",
         "train",
-        f"--data pictures --out out/run {_TRAIN}",
+        f"--data pictures -o out/run {_TRAIN}",
         stopped_codes=(130, 75),
         share=4,
     ),
