@@ -72,6 +72,8 @@ def run_command(command: Callable[[], int]) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
+        if isinstance(error, MemoryError):
+            traceback.clear_frames(error.__traceback__)  # the message needs some of their memory
         message = _exhausted_resource(error) or _unwritten_stdout(error)
         if message is None:
             raise

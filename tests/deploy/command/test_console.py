@@ -6,10 +6,12 @@ import shlex
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
+from swise_deploy.command import console
 from swise_deploy.command.console import (
     at_least,
     choose,
@@ -64,6 +66,28 @@ def test_a_command_restores_the_signal_handler():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_the_memory_of_a_failed_command_is_free_for_its_message(monkeypatch):
+    class Large:
+        pass
+
+    large = []
+
+    def command() -> int:
+        picture = Large()
+        large.append(weakref.ref(picture))
+        raise MemoryError("no more")
+
+    held = []
+
+    def report(_message: str, exit_code: int) -> int:
+        held.append(large[0]())
+        return exit_code
+
+    monkeypatch.setattr(console, "report_error", report)
+    assert run_command(command) == 1
+    assert held == [None]
+
+
 def test_a_picture_too_large_for_the_memory_is_one_message(capsys):
     def command() -> int:
         raise MemoryError("Unable to allocate 27.9 GiB for an array with shape (100000, 100000, 3)")
@@ -116,6 +140,7 @@ def _in_shell(code: str, redirection: str, **environment: str) -> subprocess.Com
 
 WRITING = """
 import sys
+import weakref
 from swise_deploy.command.console import run_command
 sys.exit(run_command(lambda: sys.stdout.write('result') and 0))
 """
@@ -135,6 +160,7 @@ def test_a_full_stdout_is_one_message():
 
 TELEMETRY = """
 import sys
+import weakref
 from swise_deploy.command.console import run_command
 
 def command():
