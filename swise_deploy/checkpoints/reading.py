@@ -127,7 +127,7 @@ def _read_pickle(path: Path, unread: list[str]) -> object:
         except OSError as error:
             raise InputError(f"cannot read weights {path}: {error.strerror or error}") from error
         except pickle.UnpicklingError as error:
-            refused = re.search(r"GLOBAL (\S+) was not", str(error))
+            refused = re.search(r"GLOBAL (\S+)", str(error))
             name = refused.group(1) if refused else ""
             if not _is_foreign_class(name) or name in unread or len(unread) == MAX_FOREIGN_CLASSES:
                 raise InputError(_refusal(path, name) if name else _damaged(path)) from error

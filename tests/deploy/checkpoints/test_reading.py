@@ -6,6 +6,7 @@ import decimal
 import fractions
 import io
 import logging
+import os
 import pathlib
 import subprocess
 import sys
@@ -164,6 +165,7 @@ class Harmful:
         (Harmful(), small_state()),
         (print, {}),
         (print, small_state()),
+        (os.system, {}),  # torch refuses its module in other words
         (nn.Conv2d(3, 3, 1), {}),
     ],
 )
