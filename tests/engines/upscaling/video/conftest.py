@@ -76,9 +76,29 @@ def add_tone() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def add_srt() -> Callable[..., Any]:
-    """Add SubRip subtitles, (start, end, text) in seconds; gives what copies them."""
+def add_subtitle_file() -> Callable[..., Any]:
+    """Add the subtitles of a file; gives what copies them."""
     av = pytest.importorskip("av", reason="videos need PyAV")
+
+    def add(output: Any, path: Path) -> Any:
+        source = av.open(str(path))
+        stream = output.add_stream_from_template(source.streams.subtitles[0])
+
+        def finish(output: Any) -> None:
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = stream
+                    output.mux(packet)
+            source.close()
+
+        return finish
+
+    return add
+
+
+@pytest.fixture
+def add_srt(add_subtitle_file: Callable[..., Any]) -> Callable[..., Any]:
+    """Add SubRip subtitles, (start, end, text) in seconds; gives what copies them."""
 
     def clock(seconds: float) -> str:
         return f"00:00:{seconds:06.3f}".replace(".", ",")
@@ -91,16 +111,6 @@ def add_srt() -> Callable[..., Any]:
                 for i, (start, end, text) in enumerate(lines, 1)
             )
         )
-        source = av.open(str(path))
-        stream = output.add_stream_from_template(source.streams.subtitles[0])
-
-        def finish(output: Any) -> None:
-            for packet in source.demux():
-                if packet.dts is not None:
-                    packet.stream = stream
-                    output.mux(packet)
-            source.close()
-
-        return finish
+        return add_subtitle_file(output, path)
 
     return add

@@ -306,21 +306,16 @@ def presentation_graphics(path):
 
 
 @pytest.fixture
-def blu_ray(tmp_path, make_video, add_tone):
+def blu_ray(tmp_path, make_video, add_tone, add_subtitle_file):
     """A recording with the sound and the subtitles of a Blu-ray."""
 
     def setup(out, _):
         finish_tone = add_tone(out, 1, "pcm_bluray", rate=48_000)
-        source = av.open(str(presentation_graphics(tmp_path / "lines.sup")))
-        stream = out.add_stream_from_template(source.streams.subtitles[0])
+        finish_lines = add_subtitle_file(out, presentation_graphics(tmp_path / "lines.sup"))
 
         def finish(out):
             finish_tone(out)
-            for packet in source.demux():
-                if packet.dts is not None:
-                    packet.stream = stream
-                    out.mux(packet)
-            source.close()
+            finish_lines(out)
 
         return finish
 
