@@ -41,7 +41,6 @@ Measured of SwiseNet on photographs of 192x144: moved by 4 pixels up to 0.054, c
 """
 
 _EXPECTED_PASSES = 3  # for the share that is reported
-_COST_OF_FIRST_PART = 0.6
 _PROVIDER = "CPUExecutionProvider"
 
 _Part = Literal["own", "fed", "picture"]
