@@ -92,15 +92,20 @@ class RunnerContext(Closing):
         self.deactivate()
 
 
-def upscale(runner: Runner, image: RgbImage) -> RgbImage:
+def upscale(runner: Runner, image: RgbImage, *, batch: int | None = None) -> RgbImage:
     """Upscale one picture: (H, W, 3) uint8 to (H*scale, W*scale, 3) uint8.
+
+    Args:
+        runner: Activated.
+        image: The picture.
+        batch: Pictures that the runner takes in a call, filled up by repeating it; None for any.
 
     Raises:
         SwiseError: The output contains NaN or infinity.
     """
+    sr = runner.infer(batch_from_images(np.repeat(image[None], batch or 1, axis=0), runner.io))
     if runner.io == "uint8":
-        return np.asarray(runner.infer(image[None])[0], np.uint8)
-    sr = runner.infer(float_from_image(image))
+        return np.asarray(sr[0], np.uint8)
     check_finite(sr, runner.name)
     return image_from_float(sr)
 

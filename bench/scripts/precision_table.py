@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,7 @@ from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.command.console import progress, run_command
 from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.errors import SwiseError
-from swise_deploy.evaluation.metrics import quality
-from swise_deploy.evaluation.pairs import Pair, read_pairs
+from swise_deploy.evaluation.pairs import Pair, evaluate, read_pairs
 from swise_deploy.pictures.folders import calibration_paths, sample_paths
 from swise_deploy.precision import ExportPrecision
 from swise_deploy.runner import Runner, upscale
@@ -220,10 +220,8 @@ def _with_drift(
 
 
 def _scores(runner: Runner, pairs: Sequence[Pair]) -> dict[str, float]:
-    return {
-        pair.name: quality(upscale(runner, pair.lr), pair.hr, border=runner.scale).psnr_y_db
-        for pair in pairs
-    }
+    scores = evaluate(partial(upscale, runner), pairs, runner.scale)
+    return {name: score.psnr_y_db for name, score in scores.items()}
 
 
 def _time(path: Path, fp32: Path, runtime: str, threads: int) -> Interval:

@@ -35,7 +35,6 @@ from swise_bench.results.values import (
     SubjectResult,
 )
 from swise_bench.subjects.files import content_hash, facts_of, fixed_batch
-from swise_bench.subjects.fixed_batch import upscale_single
 from swise_bench.subjects.resolve_auto import resolve_auto
 from swise_bench.subjects.spec import (
     Subject,
@@ -49,7 +48,7 @@ from swise_deploy.errors import SwiseError, first_line
 from swise_deploy.evaluation.own_pairs import match_by_name
 from swise_deploy.pictures.folders import find_images, folder_label, sample_paths
 from swise_deploy.precision import QUANTISED_OR_ROUNDED
-from swise_deploy.runner import Runner
+from swise_deploy.runner import Runner, upscale
 from swise_deploy.storage.caches import cache_folder
 from swise_export.graph.fp16_emulation import has_halves
 from swise_export.graph.loading import load_onnx
@@ -343,7 +342,7 @@ def _score(one: _Measured, runner: Runner, settings: Settings) -> None:
             with _rounding(runner, one.path, settings) as scored_runner:
                 one.scored[folder] = (
                     score_pictures(
-                        partial(upscale_single, scored_runner, batch=fixed_batch(one.path)),
+                        partial(upscale, scored_runner, batch=fixed_batch(one.path)),
                         paths,
                         runner.scale,
                         identity=f"{identity} {scored_runner.name}",

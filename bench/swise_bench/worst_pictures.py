@@ -9,10 +9,10 @@ from swise_bench.reports.showcase import Showcase, make_showcase
 from swise_bench.reports.verdict import summarize
 from swise_bench.results.values import Benchmark, NotMeasured, SubjectResult
 from swise_bench.subjects.files import fixed_batch
-from swise_bench.subjects.fixed_batch import upscale_single
 from swise_bench.subjects.resolve_auto import resolve_auto
 from swise_bench.subjects.spec import open_subject
 from swise_deploy.pictures.folders import find_images, picture_names
+from swise_deploy.runner import upscale
 
 MAX_SHOWCASES = 6
 """Pictures with a slider."""
@@ -39,7 +39,7 @@ def showcases_of(settings: Settings, benchmark: Benchmark) -> list[Showcase]:
             folder = settings.cache / "exported"
             runner = open_subject(resolved, threads=settings.threads, folder=folder)
             batch = fixed_batch(resolved.path)
-            upscalers[name] = partial(upscale_single, stack.enter_context(runner), batch=batch)
+            upscalers[name] = partial(upscale, stack.enter_context(runner), batch=batch)
         return [
             make_showcase(paths[name], scale, upscalers)
             for name in worst[:MAX_SHOWCASES]

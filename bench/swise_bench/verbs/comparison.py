@@ -11,7 +11,6 @@ import numpy as np
 from swise_bench.measuring.latency import compare_latencies, measure_latency
 from swise_bench.results.values import Latency, Ratio
 from swise_bench.subjects.files import fixed_batch
-from swise_bench.subjects.fixed_batch import upscale_single
 from swise_bench.subjects.input_sizes import choose_batches, choose_lr_sizes
 from swise_bench.subjects.resolve_auto import resolve_auto
 from swise_bench.subjects.spec import Subject, open_subject, parse_subject
@@ -19,7 +18,7 @@ from swise_deploy.errors import InputError
 from swise_deploy.evaluation.metrics import MetricName, psnr
 from swise_deploy.evaluation.pairs import evaluate, mean_quality, read_pairs
 from swise_deploy.pictures.folders import find_images, sample_paths
-from swise_deploy.runner import Runner
+from swise_deploy.runner import Runner, upscale
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ def _compared(
     scale = runners[0].scale
     pairs = read_pairs(paths, scale)
     upscalers = [
-        partial(upscale_single, runner, batch=fixed_batch(subject.path))
+        partial(upscale, runner, batch=fixed_batch(subject.path))
         for subject, runner in zip(subjects, runners, strict=True)
     ]
     differences = []

@@ -1,11 +1,12 @@
 """Drift between two runners on the shipped photographs."""
 
+from functools import partial
+
 import numpy as np
 
-from swise_deploy.evaluation.metrics import quality
-from swise_deploy.evaluation.pairs import Pair, pair_from_hr
+from swise_deploy.evaluation.pairs import evaluate, pair_from_hr
 from swise_deploy.pictures.folders import sample_paths
-from swise_deploy.runner import Runner, batch_from_images, check_finite, image_from_float
+from swise_deploy.runner import Runner, upscale
 from swise_export.interface.onnx_file import OnnxFile
 from swise_export.interface.probing import photograph
 
@@ -27,21 +28,20 @@ def drift_on_photographs(
         SwiseError: An output contains NaN or infinity.
     """
     width, height = (side * file.scale for side in file.interface.size or _LR_SIZE)
-    drifts = []
-    for number in range(num_photographs or len(sample_paths())):
-        hr = photograph((width, height), number=number)
-        pair = pair_from_hr(f"photograph {number}", hr, file.scale)
-        expected, found = (
-            _psnr_y_db(one, pair, batch=file.interface.batch or 1) for one in (reference, runner)
+    numbers = range(num_photographs or len(sample_paths()))
+    pairs = [
+        pair_from_hr(f"photograph {number}", photograph((width, height), number=number), file.scale)
+        for number in numbers
+    ]
+    expected, found = (
+        evaluate(partial(upscale, one, batch=file.interface.batch), pairs, file.scale)
+        for one in (reference, runner)
+    )
+    return float(
+        np.mean(
+            [
+                found[name].finite().psnr_y_db - expected[name].finite().psnr_y_db
+                for name in expected
+            ]
         )
-        drifts.append(found - expected)
-    return float(np.mean(drifts))
-
-
-def _psnr_y_db(runner: Runner, pair: Pair, *, batch: int) -> float:
-    pictures = batch_from_images(np.repeat(pair.lr[None], batch, axis=0), runner.io)
-    sr = runner.infer(pictures)
-    if runner.io == "float":
-        check_finite(sr, runner.name)
-    picture = np.asarray(sr[0], np.uint8) if runner.io == "uint8" else image_from_float(sr[:1])
-    return quality(picture, pair.hr, border=runner.scale).finite().psnr_y_db
+    )

@@ -6,6 +6,7 @@ exported graph, so that the artefact takes RGB in [0, 1] like every other.
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -13,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from swise_deploy.checkpoints.load import LoadedNetwork
-from swise_deploy.evaluation.metrics import quality
-from swise_deploy.evaluation.pairs import Pair, mean_quality, pair_from_hr
+from swise_deploy.evaluation.pairs import Pair, evaluate, mean_quality, pair_from_hr
 from swise_deploy.pictures.imresize import imresize
 from swise_deploy.runner import upscale
 from swise_deploy.runners.torch_cpu import TorchRunner
@@ -91,16 +91,13 @@ def find_white(network: LoadedNetwork, pairs: Sequence[Pair]) -> tuple[White, st
 
 def bicubic_psnr_y_db(pairs: Sequence[Pair], scale: int) -> float:
     """Mean PSNR-Y of MATLAB's bicubic enlargement, dB."""
-    scores = {
-        p.name: quality(np.asarray(imresize(p.lr, scale), np.uint8), p.hr, border=scale)
-        for p in pairs
-    }
+    scores = evaluate(lambda lr: np.asarray(imresize(lr, scale), np.uint8), pairs, scale)
     return mean_quality(scores).psnr_y_db
 
 
 def _psnr_y_db(network: LoadedNetwork, pairs: Sequence[Pair]) -> float:
     with TorchRunner(network) as runner:
-        scores = {p.name: quality(upscale(runner, p.lr), p.hr, border=network.scale) for p in pairs}
+        scores = evaluate(partial(upscale, runner), pairs, network.scale)
     return mean_quality(scores).psnr_y_db
 
 
