@@ -1,10 +1,11 @@
-"""Weights that ship with the package, and fp16 ONNX files made from them. No torch is needed."""
+"""Weights that ship with the package, and ONNX files made from them. No torch is needed."""
 
 import re
 from importlib import resources
 from pathlib import Path
 
 from swise_deploy.errors import InputError
+from swise_deploy.precision import RestPrecision
 
 WEIGHTS_SUFFIXES = frozenset({".safetensors", ".pth", ".pt"})
 """Of files that weights are read from."""
@@ -17,9 +18,9 @@ def shipped_weights(name: str, scale: int) -> Path | None:
     return _existing(f"{name}_x{scale}.safetensors")
 
 
-def shipped_onnx(name: str, scale: int) -> Path | None:
-    """The fp16 ONNX file that ships with the package, or None where there is none."""
-    return _existing(f"{name}_x{scale}_fp16.onnx")
+def shipped_onnx(name: str, scale: int, *, precision: RestPrecision = "fp16") -> Path | None:
+    """The ONNX file, deploy form, that ships with the package, or None where there is none."""
+    return _existing(f"{name}_x{scale}_{precision}.onnx")
 
 
 def shipped_names() -> list[str]:
@@ -52,7 +53,7 @@ def resolve_weights(text: str) -> Path:
 
 
 def resolve_onnx(text: str) -> Path:
-    """The file behind a path or the name of a shipped ONNX file, such as "swisenet:2"."""
+    """The file behind a path or the name of a shipped fp16 ONNX file, such as "swisenet:2"."""
     named = parse_named(text)
     return (shipped_onnx(*named) if named else None) or Path(text)
 

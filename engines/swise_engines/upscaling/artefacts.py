@@ -79,25 +79,29 @@ def _existing(path: Path) -> Path:
 def _exported(
     name: str | None, weights: Path | None, scale: int | None, form: Form = "deploy"
 ) -> Path:
-    """The network as an ONNX file; shipped ones that were exported before need no torch."""
-    folder = cache_folder("exported")
-    shipped = shipped_weights(name, scale or 2) if name is not None and weights is None else None
-    if name is not None and shipped is not None:
-        sha256 = sha256_of(shipped)
-        kept = find_export(folder, name, scale or 2, weights_sha256=sha256, form=form)
+    """The network as an ONNX file; that of a shipped one ships, and needs neither time nor torch.
+
+    The shipped file is what an export gives, so that a picture has one result, with torch or
+    without, in the first run and later.
+    """
+    if name is not None and weights is None:
+        kept = shipped_onnx(name, scale or 2, precision="fp32") if form == "deploy" else None
+        kept = kept or _kept(name, scale or 2, form)
         if kept is not None:
             return kept
-    ready = shipped_onnx(name, scale or 2) if name is not None and shipped is not None else None
     purpose = f"turning {name or weights} into ONNX"
-    try:
-        checkpoint = require("swise_deploy.checkpoints.load", extra="export", purpose=purpose)
-    except BackendMissingError:
-        if form != "deploy" or ready is None:
-            raise
-        logger.info("without torch, %s of the package runs, in fp16", ready.name)
-        return ready
+    checkpoint = require("swise_deploy.checkpoints.load", extra="export", purpose=purpose)
     network = checkpoint.open_network(name, scale=scale, weights=weights)
-    return export_once(network, folder, form=form, say=logger.info)
+    return export_once(network, cache_folder("exported"), form=form, say=logger.info)
+
+
+def _kept(name: str, scale: int, form: Form) -> Path | None:
+    """A network with shipped weights, if it was exported before."""
+    shipped = shipped_weights(name, scale)
+    if shipped is None:
+        return None
+    sha256 = sha256_of(shipped)
+    return find_export(cache_folder("exported"), name, scale, weights_sha256=sha256, form=form)
 
 
 def plain_candidates(
@@ -113,22 +117,15 @@ def plain_candidates(
 
     An export takes many seconds, so that a first run does not make it.
     """
+    name, file = _network_of(source, weights)
     try:
-        name, file = _network_of(source, weights)
-        plain = _exported(name, file, scale, "plain") if may_export else _kept(name, file, scale)
+        if may_export:
+            plain: Path | None = _exported(name, file, scale, "plain")
+        else:
+            plain = None if name is None or file is not None else _kept(name, scale or 2, "plain")
     except BackendMissingError as error:
         logger.info("the plain form is not compared: %s", error)
         return []
     if plain is None or load_onnx(plain).graph == load_onnx(deploy).graph:
         return []
     return candidates_for(plain, threads=threads, form="plain")
-
-
-def _kept(name: str | None, weights: Path | None, scale: int | None) -> Path | None:
-    """The plain form of a network with shipped weights, if it was exported before."""
-    shipped = shipped_weights(name, scale or 2) if name is not None and weights is None else None
-    if name is None or shipped is None:
-        return None
-    sha256 = sha256_of(shipped)
-    folder = cache_folder("exported")
-    return find_export(folder, name, scale or 2, weights_sha256=sha256, form="plain")

@@ -1,4 +1,4 @@
-"""The ONNX files that ship are the weights that ship, in fp16."""
+"""The ONNX files that ship are the weights that ship, in fp32 and fp16."""
 
 from pathlib import Path
 
@@ -18,29 +18,39 @@ from swise_deploy.checkpoints.shipped import (
 from swise_deploy.errors import InputError
 from swise_deploy.pictures.files import read_rgb
 from swise_deploy.pictures.folders import sample_paths
+from swise_deploy.precision import RestPrecision
 from swise_deploy.runner import upscale
 from swise_deploy.runners.torch_cpu import TorchRunner
 from swise_deploy.storage.files import sha256_of
 from swise_export.graph.loading import load_onnx
 from swise_export.manifest import METADATA_PREFIX, read_manifest
 from swise_export.runtimes.onnxruntime import OnnxRunner
+from swise_export.tracing.trace import export_onnx
+
+PRECISIONS: tuple[RestPrecision, ...] = ("fp32", "fp16")
 
 
 def test_every_shipped_network_has_its_onnx_file() -> None:
     for shipped in shipped_names():
         name, _, scale = shipped.partition(" x")
-        assert shipped_onnx(name, int(scale)), f"{shipped}: run bench/scripts/ship_onnx.py"
+        for precision in PRECISIONS:
+            found = shipped_onnx(name, int(scale), precision=precision)
+            assert found, f"{shipped}: run bench/scripts/ship_onnx.py"
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_a_shipped_onnx_file_was_made_from_the_shipped_weights(scale: int) -> None:
-    path, weights = shipped_onnx("swisenet", scale), shipped_weights("swisenet", scale)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_shipped_onnx_file_was_made_from_the_shipped_weights(
+    precision: RestPrecision, scale: int
+) -> None:
+    path = shipped_onnx("swisenet", scale, precision=precision)
+    weights = shipped_weights("swisenet", scale)
     assert path
     assert weights
     manifest = read_manifest(path)
     assert manifest.sha256 == sha256_of(path)
     assert manifest.weights_sha256 == sha256_of(weights)
-    assert (manifest.precision, manifest.scale) == ("fp16", scale)
+    assert (manifest.precision, manifest.scale) == (precision, scale)
     metadata = {entry.key: entry.value for entry in load_onnx(path).metadata_props}
     assert metadata[f"{METADATA_PREFIX}weights_sha256"] == sha256_of(weights)
 
@@ -56,6 +66,19 @@ def test_a_shipped_onnx_file_upscales_as_the_weights_do(scale: int) -> None:
     ):
         difference = np.abs(upscale(fp16, lr).astype(int) - upscale(fp32, lr))
     assert difference.max() <= 1  # fp16's rounding moves a value over a border of 8 bits
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_shipped_fp32_file_is_what_an_export_gives(scale: int, tmp_path: Path) -> None:
+    path = shipped_onnx("swisenet", scale, precision="fp32")
+    assert path
+    again = tmp_path / path.name
+    export_onnx(open_network("swisenet", scale=scale), again)
+    lr = read_rgb(sample_paths()[0])[:64, :80].transpose(2, 0, 1)[None].astype(np.float32) / 255
+    with OnnxRunner(path) as shipped, OnnxRunner(again) as exported:
+        difference = np.abs(shipped.infer(lr) - exported.infer(lr))
+    # The order of sums may change with the version of torch.
+    assert difference.max() < 1e-5
 
 
 @pytest.mark.parametrize(
