@@ -58,16 +58,44 @@ def writing(path: Path) -> Iterator[Path]:
         reason = _reason(error, temporary)
         if reason is None:
             raise
-        if (size := len(os.fsencode(path.name))) > MAX_NAME_BYTES:
-            raise OutputError(
-                f"cannot write {path}: its name has {size} bytes; expected at most "
-                f"{MAX_NAME_BYTES}. Choose a shorter name"
-            ) from error
+        refuse_long_name(path, error)
         raise _not_written(path, reason) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         locks.close()
+
+
+def refuse_unwritable_path(path: Path) -> None:
+    """Refuse a path that cannot be written, before the work for it is done; nothing is created.
+
+    What only writing shows, such as a full disk, is found then.
+
+    Raises:
+        OutputError: It is a folder or lies in none that is writable, or its name is too long.
+    """
+    refuse_long_name(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise _not_written(path, os.strerror(errno.EISDIR))
+    if not folder.is_dir():
+        raise _not_written(path, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _not_written(path, os.strerror(errno.EACCES))
+
+
+def refuse_long_name(path: Path, error: Exception | None = None) -> None:
+    """Refuse a name that no file system holds, which most questions about a path fail at.
+
+    Raises:
+        OutputError: It has more than 255 bytes; from `error`, where that is given.
+    """
+    size = len(os.fsencode(path.name))
+    if size > MAX_NAME_BYTES:
+        raise OutputError(
+            f"cannot write {path}: its name has {size} bytes; expected at most {MAX_NAME_BYTES}. "
+            "Choose a shorter name"
+        ) from error
 
 
 def _not_written(path: Path, reason: str) -> OutputError:

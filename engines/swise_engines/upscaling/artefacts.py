@@ -24,6 +24,9 @@ from swise_export.tracing.cache import export_once, find_export
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_SCALE = 2
+"""Of a network that is given by name alone."""
+
 
 def artefact_of(
     source: str | Path, *, weights: Path | None = None, scale: int | None = None
@@ -70,6 +73,15 @@ def scale_of(artefact: Path) -> int:
     return read_onnx_file(artefact).scale
 
 
+def stated_scale(source: str | Path, scale: int | None) -> int | None:
+    """Output size over input size, where it is known before weights are exported."""
+    source, scale = named_source(source, scale)
+    suffix = Path(source).suffix.lower()
+    if suffix in (*ENGINE_SUFFIXES, ".onnx"):
+        return scale_of(_existing(Path(source))) or scale
+    return scale if suffix in WEIGHTS_SUFFIXES else scale or DEFAULT_SCALE
+
+
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"no file at {path}. Check the path")
@@ -85,8 +97,12 @@ def _exported(
     without, in the first run and later.
     """
     if name is not None and weights is None:
-        kept = shipped_onnx(name, scale or 2, precision="fp32") if form == "deploy" else None
-        kept = kept or _kept(name, scale or 2, form)
+        kept = (
+            shipped_onnx(name, scale or DEFAULT_SCALE, precision="fp32")
+            if form == "deploy"
+            else None
+        )
+        kept = kept or _kept(name, scale or DEFAULT_SCALE, form)
         if kept is not None:
             return kept
     purpose = f"turning {name or weights} into ONNX"
@@ -122,7 +138,11 @@ def plain_candidates(
         if may_export:
             plain: Path | None = _exported(name, file, scale, "plain")
         else:
-            plain = None if name is None or file is not None else _kept(name, scale or 2, "plain")
+            plain = (
+                None
+                if name is None or file is not None
+                else _kept(name, scale or DEFAULT_SCALE, "plain")
+            )
     except BackendMissingError as error:
         logger.info("the plain form is not compared: %s", error)
         return []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from swise_deploy.errors import InputError
 from swise_deploy.pictures.files import MAX_PICTURE_BYTES
-from swise_deploy.pictures.formats import format_of
+from swise_deploy.pictures.formats import Format, format_of
 from swise_deploy.storage.files import read_regular, writing
 from swise_engines.upscaling.jobs import Job
 from swise_engines.upscaling.pictures.codecs import (
@@ -52,6 +52,20 @@ def upscale_files(
         )
 
     return run_overlapped(jobs, read=read, work=work, write=write)
+
+
+def check_picture(data: bytes, file_format: Format, scale: int | None) -> None:
+    """Refuse an encoded picture before any work.
+
+    Args:
+        data: As read from a file.
+        file_format: Of the result.
+        scale: Output size over input size; None where it is not known yet.
+
+    Raises:
+        InputError: It cannot be read, or the format cannot hold the result.
+    """
+    refuse_unwritable(decode_picture(data), file_format, scale or 1)
 
 
 def read_file(path: Path) -> bytes:

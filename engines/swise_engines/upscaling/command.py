@@ -13,8 +13,9 @@ from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError, OutputError, SwiseError
 from swise_deploy.pictures.folders import printable
 from swise_deploy.pictures.formats import Format, format_of
-from swise_engines.upscaling.artefacts import artefact_of, scale_of
-from swise_engines.upscaling.batch import read_file, upscale_files, write_file
+from swise_deploy.storage.files import refuse_long_name, refuse_unwritable_path
+from swise_engines.upscaling.artefacts import artefact_of, scale_of, stated_scale
+from swise_engines.upscaling.batch import check_picture, read_file, upscale_files, write_file
 from swise_engines.upscaling.config import STANDARD_STREAM, UpscaleConfig
 from swise_engines.upscaling.jobs import Job, Plan, counts_text, plan_jobs, split_done
 from swise_engines.upscaling.meter import Meter
@@ -23,7 +24,7 @@ from swise_engines.upscaling.ray import RaySettings, upscale_on_ray
 from swise_engines.upscaling.stills import upscale_bytes
 from swise_engines.upscaling.summary import Summary
 from swise_engines.upscaling.upscaler import Upscaler
-from swise_engines.upscaling.video.transcode import Progress, upscale_video
+from swise_engines.upscaling.video.transcode import Progress, check_video, upscale_video
 
 
 def run_upscale(config: UpscaleConfig) -> int:
@@ -31,8 +32,10 @@ def run_upscale(config: UpscaleConfig) -> int:
 
     Raises:
         InputError: The settings name nothing, or something that cannot be upscaled.
+        OutputError: The name of the output is too long.
         BackendMissingError: The runtime of the model is not installed.
     """
+    refuse_long_name(Path(config.output))
     if config.uses_standard_streams:
         return _run_pipe(config)
     plan = plan_jobs(config.inputs, Path(config.output), file_format=config.file_format)
@@ -58,6 +61,11 @@ def _run_plan(plan: Plan, config: UpscaleConfig) -> tuple[Summary, KeyboardInter
         raise InputError(f"{videos[0].source} is a video, and --ray serves pictures. Leave it out")
     if videos:
         require("av", extra="video", purpose="upscaling a video")
+    if config.ray_address is None:
+        to_do = _without_refused(to_do, config, summary, is_alone=len(plan.jobs) == 1)
+        if not to_do:
+            return summary, None
+        pictures, videos = ([j for j in to_do if j.kind == kind] for kind in ("picture", "video"))
 
     def report(job: Job, share: float) -> None:
         if share < 1:  # the rest is encoding
@@ -87,6 +95,31 @@ def _run_plan(plan: Plan, config: UpscaleConfig) -> tuple[Summary, KeyboardInter
                 break
         summary.seconds = time.perf_counter() - started
     return summary, interruption
+
+
+def _without_refused(
+    jobs: list[Job], config: UpscaleConfig, summary: Summary, *, is_alone: bool
+) -> list[Job]:
+    """Drop the first jobs as long as they are refused, whatever the network: it takes seconds.
+
+    Raises:
+        SwiseError: The only job is a video, and is refused.
+    """
+    scale = stated_scale(config.model, config.scale)
+    for index, job in enumerate(jobs):
+        try:
+            refuse_unwritable_path(job.target)
+            if job.kind == "picture":
+                check_picture(read_file(job.source), format_of(job.target.suffix), scale)
+            else:
+                check_video(job.source, job.target, scale=scale, options=config.video)
+        except SwiseError as error:
+            if is_alone and job.kind == "video":
+                raise
+            _count(summary, Outcome(job, error))
+        else:
+            return jobs[index:]
+    return []
 
 
 def _start_on_ray(
@@ -144,6 +177,9 @@ def _run_pipe(config: UpscaleConfig) -> int:
         raise InputError(f"no picture at {source}. Check the path")
     file_format = config.file_format or _pipe_format(source, config.output)
     data = sys.stdin.buffer.read() if source == STANDARD_STREAM else read_file(Path(source))
+    if config.output != STANDARD_STREAM:
+        refuse_unwritable_path(Path(config.output))
+    check_picture(data, file_format, stated_scale(config.model, config.scale))
     with _open(config) as upscaler:
         summary = Summary(upscaler.name, upscaler.scale, upscaler.reason)
         _report_start(summary, "1 picture", config)

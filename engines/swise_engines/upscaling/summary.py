@@ -42,7 +42,7 @@ class Summary:
         if self.left_out:
             counts += f", {sum(self.left_out.values())} left out"
         if not self.runner:
-            return f"{counts}; nothing to do"
+            return counts if self.failures else f"{counts}; nothing to do"
         rate = f", {self.done / self.seconds:.2f} files/s" if self.done and self.seconds else ""
         return f"{counts}; x{self.scale} with {self.runner}, {self.seconds:.1f} s{rate}"
 

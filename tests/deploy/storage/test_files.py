@@ -22,6 +22,7 @@ from swise_deploy.storage.files import (
     json_text,
     read_json_lines,
     read_regular,
+    refuse_unwritable_path,
     scratch,
     sha256_of,
     staging,
@@ -144,6 +145,25 @@ def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"), staging(tmp_path / "a.onnx"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("file/new.txt", "Not a directory"),
+        ("folder", "Is a directory"),
+        (f"folder/{'n' * 300}", "its name has 300 bytes"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_refused_before(
+    path: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match=reason):
+        refuse_unwritable_path(tmp_path / path)
+    refuse_unwritable_path(tmp_path / "folder/deep/er/new.txt")
+    assert list((tmp_path / "folder").iterdir()) == []
 
 
 def test_an_incomplete_json_line_is_skipped(tmp_path: Path) -> None:

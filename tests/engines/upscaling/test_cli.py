@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -73,6 +74,72 @@ def test_usage_that_cannot_work_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == code
     assert message in capsys.readouterr().err
+
+
+def broken_weights(tmp_path):
+    """Weights that are refused when the network is opened."""
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    return ["--model", str(tmp_path / "broken.pth"), "--scale", "2"]
+
+
+def save_transparent(path):
+    Image.new("RGBA", (6, 4), (1, 2, 3, 100)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "message"),
+    [
+        ("cut.png", "sr.png", "cut.png: .*truncated"),
+        ("text.jpg", "sr.jpg", "text.jpg: no PNG, JPEG"),
+        ("transparent.png", "sr.jpg", "transparent.png: it is transparent, which jpg cannot hold"),
+        ("good.png", "good.png/sr.png", "cannot write .*sr.png: Not a directory"),
+        ("good.png", f"{'n' * 300}.png", "its name has 304 bytes"),
+        ("text.mp4", "sr.mp4", "cannot open .*text.mp4 as a video"),
+        ("video.mp4", "sr.qqq", "sr.qqq is not named like one"),
+    ],
+)
+def test_what_no_network_can_do_is_refused_before_one_is_opened(
+    name, output, message, *, tmp_path, capsys
+):
+    save(tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:-30])
+    for text in ("text.jpg", "text.mp4", "video.mp4"):
+        (tmp_path / text).write_text("no picture")
+    save_transparent(tmp_path / "transparent.png")
+    arguments = [str(tmp_path / name), "-o", str(tmp_path / output), *broken_weights(tmp_path)]
+    before = sorted(tmp_path.rglob("*"))
+    assert main(arguments) in {1, 2}
+    captured = capsys.readouterr()
+    assert re.search(message, captured.err)
+    assert "broken.pth" not in captured.err
+    assert "nothing to do" not in captured.out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_picture_from_stdin_is_read_before_the_network_is_opened(tmp_path):
+    done = subprocess.run(
+        command("-", "-o", "-", *broken_weights(tmp_path)),
+        input=b"no picture",
+        capture_output=True,
+        env=environment(tmp_path),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"no PNG, JPEG" in done.stderr
+
+
+def test_refused_pictures_before_a_good_one_stop_only_themselves(tmp_path, small_network, capsys):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no picture")
+    save(tmp_path / "c.png")
+    inputs = [str(tmp_path / name) for name in ("a.png", "b.png", "c.png")]
+    arguments = [*inputs, "-o", str(tmp_path / "out"), "--model", str(small_network())]
+    assert main([*arguments, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert list(document["failed"]) == inputs[:2]
+    assert document["done"] == 1
 
 
 def test_an_impossible_quality_is_refused_with_the_range(capsys):

@@ -104,6 +104,28 @@ def upscale_video(
     return result
 
 
+def check_video(source: Path, target: Path, *, scale: int | None, options: VideoOptions) -> None:
+    """Refuse a video before any work; what only its later frames show is found then.
+
+    Args:
+        source: The video.
+        target: The result; nothing is left there.
+        scale: Output size over input size; None leaves the result unchecked.
+        options: Of the encoder.
+
+    Raises:
+        InputError: As `upscale_video`.
+        OutputError: The result cannot be written.
+        BackendMissingError: PyAV is not installed.
+    """
+    with VideoReader(source) as reader:
+        if scale is None:
+            return
+        with contextlib.suppress(_KeptElsewhereError), writing(target) as temporary:
+            VideoWriter(temporary, reader, scale, options).close()
+            raise _KeptElsewhereError
+
+
 def _log_notes(source: Path, notes: list[str]) -> None:
     for note in notes:
         logger.warning("%s: %s", printable(source), note)
