@@ -74,7 +74,7 @@ def run_command(command: Callable[[], int]) -> int:
     except Exception as error:
         if isinstance(error, MemoryError):
             traceback.clear_frames(error.__traceback__)  # the message needs some of their memory
-        message = _exhausted_resource(error) or _unwritten_stdout(error)
+        message = _exhausted_resource(error) or _unwritten_stdout(error) or _refused_path(error)
         if message is None:
             raise
         return report_error(message, SwiseError.exit_code)
@@ -98,6 +98,16 @@ def _unwritten_stdout(error: Exception) -> str | None:
         return None
     sys.stdout = _nowhere()  # Python would flush it again at its end
     return f"cannot write the result to stdout: {error.strerror}"
+
+
+def _refused_path(error: Exception) -> str | None:
+    """A path that the system refuses to look at; None where the error has another cause."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM):
+        return None
+    path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    return f"cannot look at {path}: {error.strerror}. Check the path and its permissions"
 
 
 def _with_onnxruntime(command: Callable[[], int]) -> int:

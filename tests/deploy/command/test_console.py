@@ -117,6 +117,18 @@ def test_what_the_system_has_no_more_of_is_one_message(error, message, capsys):
     assert stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["n" * 300, "loop"])
+def test_a_path_that_the_system_refuses_is_named_in_one_line(name, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+
+    def command() -> int:
+        (tmp_path / name).stat()
+        return 0
+
+    assert run_command(command) == 1
+    assert capsys.readouterr().err.startswith(f"error: cannot look at {tmp_path / name}: ")
+
+
 def test_other_errors_are_bugs_and_stay_what_they_are():
     def command() -> int:
         raise RuntimeError("a bug")
