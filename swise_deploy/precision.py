@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 """The number format of a layer, of a whole file, or of a runner's arithmetic."""
@@ -10,11 +10,21 @@ Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 FilePrecision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "mixed"]
 """The precision of a file or engine: "mixed" where several layers that multiply differ."""
 
-ExportPrecision = Literal["fp32", "fp16", "int8"]
+FILE_PRECISIONS: tuple[FilePrecision, ...] = get_args(FilePrecision)
+
+ExportPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 """Precisions that swise-export writes into a graph."""
 
+EXPORT_PRECISIONS: tuple[ExportPrecision, ...] = get_args(ExportPrecision)
+
+HalfPrecision = Literal["fp16", "bf16"]
+"""Precisions of 16 bits, to which numbers are rounded without a scale."""
+
+QuantisedPrecision = Literal["int8", "fp8"]
+"""Precisions of 8 bits, in which numbers have a scale."""
+
 RestPrecision = Literal["fp16", "fp32"]
-"""Precisions of the layers that are not INT8 in a graph with INT8 layers."""
+"""Precisions of the other layers in a graph with quantised layers."""
 
 ActivationType = Literal["int8", "uint8"]
 """Stored type of INT8 activations: int8 with zero point 0, or uint8 with zero point 128."""
@@ -66,6 +76,11 @@ def precision_of_type(name: str) -> Precision | None:
 _BY_NAME: Mapping[str, Precision] = {
     name: precision for precision, form in PRECISIONS.items() for name in form.names
 }
+
+
+def half_precision(precision: ExportPrecision) -> HalfPrecision | None:
+    """A precision of 16 bits as such; None for others."""
+    return next((half for half in get_args(HalfPrecision) if half == precision), None)
 
 
 def combined_precision(precisions: "frozenset[Precision] | set[Precision]") -> FilePrecision | None:

@@ -50,7 +50,7 @@ from swise_deploy.pictures.folders import find_images, folder_label, sample_path
 from swise_deploy.precision import QUANTISED_OR_ROUNDED
 from swise_deploy.runner import Runner, upscale
 from swise_deploy.storage.caches import cache_folder
-from swise_export.graph.fp16_emulation import has_halves
+from swise_export.graph.half_emulation import has_halves
 from swise_export.graph.loading import load_onnx
 from swise_export.runtimes.table import DEFAULT_RUNTIME, RUNTIMES
 

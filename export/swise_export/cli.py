@@ -17,7 +17,7 @@ from swise_deploy.command.console import (
 )
 from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.command.dependencies import require
-from swise_deploy.command.options import CommandParser
+from swise_deploy.command.options import CommandParser, add_precisions
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.files import json_text
 from swise_export.runtimes.table import DEFAULT_TARGET, RUNTIMES, export_targets
@@ -30,6 +30,7 @@ _EPILOG = """examples:
   swise-export --fp16                          shipped SwiseNet x2, half precision
   swise-export --fp16 --scale 4 --io uint8     8-bit pictures in and out
   swise-export --int8 --max-drift 0.1          as much INT8 as 0.1 dB allow, the rest fp16
+  swise-export --bf16                          the range of fp32: SM 8.0 and later, Jetson Orin
   swise-export --int8 --for openvino           INT8 that is fast and measured in OpenVINO on a CPU
   swise-export my.pth --images DIR             your checkpoint, verified on your pictures
 exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 a quality gate refused"""
@@ -107,21 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "--bgr", action="store_true", help="the network takes and gives blue, green, red"
     )
     artefact = parser.add_argument_group("artefact")
-    precision = artefact.add_mutually_exclusive_group()
-    precision.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "int8"),
-        help="number format (default: fp32); --fp32, --fp16 and --int8 are short for it",
-    )
-    precision.add_argument("--fp32", dest="precision", action="store_const", const="fp32")
-    precision.add_argument("--fp16", dest="precision", action="store_const", const="fp16")
-    precision.add_argument(
-        "--int8",
-        dest="precision",
-        action="store_const",
-        const="int8",
-        help="as many layers in INT8 as --max-drift allows",
-    )
+    add_precisions(artefact, default="fp32")
     artefact.add_argument(
         "-o", "--output", type=Path, help="NAME.onnx (default: MODEL_xSCALE_PRECISION.onnx)"
     )
@@ -214,7 +201,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="the report as JSON on stdout")
     add_version(parser)
-    parser.set_defaults(precision="fp32")
     return parser
 
 

@@ -33,7 +33,7 @@ from swise_export.manifest import (
 from swise_export.precision.pareto import draw_pareto
 from swise_export.precision.plan import PrecisionPlan, write_plan
 from swise_export.runtimes.onnxruntime import OnnxRunner
-from swise_export.runtimes.table import DEFAULT_RUNTIME, load_runtime, open_runner
+from swise_export.runtimes.table import DEFAULT_RUNTIME, find_runtime, load_runtime, open_runner
 from swise_export.tracing.attempts import Attempt, find_attempts, range_crop
 from swise_export.tracing.faithful import TOLERANCE, find_faithful
 from swise_export.tracing.feeding import bicubic_psnr_y_db, fed_network, find_white
@@ -54,7 +54,8 @@ class ExportReport:
     Attributes:
         mult_adds: Of the network as its paper writes it, at `counted_lr_size`.
         artifact_mult_adds: Of the graph that was written.
-        latency: Of the file on the CPU, at `latency_lr_size`, in `latency_runtime`.
+        latency: Of the file on the CPU, at `latency_lr_size`, in `latency_runtime`; None where no
+            runtime computes in its precision on a CPU.
         plan: The placement of INT8; None without INT8.
         time_against_fp32: With INT8, the file's time as a ratio to the fp32 export's, both on this
             CPU in one run.
@@ -68,7 +69,7 @@ class ExportReport:
     mult_adds: int
     artifact_mult_adds: int
     counted_lr_size: tuple[int, int]
-    latency: Timing
+    latency: Timing | None
     latency_lr_size: tuple[int, int]
     latency_runtime: str
     threads: int
@@ -301,7 +302,9 @@ def _measuring_runner(path: Path, config: ExportConfig) -> Runner:
 
 def _time(
     staged: Path, network: LoadedNetwork, config: ExportConfig, lr_size: tuple[int, int]
-) -> tuple[Timing, Interval | None, str]:
+) -> tuple[Timing | None, Interval | None, str]:
+    if config.target.is_emulated and config.precision not in find_runtime(DEFAULT_RUNTIME).exports:
+        return None, None, ""
     with contextlib.ExitStack() as stack:
         runtime = DEFAULT_RUNTIME if config.target.is_emulated else config.runtime
         artefact = stack.enter_context(open_runner(runtime, staged, threads=config.threads))

@@ -49,17 +49,23 @@ def dict_from_report(report: ExportReport) -> dict[str, object]:
             "measured_in": drift.measured_in,
             "worst": {"image": drift.worst_image, "psnr_y_db": drift.worst_psnr_y_db},
         },
-        "latency": {
-            "p50_ms": report.latency.p50_ms,
-            "p90_ms": report.latency.p90_ms,
-            "runs": len(report.latency.samples_ms),
-            "threads": report.threads,
-            "runtime": report.latency_runtime,
-            "lr_size": list(report.latency_lr_size),
-        },
+        "latency": _latency_dict(report, report.latency),
         "seconds": report.seconds,
         "fallback": report.fallback or None,
         **({} if report.plan is None else {"int8": _int8_dict(report, report.plan)}),
+    }
+
+
+def _latency_dict(report: ExportReport, latency: Timing | None) -> dict[str, object] | None:
+    if latency is None:
+        return None
+    return {
+        "p50_ms": latency.p50_ms,
+        "p90_ms": latency.p90_ms,
+        "runs": len(latency.samples_ms),
+        "threads": report.threads,
+        "runtime": report.latency_runtime,
+        "lr_size": list(report.latency_lr_size),
     }
 
 
@@ -117,13 +123,7 @@ def text_from_report(report: ExportReport) -> str:
             ),
         ),
         *_precision_rows(report),
-        (
-            "latency",
-            (
-                f"{_latency(report.latency)} at LR {size_text(report.latency_lr_size)}, "
-                f"{report.threads} threads, {report.latency_runtime}{_half_note(report)}"
-            ),
-        ),
+        ("latency", _latency(report, report.latency)),
     ]
     if report.fallback:
         rows.append(("fp32, not INT8", report.fallback))
@@ -146,7 +146,8 @@ def _precision_rows(report: ExportReport) -> list[tuple[str, str]]:
         rows.append(("kept in fp32", f"{count} nodes (norms, averages, the final sum)"))
     if manifest.activations:
         node, largest = max(manifest.activations.items(), key=lambda item: item[1])
-        rows.append(("largest value", f"{largest:.3g} at {node} (fp16 holds 65504)"))
+        note = " (fp16 holds 65504)" if manifest.precision != "bf16" else ""
+        rows.append(("largest value", f"{largest:.3g} at {node}{note}"))
     return rows
 
 
@@ -232,9 +233,13 @@ def _shape(report: ExportReport, side: str) -> str:
     return f"{facts.name} {facts.dtype} ({', '.join(str(dim) for dim in facts.shape)})"
 
 
-def _latency(timing: Timing) -> str:
+def _latency(report: ExportReport, timing: Timing | None) -> str:
+    if timing is None:
+        return f"not measured: no runtime on a CPU computes in {report.manifest.precision}"
     return (
-        f"p50 {timing.p50_ms:.1f} ms, p90 {timing.p90_ms:.1f} ms over {len(timing.samples_ms)} runs"
+        f"p50 {timing.p50_ms:.1f} ms, p90 {timing.p90_ms:.1f} ms over {len(timing.samples_ms)} "
+        f"runs at LR {size_text(report.latency_lr_size)}, {report.threads} threads, "
+        f"{report.latency_runtime}{_half_note(report)}"
     )
 
 

@@ -7,10 +7,11 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from swise_deploy.command.console import report_error, use_json_errors
+from swise_deploy.precision import EXPORT_PRECISIONS, ExportPrecision
 
 _UNKNOWN = re.compile(r"unrecognized arguments: (--[\w-]+)")
 _EXAMPLES = re.compile(r"^examples:\n(?:[ ]+.*(?:\n|\Z))+", re.M)
@@ -178,3 +179,36 @@ def add_old_spelling(group: OptionGroup, old: str, option: argparse.Action) -> N
         default=argparse.SUPPRESS,
         help=argparse.SUPPRESS,
     )
+
+
+def add_precisions(group: OptionGroup, *, default: ExportPrecision) -> None:
+    """Add --precision, and a flag for each precision that is short for it.
+
+    Args:
+        group: Receives them as a group of which at most one is given.
+        default: The precision without any of them.
+    """
+    one = group.add_mutually_exclusive_group()
+    flags = [f"--{name}" for name in EXPORT_PRECISIONS]
+    one.add_argument(
+        "--precision",
+        choices=EXPORT_PRECISIONS,
+        default=default,
+        help=f"number format (default: {default}); {', '.join(flags[:-1])} and {flags[-1]} are "
+        "short for it",
+    )
+    for name in EXPORT_PRECISIONS:
+        one.add_argument(
+            f"--{name}",
+            dest="precision",
+            action="store_const",
+            const=name,
+            default=default,
+            help=_OF_PRECISION.get(name),
+        )
+
+
+_OF_PRECISION: Mapping[ExportPrecision, str] = {
+    "bf16": "16 bits with the range of fp32, for SM 8.0 and later with TensorRT 10 or later",
+    "int8": "as many layers in INT8 as --max-drift allows",
+}

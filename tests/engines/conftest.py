@@ -36,8 +36,9 @@ from swise_engines.targets.catalogue import find_target
 from swise_engines.tensorrt.api import Messages, create_runtime, load_tensorrt
 from swise_engines.tensorrt.manifest import EngineManifest, read_manifest
 from swise_engines.tensorrt.profiles import Extent, Profile
+from swise_export.precision.half import half_from_fp32
 
-Kind = Literal["fp32", "fp16", "int8", "mixed"]
+Kind = Literal["fp32", "fp16", "bf16", "int8", "mixed"]
 MakeOnnx = Callable[..., Path]
 
 NO_GPU = GpuAtHand(None, "this test runs without one")
@@ -67,6 +68,8 @@ def make_onnx(tmp_path_factory: pytest.TempPathFactory) -> MakeOnnx:
     ) -> Path:
         path = tmp_path_factory.mktemp("onnx") / name
         model = _repeating_model(kind, scale, io, sides)
+        if kind == "bf16":
+            model = half_from_fp32(model, precision="bf16").model
         facts = {"model": "tiny", "scale": str(scale), "io": io, "precision": kind}
         facts.update(says or {})
         helper.set_model_props(model, {f"swise.{key}": value for key, value in facts.items()})

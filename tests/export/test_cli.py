@@ -284,3 +284,22 @@ def test_the_checkpoint_is_an_argument_as_in_the_other_commands(
         main(["swisenet:2", "--weights", "swisenet:3"])
     assert stop.value.code == 2
     assert "expected one checkpoint" in capsys.readouterr().err
+
+
+def test_bf16_is_verified_with_its_rounding_and_not_timed_on_a_cpu(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "net.onnx"
+    arguments = ["--model", "bicubic", "--images", str(pictures), "-o", str(out)]
+    assert main([*arguments, "--bf16", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["precision"], report["latency"]) == ("bf16", None)
+    assert report["drift"]["measured_in"].endswith("rounding as a device")
+    assert 1e-4 < report["parity"]["max_abs"] < 2**-7  # 8 bits of values up to 1
+    assert main([*arguments, "--bf16", "--overwrite"]) == 0
+    assert "not measured: no runtime on a CPU computes in bf16" in capsys.readouterr().out
+
+
+def test_bf16_for_a_runtime_without_it_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--bf16", "--for", "onnxruntime"]) == 2
+    assert "no bf16 file for onnxruntime; expected --for tensorrt" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from swise_deploy.command.console import add_version, finite, parse_threads, run_command
 from swise_deploy.command.cpus import num_usable_cpus
-from swise_deploy.command.options import CommandParser
+from swise_deploy.command.options import CommandParser, add_precisions
 from swise_deploy.storage.files import json_text
 
 _EPILOG = """examples:
@@ -81,19 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="the device (required); see swise list",
     )
-    precision = parser.add_mutually_exclusive_group()
-    precision.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "int8"),
-        help="number format (default: fp16); --fp32, --fp16 and --int8 are short for it",
-    )
-    for name in ("fp32", "fp16", "int8"):
-        precision.add_argument(
-            f"--{name}",
-            dest="precision",
-            action="store_const",
-            const=name,
-        )
+    add_precisions(parser, default="fp16")
     parser.add_argument("--model", metavar="NAME", help="network (recognised from the weights)")
     parser.add_argument("--scale", type=int, metavar="N", help="default: the network's own, or 2")
     parser.add_argument("--images", type=Path, metavar="DIR", help="ground truth to verify on")
@@ -125,7 +113,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="print the steps, make nothing")
     parser.add_argument("--json", action="store_true", help="the files as JSON on stdout")
     add_version(parser)
-    parser.set_defaults(precision="fp16")
     return parser
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from swise_deploy.checkpoints.shipped import resolve_onnx
 from swise_deploy.command.console import add_version, at_least, finite, parse_size, run_command
 from swise_deploy.command.options import CommandParser, add_old_spelling
+from swise_deploy.precision import FILE_PRECISIONS
 from swise_export.verification.budget import DEFAULT_DRIFT_DB
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
 def _add_tensorrt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16", "int8", "mixed"),
+        choices=FILE_PRECISIONS,
         help="fail unless the engine computes in it (default: what the ONNX file states)",
     )
     parser.add_argument(

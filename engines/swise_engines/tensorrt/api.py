@@ -60,7 +60,7 @@ def plan_typing(
     Args:
         backend: Which TensorRT.
         version: Its version, such as "10.3.0.30".
-        precisions: Precisions of the layers of the graph: "fp32", "fp16", "bf16", "int8".
+        precisions: Precisions of the layers of the graph: "fp32", "fp16", "bf16", "int8", "fp8".
         on_dla: Whether it is for a DLA core, for which TensorRT 10 needs weak typing.
 
     Raises:
@@ -76,11 +76,15 @@ def plan_typing(
         )
     if release >= (11, 0) or (release >= (10, 0) and not on_dla):
         return TypingPlan(creation_flags=("STRONGLY_TYPED",))
-    flags = [name.upper() for name in ("fp16", "bf16", "int8") if name in precisions]
-    if "BF16" in flags:
+    lacking = [name for name in ("bf16", "fp8") if name in precisions]
+    if lacking:
+        where = "a DLA core has" if release >= (10, 0) else f"TensorRT {version} has"
         raise BackendMissingError(
-            f"TensorRT {version} has no bf16. Export with --fp16, or use TensorRT 10 or later"
+            f"{where} no {' and no '.join(lacking)}; expected "
+            f"{'a file' if on_dla else 'TensorRT 10 or later, or a file'} in fp32, fp16 or INT8. "
+            "Export with --fp16"
         )
+    flags = [name.upper() for name in ("fp16", "int8") if name in precisions]
     return TypingPlan(
         creation_flags=("EXPLICIT_BATCH",),
         builder_flags=(*flags, "OBEY_PRECISION_CONSTRAINTS"),

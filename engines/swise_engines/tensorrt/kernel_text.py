@@ -9,9 +9,10 @@ whose quantised convolutions were compiled to floating point has none (1.7.1.116
 import re
 from collections import Counter
 from collections.abc import Mapping
+from typing import get_args
 
 from swise_deploy.errors import BuildError
-from swise_deploy.precision import PRECISIONS, Precision
+from swise_deploy.precision import PRECISIONS, Precision, QuantisedPrecision
 from swise_engines.tensorrt.precision_table import PrecisionTable
 
 # A store in the source: ((__myln_int8*)__v12)[...] = __v18;
@@ -25,7 +26,7 @@ _PRECISIONS: Mapping[bytes, Precision] = {
 }
 # Formats that a kernel has to produce before a convolution can take them; a wider one may come from
 # a convolution or from the input, whose kernels have no text.
-_QUANTISED: tuple[Precision, ...] = ("int8", "fp8")
+_QUANTISED: tuple[QuantisedPrecision, ...] = get_args(QuantisedPrecision)
 
 
 def count_stores(plan: bytes) -> dict[Precision, int]:

@@ -5,13 +5,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import cast
+from typing import cast, get_args
 
 from swise_deploy.errors import BuildError
-from swise_deploy.precision import precision_of_type
+from swise_deploy.precision import QuantisedPrecision, precision_of_type
 from swise_engines.tensorrt.api import Api
 
 FLOATING = ("fp32", "fp16", "bf16", "fp8", "fp4")
+QUANTISED: tuple[str, ...] = get_args(QuantisedPrecision)
 SHAPES = "shapes"
 """Precision of a layer that computes sizes, not pixels."""
 UNKNOWN = "unknown"
@@ -71,12 +72,12 @@ def _read_layer(trt: ModuleType, layer: Api, producers: Mapping[str, Api]) -> La
     sources = [_dequantised_from(producers.get(tensor.name)) for tensor in tensors]
     kind = str(layer.type.name)
     weights = _weights_beside(tensors[1:], producers) or _weights_inside(trt, layer)
-    multiplies_int8 = kind in MULTIPLIERS and sources[:1] == ["int8"] and weights == "int8"
+    is_quantised = kind in MULTIPLIERS and sources[:1] == [weights] and weights in QUANTISED
     floating = [name for name in (*inputs, *outputs) if name in FLOATING]
     if kind in ("CONSTANT", "SHAPE") or not floating:
         precision = SHAPES
     else:
-        precision = "int8" if multiplies_int8 else floating[0]
+        precision = weights if is_quantised else floating[0]
     return LayerTypes(
         name=layer.name,
         kind=kind,
@@ -104,7 +105,8 @@ def _weights_inside(trt: ModuleType, layer: Api) -> str:
         return ""
     # The bindings return the base class; the weights are attributes of the derived one.
     layer.__class__ = getattr(trt, _CLASSES[layer.type.name])
-    stored = str(layer.kernel.dtype)
+    # NumPy's types, and TensorRT's own where NumPy has none: DataType.BF16.
+    stored = str(layer.kernel.dtype).rpartition(".")[2]
     return precision_of_type(stored) or stored
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from swise_deploy.errors import BuildError
+from swise_deploy.precision import FilePrecision, Precision
 from swise_engines.tensorrt.layer_types import MULTIPLIERS, SHAPES, UNKNOWN, LayerTypes
 from swise_export.counting import Counts
 
@@ -13,7 +14,13 @@ Origin = Literal["parsed network", "built engine"]
 
 # The share of the Mult-Adds that has to be in the requested precision. A wider first or last layer
 # is normal; a graph that is mostly something else is an error.
-LEAST_SHARE: Mapping[str, float] = {"fp32": 1.0, "fp16": 0.9, "int8": 0.5}
+LEAST_SHARE: Mapping[Precision, float] = {
+    "fp32": 1.0,
+    "fp16": 0.9,
+    "bf16": 0.9,
+    "int8": 0.5,
+    "fp8": 0.5,
+}
 ROUNDING = 1e-9  # of sums of shares
 
 
@@ -90,11 +97,11 @@ def table_from_layers(
     return PrecisionTable(origin, tuple(rows), sum(by_node.values()) / total if total else 0.0)
 
 
-def check_precision(asked: str, table: PrecisionTable) -> None:
+def check_precision(asked: FilePrecision | Literal[""], table: PrecisionTable) -> None:
     """Refuse a network or engine without the requested precision.
 
     Args:
-        asked: "fp32", "fp16", "int8", "mixed"; "" accepts any.
+        asked: A precision, or "mixed"; "" accepts any.
         table: The precisions found.
 
     Raises:

@@ -137,6 +137,14 @@ def write_folder(
 
 
 def _check_target(source: EngineSource, target: Target | None) -> None:
+    newer = sorted({layer.precision for layer in source.counts.layers} & {"bf16", "fp8"})
+    if newer and (target is None or set(newer) <= set(target.precisions.get("tensorrt", ()))):
+        raise InputError(
+            f"{source.path} computes in {', '.join(newer)}; the folder is for the weakly typed "
+            "networks of TensorRT 8.2, which have fp32, fp16 and INT8. With TensorRT 10 or later: "
+            f"trtexec --onnx={source.path.name} --stronglyTyped --saveEngine=FILE.engine, or "
+            "swise-build on the device"
+        )
     if target is None:
         return
     if "tensorrt" not in target.precisions:

@@ -1,1 +1,1 @@
-"""ONNX graphs: loading within limits, shapes, operators, weights, emulated fp16 rounding."""
+"""ONNX graphs: loading within limits, shapes, operators, weights, number formats, rounding."""

@@ -24,7 +24,8 @@ from swise_deploy.pictures.folders import sample_paths
 from swise_deploy.runner import batch_from_images
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.documents import read_cached, write_cached
-from swise_export.graph.loading import session_source
+from swise_export.graph.half_emulation import has_halves, with_half_rounding
+from swise_export.graph.loading import load_onnx, session_source
 from swise_export.interface.adapter import PictureAdapter
 from swise_export.interface.ports import WHITES, ElementType, Interface, Layout, Port
 from swise_export.interface.stated import (
@@ -104,7 +105,7 @@ def _measure(path: Path, model: onnx.ModelProto, stated: Interface | None) -> In
         )
     if not model.graph.output:
         raise InputError(f"{path} gives nothing; expected a picture. Export the network again")
-    session = _Session(path)
+    session = _Session(path, computes_bf16=has_halves(model, ["bf16"]))
     starts = [stated] if stated is not None else list(_guesses(path, model))
     reasons: list[str] = []
     unusable: tuple[tuple[int, int], dict[str, NDArray[np.number]]] | None = None
@@ -146,17 +147,25 @@ def _guesses(path: Path, model: onnx.ModelProto) -> Iterator[Interface]:
 
 
 class _Session:
-    """A file in ONNX Runtime; failures of runs are collected, not raised."""
+    """A file in ONNX Runtime; failures of runs are collected, not raised.
 
-    def __init__(self, path: Path) -> None:
+    A file in bf16, which its CPU does not run, is run with emulated rounding.
+    """
+
+    def __init__(self, path: Path, *, computes_bf16: bool = False) -> None:
         import onnxruntime
 
         self.path = path
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         try:
+            source = (
+                with_half_rounding(load_onnx(path)).SerializeToString()
+                if computes_bf16
+                else session_source(path)
+            )
             self._session = onnxruntime.InferenceSession(
-                session_source(path), options, providers=["CPUExecutionProvider"]
+                source, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime has no base class of its own
             raise InputError(

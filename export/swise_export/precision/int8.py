@@ -27,7 +27,7 @@ from swise_export.precision.calibration import (
     textured_crops,
 )
 from swise_export.precision.countdown import Countdown
-from swise_export.precision.fp16 import HalfModel, fp16_from_fp32
+from swise_export.precision.half import HalfModel, half_from_fp32
 from swise_export.precision.placement import (
     Journal,
     Unit,
@@ -327,7 +327,7 @@ def int8_model(
         )
     if recipe.plan.rest == "fp32":
         return HalfModel(model, (), ())
-    return fp16_from_fp32(model, range_images)
+    return half_from_fp32(model, range_images)
 
 
 def _spread(pairs: Sequence[Pair], max_pairs: int) -> list[Pair]:

@@ -2,9 +2,9 @@
 
 A search over precisions runs the same network hundreds of times with different layers lowered.
 Every layer is a conditional on a switch, so that one session serves all placements and nothing is
-built or loaded between them. All arithmetic is fp32 on values that are rounded to INT8
-or fp16 first. ONNX Runtime's INT8 kernels are disabled: on x86 without VNNI they accumulate in 16
-bits and saturate, which no edge device does.
+built or loaded between them. All arithmetic is fp32 on values that are rounded first. ONNX
+Runtime's INT8 kernels are disabled: on x86 without VNNI they accumulate in 16 bits and saturate,
+which no edge device does.
 """
 
 import copy
@@ -20,8 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.evaluation.metrics import LUMA_WEIGHTS
 from swise_deploy.evaluation.pairs import Pair
+from swise_deploy.precision import HalfPrecision
 from swise_deploy.runner import float_from_image
-from swise_export.graph.fp16_emulation import barrier
+from swise_export.graph.half_emulation import rounding
 from swise_export.precision.qdq import Layer
 
 _SWITCHES = "swise.switches"
@@ -125,8 +126,10 @@ def _rounded_weights(
     return np.asarray(values * scales.reshape(shape), np.float32)
 
 
-def switchable_fp16(full: onnx.ModelProto, nodes_to_switch: Sequence[str]) -> onnx.ModelProto:
-    """Give each named node of an fp32 model a switch that rounds its float outputs to fp16."""
+def switchable_half(
+    full: onnx.ModelProto, nodes_to_switch: Sequence[str], precision: HalfPrecision = "fp16"
+) -> onnx.ModelProto:
+    """Give each named node of an fp32 model a switch that rounds its float outputs."""
     switchable = copy.deepcopy(full)
     shaped = onnx.shape_inference.infer_shapes(full)
     floats = {
@@ -143,20 +146,11 @@ def switchable_fp16(full: onnx.ModelProto, nodes_to_switch: Sequence[str]) -> on
         switch = _switch(numbers[node.name])
         for i, name in enumerate(node.output):
             if name in floats:
-                wide = f"{name}/full"
+                wide, back = f"{name}/full", f"{name}/back"
                 node.output[i] = wide
-                nodes.extend(_rounded_to_half(wide, switch, name))
+                nodes.extend(rounding(wide, back, precision))
+                nodes.append(helper.make_node("Where", [switch, back, wide], [name]))
     return _with_nodes(switchable, nodes, len(numbers))
-
-
-def _rounded_to_half(wide: str, switch: str, name: str) -> list[onnx.NodeProto]:
-    half, kept, back = (f"{name}/{part}" for part in ("half", "kept", "back"))
-    return [
-        helper.make_node("Cast", [wide], [half], to=TensorProto.FLOAT16),
-        *barrier(half, kept),
-        helper.make_node("Cast", [kept], [back], to=TensorProto.FLOAT),
-        helper.make_node("Where", [switch, back, wide], [name]),
-    ]
 
 
 def _switch(number: int) -> str:
@@ -187,7 +181,7 @@ class SwitchableNetwork:
     """Runs a switchable model on pictures and scores placements.
 
     Args:
-        model: Result of `switchable_int8` or `switchable_fp16`, with float io.
+        model: Result of `switchable_int8` or `switchable_half`, with float io.
         units: Names of the layers or nodes with a switch, in the order of the switches.
         pairs: Pictures to score.
         scale: Output size over input size; also the border that scores leave out.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from swise_deploy.command.console import choose
 from swise_deploy.errors import BackendMissingError, InputError, first_line
 from swise_deploy.storage.files import scratch
-from swise_export.graph.fp16_emulation import with_half_rounding
+from swise_export.graph.half_emulation import has_halves, with_half_rounding
 from swise_export.graph.loading import load_onnx, session_source
 from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.runtimes.onnx_file import OnnxFileRunner
@@ -117,8 +117,7 @@ class OnnxRunner(OnnxFileRunner):
             session = ort.InferenceSession(source, options, providers=[provider])
         except Exception as error:  # ONNX Runtime has no base class of its own
             raise InputError(
-                f"ONNX Runtime cannot load {self.path}: {first_line(error)}. "
-                "Expected a whole ONNX model"
+                f"ONNX Runtime cannot load {self.path}: {first_line(error)}. {self._way_out()}"
             ) from error
         if self.provider not in session.get_providers():
             raise BackendMissingError(
@@ -128,6 +127,17 @@ class OnnxRunner(OnnxFileRunner):
             )
         session.disable_fallback()
         return session
+
+    def _way_out(self) -> str:
+        """The advice for a file that does not load."""
+        with contextlib.suppress(InputError):
+            if has_halves(load_onnx(self.path), ["bf16"]):
+                return (
+                    f"It computes in bf16, for which {self.provider} lacks kernels. Run the fp32 "
+                    "file of the network (swise-export --fp32), or build an engine from this one "
+                    "with swise-build"
+                )
+        return "Expected a whole ONNX model"
 
 
 def _load_cuda_libraries() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from swise_deploy.command.console import choose
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import BackendMissingError, InputError
+from swise_deploy.precision import EXPORT_PRECISIONS
 
 if TYPE_CHECKING:
     from numpy import generic
@@ -106,7 +107,8 @@ class Runtime:
 
 _ONNX = "swise_export.runtimes"
 _ENGINE = "swise_engines.running.runner"
-_ALL_PRECISIONS: "tuple[ExportPrecision, ...]" = ("fp32", "fp16", "int8")
+# Of bf16 and FP8 CPUs have no kernels: ONNX Runtime takes no bf16 convolution at all.
+_ON_CPUS: "tuple[ExportPrecision, ...]" = ("fp32", "fp16", "int8")
 
 
 def _torch(title: str, device: "DeviceKind", **options: bool) -> Runtime:
@@ -134,7 +136,7 @@ RUNTIMES: dict[str, Runtime] = {
         # Its cubic Resize is slow: the plain form takes five times as long as the deploy form.
         forms=("deploy",),
         has_profile=True,
-        exports=_ALL_PRECISIONS,
+        exports=_ON_CPUS,
     ),
     "cuda": Runtime(
         title="ONNX Runtime, CUDA",
@@ -157,7 +159,7 @@ RUNTIMES: dict[str, Runtime] = {
         is_automatic=True,
         forms=("deploy", "plain"),
         has_profile=True,
-        exports=_ALL_PRECISIONS,
+        exports=_ON_CPUS,
     ),
     "openvino-bf16": Runtime(
         title="OpenVINO in bf16",
@@ -188,7 +190,7 @@ RUNTIMES: dict[str, Runtime] = {
         packages=(),
         extra="rtx",
         is_automatic=True,
-        exports=_ALL_PRECISIONS,
+        exports=EXPORT_PRECISIONS,
         rest="fp16",
         activations="int8",
     ),

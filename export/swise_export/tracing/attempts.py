@@ -10,12 +10,13 @@ from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.evaluation.pairs import Pair, centre_crop, read_pairs
 from swise_deploy.pictures.files import RgbImage
 from swise_deploy.pictures.folders import calibration_paths
+from swise_deploy.precision import half_precision
 from swise_export.config import ExportConfig
-from swise_export.precision.fp16 import fp16_from_fp32
-from swise_export.precision.fp16_search import nodes_for_fp32
+from swise_export.precision.half import half_from_fp32
+from swise_export.precision.half_search import nodes_for_fp32
 from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search, calibrate_for_plan
 from swise_export.precision.plan import PrecisionPlan, read_plan
-from swise_export.tracing.trace import OPSET, OPSET_INT8_FP16, traced_form
+from swise_export.tracing.trace import opset_of, traced_form
 from swise_export.verification.budget import DriftBudget
 
 logger = logging.getLogger(__name__)
@@ -61,16 +62,19 @@ def find_attempts(
         yield from _int8_attempts(network, config, calibration, report)
         return
     yield Attempt()
-    if config.precision == "fp16":
+    half = half_precision(config.precision)
+    if half is not None:
         report("looking for the operations that need fp32")
-        model = traced_form(network, form=config.form, batch=config.batch)
-        kept = fp16_from_fp32(model, [range_crop(p.lr, None) for p in pairs[:4]]).fp32_nodes
+        opset = opset_of(config.precision)
+        model = traced_form(network, form=config.form, batch=config.batch, opset=opset)
+        images = [range_crop(p.lr, None) for p in pairs[:4]]
         found = nodes_for_fp32(
             model,
             pairs,
+            precision=half,
             scale=network.scale,
             budget=config.budget,
-            kept=kept,
+            kept=half_from_fp32(model, images, precision=half).fp32_nodes,
             threads=config.threads,
             report=report,
         )
@@ -95,7 +99,7 @@ def _int8_attempts(
     replays = config.plan is not None and config.plan.exists()
     rest = read_plan(config.plan).rest if config.plan is not None and replays else config.int8_rest
     # In the opset that will be written: layers are named otherwise in another.
-    opset = OPSET if rest == "fp32" else OPSET_INT8_FP16
+    opset = opset_of(config.precision, rest)
     model = traced_form(network, form=config.form, batch=config.batch, opset=opset)
     if config.plan is not None and replays:
         plan = read_plan(config.plan)

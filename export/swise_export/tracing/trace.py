@@ -20,7 +20,7 @@ from swise_deploy.checkpoints.adapting import CalledNetwork
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import ExportError, first_line
 from swise_deploy.pictures.files import RgbImage
-from swise_deploy.precision import ExportPrecision, FilePrecision
+from swise_deploy.precision import ExportPrecision, FilePrecision, RestPrecision, half_precision
 from swise_deploy.runner import PictureIO
 from swise_deploy.storage.files import scratch, sha256_of, writing
 from swise_export.manifest import (
@@ -31,7 +31,7 @@ from swise_export.manifest import (
     metadata_from_manifest,
     write_manifest,
 )
-from swise_export.precision.fp16 import HalfModel, fp16_from_fp32
+from swise_export.precision.half import HalfModel, half_from_fp32
 from swise_export.precision.int8 import Int8Recipe, int8_model
 from swise_export.precision.plan import PrecisionPlan
 from swise_export.rewriting.deploy_form import deploy_form
@@ -44,8 +44,9 @@ logger = logging.getLogger(__name__)
 # The newest opset that TensorRT 8.6 (JetPack 6.0) takes; 10, 11, RTX and ONNX Runtime take it too.
 OPSET = 17
 
-# The first whose QuantizeLinear takes fp16; TensorRT 10, 11, RTX and ONNX Runtime take it.
-OPSET_INT8_FP16 = 19
+# The first whose QuantizeLinear takes fp16 and gives FP8. TensorRT 10, 11, RTX and ONNX Runtime
+# take it.
+OPSET_QUANTISED = 19
 
 TRACED_SIZE = (32, 24)
 """(width, height) of the example that is traced where the file takes any size."""
@@ -89,13 +90,13 @@ def export_onnx(
     Args:
         network: What to export.
         path: NAME.onnx; NAME.json is written too. Either both are new afterwards, or neither.
-        precision: "fp16" computes in half precision wherever the activations allow it; "int8"
-            follows `int8`.
+        precision: "fp16" and "bf16" compute in half precision wherever the activations allow it;
+            "int8" follows `int8`.
         io: Layout and type of the pictures that the file takes and gives.
         size: (width, height) of the only input size; None for any.
         form: "plain" exports the network as it is written.
-        range_images: LR pictures on which activation ranges are measured for fp16; without any,
-            only the operations that always need fp32 get it.
+        range_images: LR pictures on which activation ranges are measured for fp16 and bf16; without
+            any, only the operations that always need fp32 get it.
         keep_fp32: More nodes that stay in fp32.
         int8: The layers that are INT8, and their weights.
         batch: 1 traces for one picture at a time; None for any number.
@@ -104,11 +105,13 @@ def export_onnx(
         ExportError: The network cannot be traced, or it gives values that are not finite.
         OutputError: The file cannot be written.
     """
-    model = traced_form(network, form=form, io=io, size=size, batch=batch, opset=opset_of(int8))
+    opset = opset_of(precision) if int8 is None else opset_of("int8", int8.plan.rest)
+    model = traced_form(network, form=form, io=io, size=size, batch=batch, opset=opset)
     found = HalfModel(model, (), ())
     written: FilePrecision = precision if int8 is None else int8.precision
-    if precision == "fp16":
-        found = fp16_from_fp32(model, range_images, keep_fp32=keep_fp32)
+    half = half_precision(precision)
+    if half is not None:
+        found = half_from_fp32(model, range_images, precision=half, keep_fp32=keep_fp32)
     if int8 is not None:
         found = int8_model(model, int8, range_images)
     model = found.model
@@ -122,7 +125,7 @@ def export_onnx(
         input=_tensor_facts(model.graph.input[0], io),
         output=_tensor_facts(model.graph.output[0], io),
         num_params=sum(p.numel() for p in network.module.parameters()),
-        opset=opset_of(int8),
+        opset=next(entry.version for entry in model.opset_import if not entry.domain),
         weights=Path(network.source).name,
         weights_sha256=network.weights_sha256,
         fp32_nodes=found.fp32_nodes,
@@ -137,9 +140,10 @@ def export_onnx(
     return save_with_manifest(model, path, manifest)
 
 
-def opset_of(int8: Int8Recipe | None) -> int:
-    """The opset of a graph: INT8 beside fp16 needs a newer one than all others."""
-    return OPSET if int8 is None or int8.plan.rest == "fp32" else OPSET_INT8_FP16
+def opset_of(precision: ExportPrecision, rest: RestPrecision = "fp16") -> int:
+    """The opset in which a network is traced for a precision, and for that beside INT8."""
+    is_old = precision in ("fp32", "fp16") or (precision == "int8" and rest == "fp32")
+    return OPSET if is_old else OPSET_QUANTISED
 
 
 def int8_facts(plan: PrecisionPlan) -> Int8Facts:

@@ -52,6 +52,7 @@ def test_stores_are_counted_by_precision():
     [
         ("fp32", {"fp32"}, {"fp16", "int8"}),
         ("fp16", {"fp16"}, {"int8"}),
+        ("bf16", {"bf16"}, {"fp16", "int8"}),
         ("int8", {"int8"}, {"fp16"}),
         ("mixed", {"fp16", "fp32"}, {"int8"}),
     ],
@@ -89,6 +90,24 @@ def test_int8_for_turing_with_rtx_is_refused_beforehand(make_onnx, target):
         plan_build(source, options, "tensorrt_rtx", "1.7.1.116", None)
     fp16 = read_source(make_onnx("fp16"))
     assert plan_build(fp16, options, "tensorrt_rtx", "1.7.1.116", None).sm == "7.5"
+
+
+@pytest.mark.parametrize(
+    ("target", "backend", "sm"),
+    [
+        ("rtx-2080-ti", "tensorrt_rtx", "7.5"),
+        ("t4", "tensorrt", "7.5"),
+        ("jetson-nano", "tensorrt", "5.3"),
+        ("jetson-tx2", "tensorrt", "6.2"),
+        ("jetson-xavier-nx", "tensorrt", "7.2"),
+    ],
+)
+def test_bf16_before_ampere_is_refused_beforehand(make_onnx, target, backend, sm):
+    device = Device(target, sm, is_integrated=False, driver_cuda="12.6")
+    version = "1.7.1.116" if backend == "tensorrt_rtx" else find_target(target).tensorrt_versions[0]
+    options = BuildOptions(find_target(target))
+    with pytest.raises(InputError, match=rf"computes in bf16, which {backend}.*{sm}.*--fp16"):
+        plan_build(read_source(make_onnx("bf16")), options, backend, f"{version}.0.1", device)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from swise_bench.cli import main as bench_main
 from swise_deploy.errors import InputError
 from swise_engines.building.cli import main as build_main
+from swise_engines.targets.catalogue import find_target
 from swise_engines.tensorrt.onnx_source import read_source
 from swise_engines.trtexec.folder import read_folder, write_folder
 from swise_engines.trtexec.results import read_results
@@ -323,3 +324,13 @@ def test_the_folder_of_a_shipped_file_is_written_here_not_into_the_package(tmp_p
     arguments = ["swisenet:2", "--trtexec", "--target", "jetson-nano", "--size", "16x12"]
     assert build_main(arguments) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["swisenet_x2_fp16.jetson-nano.trtexec"]
+
+
+@pytest.mark.parametrize("target", [None, "jetson-orin-nano"])
+def test_bf16_goes_to_trtexec_without_a_folder(make_onnx, tmp_path, target):
+    device = None if target is None else find_target(target)
+    with pytest.raises(
+        InputError, match=r"computes in bf16.*TensorRT 10 or later.*--stronglyTyped"
+    ):
+        write_folder(make_onnx("bf16"), tmp_path / "out", device)
+    assert not (tmp_path / "out").exists()

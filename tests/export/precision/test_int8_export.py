@@ -21,7 +21,7 @@ from swise_export.cli import main
 from swise_export.config import ExportConfig
 from swise_export.job import reason_to_fall_back
 from swise_export.manifest import read_manifest
-from swise_export.precision.fp16_search import nodes_for_fp32
+from swise_export.precision.half_search import nodes_for_fp32
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.verification.budget import DriftBudget
 
@@ -167,6 +167,7 @@ def test_operations_that_lose_most_in_fp16_return_to_fp32() -> None:
     pairs = [Pair("noise", image, image)]
     assert find(model, pairs, kept=()) == ("shrink",)
     assert find(model, pairs, kept=("shrink",)) == ()
+    assert find(model, pairs, kept=(), precision="bf16") == ()  # it has the exponents of fp32
 
 
 def test_a_file_for_openvino_is_measured_in_openvino(

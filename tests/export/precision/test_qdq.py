@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.checkpoints.load import LoadedNetwork
@@ -13,7 +14,7 @@ from swise_deploy.evaluation.metrics import LUMA_WEIGHTS
 from swise_deploy.evaluation.pairs import Pair, pair_from_hr
 from swise_deploy.precision import ActivationType
 from swise_export.precision.calibration import Calibration, calibrate
-from swise_export.precision.fp16 import fp16_from_fp32
+from swise_export.precision.half import half_from_fp32
 from swise_export.precision.qdq import (
     Layer,
     find_layers,
@@ -23,7 +24,7 @@ from swise_export.precision.qdq import (
 )
 from swise_export.precision.switchable_graph import (
     SwitchableNetwork,
-    switchable_fp16,
+    switchable_half,
     switchable_int8,
 )
 from swise_export.tracing.trace import traced_form
@@ -190,7 +191,7 @@ def test_a_scale_is_positive_and_exact_in_fp16(largest: float) -> None:
 def test_fp16_beside_int8_dequantises_to_fp16(network_x2: LoadedNetwork) -> None:
     model = traced_form(network_x2, opset=19)
     layers, _ = find_layers(model)
-    half = fp16_from_fp32(quantised(model, 1.0)).model
+    half = half_from_fp32(quantised(model, 1.0)).model
     onnx.checker.check_model(half, full_check=True)
     types = {t.name: t.data_type for t in half.graph.initializer}
     producers = {name: n for n in half.graph.node for name in n.output}
@@ -277,12 +278,21 @@ def test_fp16_switch_rounds_one_operation() -> None:
     # 1 + 2^-12 lies between two halves; the weight 1 keeps it.
     model = two_layers(np.eye(3))
     lr = np.full((1, 3, 2, 2), 1 + 2.0**-12, np.float32)
-    switchable = switchable_fp16(model, ["first", "sum"])
+    switchable = switchable_half(model, ["first", "sum"])
     kept = run(switchable, lr, **{"swise.switches": np.array([False, False])})
     np.testing.assert_array_equal(kept, run(model, lr))
     rounded = run(switchable, lr, **{"swise.switches": np.array([True, False])})
     expected = np.float32(np.float16(np.float32(1 + 2.0**-12) + np.float32(0.123)))
     np.testing.assert_array_equal(rounded, np.full_like(lr, expected))
+
+
+def test_bf16_switch_rounds_one_operation() -> None:
+    model = two_layers(np.eye(3))
+    lr = np.full((1, 3, 2, 2), 1 + 2.0**-12, np.float32)
+    switchable = switchable_half(model, ["first", "sum"], "bf16")
+    rounded = run(switchable, lr, **{"swise.switches": np.array([True, False])})
+    expected = torch.tensor(np.float32(1 + 2.0**-12) + np.float32(0.123)).bfloat16().float()
+    np.testing.assert_array_equal(rounded, np.full_like(lr, expected.item()))
 
 
 def test_scales_are_exact_in_fp16() -> None:

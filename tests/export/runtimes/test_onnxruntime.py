@@ -7,6 +7,7 @@ from onnx import NodeProto, TensorProto, helper, load, numpy_helper, save
 
 from swise_deploy.errors import BackendMissingError, InputError, SwiseError
 from swise_export.interface.onnx_file import read_onnx_file
+from swise_export.precision.half import half_from_fp32
 from swise_export.runtimes.onnxruntime import OnnxRunner
 
 
@@ -97,3 +98,14 @@ def test_a_file_with_two_outputs_is_refused(tmp_path: Path) -> None:
     path = _saved(tmp_path / "two.onnx", nodes, outputs)
     with pytest.raises(InputError, match=r"y float32 \(1, 3, 64, 64\), mask .*; expected one"):
         OnnxRunner(path)
+
+
+def test_a_bf16_file_is_refused_with_the_way_out(doubling: Path, tmp_path: Path) -> None:
+    model = half_from_fp32(load(doubling), precision="bf16").model
+    model.graph.node[0].name = "resize"
+    save(model, tmp_path / "bf16.onnx")
+    with pytest.raises(InputError, match=r"computes in bf16.*swise-export --fp32"):
+        OnnxRunner(tmp_path / "bf16.onnx")
+    lr = np.full((1, 3, 2, 2), 1 + 2.0**-7 + 2.0**-9, np.float32)
+    with OnnxRunner(tmp_path / "bf16.onnx", as_device=True) as runner:
+        np.testing.assert_array_equal(runner.infer(lr), np.full((1, 3, 4, 4), 1 + 2.0**-7))

@@ -1,8 +1,8 @@
-"""Conversion of a graph to fp16, with the nodes that need fp32 left in fp32.
+"""Conversion of a graph to fp16 or bf16, with the nodes that need fp32 left in fp32.
 
 TensorRT 11 takes precision from the graph alone, so the graph states it for every runtime. These
 nodes stay in fp32: sums over many values (norms, averages), the final sum, on which the last bits
-of a picture depend, and every node that reads or writes a tensor too large for fp16, found by
+of a picture depend, and every node that reads or writes a tensor too large for the format, found by
 running the network on pictures. docs/adr/0001-deploy-form.md and docs/precision.md have the
 measured effect of each.
 """
@@ -12,16 +12,23 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx
+import onnx.version_converter
 from onnx import numpy_helper
 
+from swise_deploy.errors import ExportError, first_line
 from swise_deploy.pictures.files import RgbImage
-from swise_deploy.precision import PRECISIONS
+from swise_deploy.precision import PRECISIONS, HalfPrecision
 from swise_export.graph.activations import ActivationRange, measure_ranges
+from swise_export.graph.number_formats import ONNX_TYPES, tensor_from_values, values_of_tensor
 
 logger = logging.getLogger(__name__)
 
 # Other pictures give larger activations than the sampled ones.
 HEADROOM = 4.0
+
+OPSET_BF16 = 22
+"""The first whose convolutions take bf16."""
+_IR_VERSION_BF16 = 10  # of ONNX 1.17, which has opset 22
 
 # Sums over many values, and functions that amplify rounding errors.
 _FP32_OPS = frozenset(
@@ -45,7 +52,7 @@ _FP32_SCOPES = ("norm", "picture")
 
 @dataclass(frozen=True, slots=True)
 class HalfModel:
-    """A model that computes in fp16, except for the nodes that need fp32.
+    """A model that computes in fp16 or bf16, except for the nodes that need fp32.
 
     Attributes:
         model: The ONNX model.
@@ -58,28 +65,33 @@ class HalfModel:
     ranges: tuple[ActivationRange, ...]
 
 
-def fp16_from_fp32(
+def half_from_fp32(
     model: onnx.ModelProto,
     images: Sequence[RgbImage] = (),
     *,
+    precision: HalfPrecision = "fp16",
     keep_fp32: Collection[str] = (),
 ) -> HalfModel:
-    """Convert an fp32 model to fp16; the types of its inputs and outputs do not change.
+    """Convert an fp32 model to fp16 or bf16; the types of its inputs and outputs do not change.
 
     Args:
-        model: An fp32 model with a name for every node; its quantised layers stay in INT8.
+        model: An fp32 model with a name for every node; its quantised layers stay as they are.
         images: LR pictures on which the activations are measured.
+        precision: The format.
         keep_fp32: Further nodes that stay in fp32.
 
     Raises:
-        ExportError: The output of a layer contains NaN or infinity in fp32.
+        ExportError: The output of a layer contains NaN or infinity in fp32, or an operator has no
+            bf16.
     """
     # The converter is slow to import.
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
+    if precision == "bf16":
+        model = _in_opset(model, OPSET_BF16)
     ranges = measure_ranges(model, images) if images else []
-    too_large = _tensors_too_large(model, ranges)
+    too_large = _tensors_too_large(model, ranges, precision)
     last = _last_arithmetic(model)
     kept = [
         node.name
@@ -100,8 +112,42 @@ def fp16_from_fp32(
         node_block_list=kept,
     )
     _merge_casts(half)
+    if precision == "bf16":
+        _store_as_bf16(half, model)
     OnnxModel.graph_topological_sort(half.graph)
     return HalfModel(half, tuple(kept), tuple(ranges))
+
+
+def _in_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    try:
+        converted = onnx.version_converter.convert_version(model, opset)
+    except RuntimeError as error:
+        raise ExportError(
+            f"the graph cannot be converted to opset {opset}, the first with bf16 convolutions: "
+            f"{first_line(error)}. Export with --fp16"
+        ) from error
+    converted.ir_version = _IR_VERSION_BF16
+    return converted
+
+
+def _store_as_bf16(half: onnx.ModelProto, full: onnx.ModelProto) -> None:
+    """Turn a converted fp16 model into bf16; constants are rounded from their values in fp32."""
+    fp16, bf16 = ONNX_TYPES["fp16"], ONNX_TYPES["bf16"]
+    exact = {tensor.name: tensor for tensor in full.graph.initializer}
+    of_node = {(node.name, a.name): a.t for node in full.graph.node for a in node.attribute}
+    pairs = [(tensor, exact[tensor.name]) for tensor in half.graph.initializer]
+    for node in half.graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype") and attribute.i == fp16:
+                attribute.i = bf16
+            elif attribute.HasField("t"):
+                pairs.append((attribute.t, of_node.get((node.name, attribute.name), attribute.t)))
+    for tensor, source in pairs:
+        if tensor.data_type == fp16:
+            tensor.CopyFrom(tensor_from_values(values_of_tensor(source), "bf16", tensor.name))
+    for value in half.graph.value_info:
+        if value.type.tensor_type.elem_type == fp16:
+            value.type.tensor_type.elem_type = bf16
 
 
 def _without_dequantising(model: onnx.ModelProto, kept: Sequence[str]) -> list[str]:
@@ -120,7 +166,7 @@ def _merge_casts(model: onnx.ModelProto) -> None:
     """Remove the converter's redundant casts.
 
     The converter casts around every fp32 node separately. Between two fp32 nodes a value would be
-    rounded to fp16 and back, and a tensor with several readers would be cast once for each.
+    rounded and back, and a tensor with several readers would be cast once for each.
     """
     casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
     first: dict[tuple[str, int], str] = {}
@@ -150,8 +196,10 @@ def _is_rounding(cast: onnx.NodeProto) -> bool:
     return bool(cast.attribute[0].i == onnx.TensorProto.FLOAT16)
 
 
-def _tensors_too_large(model: onnx.ModelProto, ranges: Sequence[ActivationRange]) -> set[str]:
-    limit = PRECISIONS["fp16"].max_finite / HEADROOM
+def _tensors_too_large(
+    model: onnx.ModelProto, ranges: Sequence[ActivationRange], precision: HalfPrecision
+) -> set[str]:
+    limit = PRECISIONS[precision].max_finite / HEADROOM
     too_large = {
         tensor.name
         for tensor in model.graph.initializer
@@ -162,9 +210,10 @@ def _tensors_too_large(model: onnx.ModelProto, ranges: Sequence[ActivationRange]
     if overflowing:
         worst = max(overflowing, key=lambda found: found.max_abs)
         logger.warning(
-            "%d layers give values too large for fp16 and stay in fp32; the first is %s, the "
+            "%d layers give values too large for %s and stay in fp32; the first is %s, the "
             "largest value is %.3g at %s (%s)",
             len(overflowing),
+            precision,
             overflowing[0].node,
             worst.max_abs,
             worst.node,

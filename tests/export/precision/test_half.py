@@ -10,14 +10,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import ExportError
-from swise_deploy.runner import float_from_image
+from swise_deploy.precision import HalfPrecision
+from swise_deploy.runner import float_from_image, image_from_float
 from swise_deploy.runners.torch_cpu import TorchRunner
+from swise_export.counting import count_onnx
 from swise_export.graph.activations import measure_ranges
-from swise_export.graph.fp16_emulation import with_half_rounding
-from swise_export.precision.fp16 import fp16_from_fp32
+from swise_export.graph.half_emulation import with_half_rounding
+from swise_export.graph.number_formats import ONNX_TYPES, values_of_tensor
+from swise_export.precision.half import half_from_fp32
 from swise_export.rewriting.deploy_form import deploy_form
 from swise_export.runtimes.onnxruntime import OnnxRunner
-from swise_export.tracing.trace import export_onnx, traced
+from swise_export.tracing.trace import export_onnx, opset_of, traced
 from tests.export.conftest import loaded_swisenet
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
@@ -56,14 +59,54 @@ def test_half_rounding_rounds_every_layer() -> None:
     # 1 + 2^-12 lies between two halves, 1 and 1 + 2^-10. ONNX Runtime's CPU computes fp16 layers in
     # fp32 and keeps such values; a GPU does not.
     lr = np.full((1, 3, 2, 2), 1 + 2.0**-12, np.float32)
-    half = with_half_rounding(fp16_from_fp32(identity_model(1, 0)).model)
+    half = with_half_rounding(half_from_fp32(identity_model(1, 0)).model)
     np.testing.assert_array_equal(run(half, lr), np.ones_like(lr))
+
+
+def test_bf16_rounding_equals_layer_by_layer_arithmetic() -> None:
+    # Products of two bf16 numbers, and sums of three of them, are exact in fp32 here.
+    rng = np.random.default_rng(0)
+    lr = (rng.integers(0, 256, (1, 3, 8, 8)) / 256).astype(np.float32)
+    model = identity_model(1, 0)
+    weights = rng.integers(-127, 128, (3, 3, 1, 1)).astype(np.float32) / 64
+    model.graph.initializer[2].CopyFrom(numpy_helper.from_array(weights, "eye"))
+    model.graph.initializer[1].CopyFrom(
+        numpy_helper.from_array(np.array([0.3, 1, -2], np.float32), "b")
+    )
+    half = half_from_fp32(model, precision="bf16").model
+    onnx.checker.check_model(half, full_check=True)
+
+    def layer(x: torch.Tensor, weight: np.ndarray, bias: list[float]) -> torch.Tensor:
+        rounded = torch.tensor(bias).bfloat16().float()
+        kernel = torch.from_numpy(weight).bfloat16().float()
+        return torch.conv2d(x, kernel, rounded).bfloat16().float()
+
+    eye = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    first = layer(torch.from_numpy(lr).bfloat16().float(), eye, [0.3, 1, -2])
+    expected = layer(first, weights, [0, 0, 0]).numpy()
+    np.testing.assert_array_equal(run(with_half_rounding(half), lr), expected)
+
+
+def test_bf16_has_the_range_of_fp32() -> None:
+    # 300 * 300 is 90000, 2^16 * 1.3733; bf16 has 1.375 beside it.
+    lr = np.full((1, 3, 2, 2), 300, np.float32)
+    half = half_from_fp32(identity_model(300, 0), [IMAGE], precision="bf16")
+    assert not half.fp32_nodes
+    assert (run(with_half_rounding(half.model), lr) == 1.375 * 2**16).all()
+
+
+def test_constants_are_rounded_to_bf16_once() -> None:
+    # 1 + 2^-8 + 2^-12 lies above the tie of two bf16 numbers; by way of fp16 it would be the tie.
+    half = half_from_fp32(identity_model(1 + 2.0**-8 + 2.0**-12, 0), precision="bf16").model
+    stored = {tensor.name: tensor for tensor in half.graph.initializer}
+    assert stored["w"].data_type == TensorProto.BFLOAT16
+    assert values_of_tensor(stored["w"]).max() == 1 + 2.0**-7
 
 
 def test_half_rounding_overflows_as_half_precision_does() -> None:
     # 300 * 300 is 90000, more than 65504.
     lr = np.full((1, 3, 2, 2), 300, np.float32)
-    half = fp16_from_fp32(identity_model(300, 0)).model
+    half = half_from_fp32(identity_model(300, 0)).model
     assert np.isfinite(run(half, lr)).all()
     assert np.isinf(run(with_half_rounding(half), lr)).all()
 
@@ -82,7 +125,7 @@ def test_ranges_are_the_largest_magnitudes() -> None:
 def test_layers_that_overflow_stay_in_fp32(caplog: pytest.LogCaptureFixture) -> None:
     model = identity_model(1e5, 0)
     with caplog.at_level(logging.WARNING):
-        half = fp16_from_fp32(model, [np.full((4, 4, 3), 255, np.uint8)])
+        half = half_from_fp32(model, [np.full((4, 4, 3), 255, np.uint8)])
     assert set(half.fp32_nodes) == {"first", "second"}
     assert "first" in caplog.text
     lr = np.full((1, 3, 2, 2), 0.9, np.float32)
@@ -114,18 +157,43 @@ def test_network_that_has_diverged_is_refused_with_the_layer(network_x2: LoadedN
         measure_ranges(model, [IMAGE])
 
 
-def test_norms_averages_and_the_final_sum_stay_in_fp32(network_x2: LoadedNetwork) -> None:
-    half = fp16_from_fp32(traced(deploy_form(network_x2.module), network_x2))
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_norms_averages_and_the_final_sum_stay_in_fp32(
+    network_x2: LoadedNetwork, precision: HalfPrecision
+) -> None:
+    model = traced(deploy_form(network_x2.module), network_x2, opset=opset_of(precision))
+    half = half_from_fp32(model, precision=precision)
     kept = set(half.fp32_nodes)
     assert {"/average/GlobalAveragePool", "/picture/Add"} <= kept
     assert not {"/head/Conv", "/fuse/Conv"} & kept
     assert any(name.endswith("norm1/Sqrt") for name in kept)
     stored = {t.name: t.data_type for t in half.model.graph.initializer}
-    assert stored["head.weight"] == TensorProto.FLOAT16
+    assert stored["head.weight"] == ONNX_TYPES[precision]
+    assert stored["head.weight"] != TensorProto.FLOAT
+
+
+def test_a_bf16_file_is_valid_onnx_and_close_to_the_network(
+    network_x2: LoadedNetwork, tmp_path: Path
+) -> None:
+    manifest = export_onnx(network_x2, tmp_path / "a.onnx", precision="bf16", io="uint8")
+    assert (manifest.precision, manifest.opset) == ("bf16", 22)
+    model = onnx.load(tmp_path / "a.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    counts = count_onnx(tmp_path / "a.onnx")
+    full = count_onnx(traced(deploy_form(network_x2.module), network_x2))
+    assert (counts.params, counts.mult_adds) == (full.params, full.mult_adds)
+    in_bf16 = sum(layer.mult_adds for layer in counts.layers if layer.precision == "bf16")
+    assert in_bf16 > 0.99 * counts.mult_adds
+    with OnnxRunner(tmp_path / "a.onnx", as_device=True) as half:
+        got = half.infer(IMAGE[None])
+    with TorchRunner(network_x2) as reference:
+        expected = image_from_float(reference.infer(float_from_image(IMAGE)))
+    assert np.abs(got[0].astype(int) - expected).max() <= 3
 
 
 def test_no_value_is_rounded_between_two_fp32_nodes(network_x2: LoadedNetwork) -> None:
-    half = fp16_from_fp32(traced(deploy_form(network_x2.module), network_x2)).model
+    half = half_from_fp32(traced(deploy_form(network_x2.module), network_x2)).model
     casts = {n.output[0]: n for n in half.graph.node if n.op_type == "Cast"}
     for node in casts.values():
         source = casts.get(node.input[0])

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 import onnx
 
 from swise_deploy.evaluation.pairs import Pair
-from swise_export.graph.fp16_emulation import MOVES
+from swise_deploy.precision import HalfPrecision
+from swise_export.graph.half_emulation import MOVES
 from swise_export.precision.calibration import textured_crops
 from swise_export.precision.countdown import Countdown
-from swise_export.precision.switchable_graph import SwitchableNetwork, switchable_fp16
+from swise_export.precision.switchable_graph import SwitchableNetwork, switchable_half
 from swise_export.verification.budget import DriftBudget
 
 logger = logging.getLogger(__name__)
@@ -24,17 +25,19 @@ def nodes_for_fp32(
     model: onnx.ModelProto,
     pairs: Sequence[Pair],
     *,
+    precision: HalfPrecision = "fp16",
     scale: int,
     budget: DriftBudget,
     kept: Collection[str],
     threads: int,
     report: Callable[[str], None] = logger.info,
 ) -> tuple[str, ...]:
-    """Find the fewest nodes, worst first, that have to be fp32 for an fp16 graph to fit the budget.
+    """Find the fewest nodes, worst first, that have to be fp32 for a graph to fit the budget.
 
     Args:
         model: An fp32 model with float io and a name for every node.
         pairs: Pictures; crops of the first few are measured.
+        precision: The format of the other nodes.
         scale: Output size over input size.
         budget: The largest loss that is allowed.
         kept: Nodes that are in fp32 already.
@@ -47,7 +50,7 @@ def nodes_for_fp32(
         if node.op_type not in _UNROUNDED and node.name not in kept
     ]
     crops = textured_crops(pairs[:_MAX_CROPS], size=_CROP, per_picture=1, scale=scale)
-    switchable = switchable_fp16(model, names)
+    switchable = switchable_half(model, names, precision)
     network = SwitchableNetwork(switchable, names, crops, scale=scale, threads=threads)
 
     def fits_budget(lowered: Collection[str]) -> bool:
@@ -57,7 +60,7 @@ def nodes_for_fp32(
     if fits_budget(names):
         return ()
     losses: dict[str, float] = {}
-    countdown = Countdown("loss in fp16", len(names), "operations", report=report)
+    countdown = Countdown(f"loss in {precision}", len(names), "operations", report=report)
     for name in names:
         losses[name] = network.effect([name]).noise_db
         countdown.advance()
