@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from swise_deploy.errors import InputError
+from swise_deploy.pictures.colour import rgb_from_cmyk
 from swise_deploy.pictures.formats import (
     FORMAT_NAMES,
     PILLOW_READERS,
@@ -19,13 +20,20 @@ from swise_deploy.pictures.formats import (
     unsupported_name,
 )
 from swise_deploy.pictures.png import bit_depth, deep_colour, holds_deep_colour, key_alpha
-from swise_deploy.pictures.tiff import DeepTiff, Samples, decode_deep, is_deep, is_tiff, main_frame
+from swise_deploy.pictures.samples import Samples, uint8_from_samples
+from swise_deploy.pictures.tiff import (
+    TiffPage,
+    decode_page,
+    is_tiff,
+    main_frame,
+    needs_segments,
+)
 
 logger = logging.getLogger(__name__)
 
 _TIFF_XMP = 700  # Adobe XMP specification, part 3
 _TIFF_ICC = 34675
-_CENTIMETRES, _CM_PER_INCH = 3, 2.54
+_NO_UNIT, _CENTIMETRES, _CM_PER_INCH = 1, 3, 2.54
 _XMP_ORIENTATION = re.compile(
     rb"""\btiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\s*(?:["']|<)""",
 )
@@ -93,7 +101,7 @@ def _decoded(data: bytes, first_of_many: bool) -> DecodedPicture:
     except UnidentifiedImageError:
         if not is_tiff(data):
             raise
-        return _picture_of_tiff(decode_deep(data, None, first_of_many=first_of_many), None)
+        return _picture_of_page(decode_page(data, first_of_many=first_of_many))
     with image:
         refuse_size(*image.size)
         if image.format == "TIFF":
@@ -111,12 +119,13 @@ def _decoded(data: bytes, first_of_many: bool) -> DecodedPicture:
 def _decode_tiff(data: bytes, image: Image.Image, first_of_many: bool) -> DecodedPicture:
     try:
         frame = main_frame(image, first_of_many=first_of_many)
-        image.seek(frame)
-        refuse_size(*image.size)
+        if frame is not None:
+            image.seek(frame)
+            refuse_size(*image.size)
     except (SyntaxError, KeyError):  # Pillow does not know the layout of a later page
-        return _picture_of_tiff(decode_deep(data, None, first_of_many=first_of_many), None)
-    if is_deep(image):
-        return _picture_of_tiff(decode_deep(data, image, frame, first_of_many=first_of_many), image)
+        frame = None
+    if frame is None or needs_segments(image):
+        return _picture_of_page(decode_page(data, first_of_many=first_of_many))
     exif, info = image.getexif(), dict(image.info)
     colour, alpha, has_srgb = _pixels(data, image)
     if has_srgb:
@@ -124,22 +133,41 @@ def _decode_tiff(data: bytes, image: Image.Image, first_of_many: bool) -> Decode
     return _upright(colour, alpha, info, exif, {})
 
 
-def _picture_of_tiff(found: DeepTiff, image: Image.Image | None) -> DecodedPicture:
-    info: Mapping[Any, object] = _tiff_info(found.exif) if image is None else image.info
-    return _upright(found.colour, found.alpha, info, found.exif, {})
+def _picture_of_page(page: TiffPage) -> DecodedPicture:
+    info = _tiff_info(page.exif)
+    colour = _srgb_from_inks(page.colour, info) if page.is_cmyk else page.colour
+    if page.is_cmyk or page.has_srgb:
+        info.pop("icc_profile", None)
+    alpha = page.alpha
+    if alpha is not None and alpha.dtype != colour.dtype:
+        alpha = uint8_from_samples(alpha)
+    return _upright(colour, alpha, info, page.exif, {})
 
 
-def _tiff_info(exif: Image.Exif) -> dict[str, object]:
+def _srgb_from_inks(cmyk: Samples, info: Mapping[Any, object]) -> Samples:
+    """Convert (H, W, 4) inks to sRGB: with a profile in 8 bits, all that Pillow converts."""
+    profile = info.get("icc_profile")
+    if cmyk.dtype == np.uint16 and icc_space(profile) != "CMYK":
+        return rgb_from_cmyk(np.asarray(cmyk, np.uint16))
+    if cmyk.dtype == np.uint16:
+        logger.warning("a CMYK picture of 16 bits is read with 8, to apply its profile")
+    image = Image.fromarray(np.ascontiguousarray(uint8_from_samples(cmyk)), "CMYK")
+    image.info["icc_profile"] = profile
+    return np.asarray(_srgb_from_cmyk(image))
+
+
+def _tiff_info(exif: Image.Exif) -> dict[Any, object]:
     """The entries that Pillow's `info` has for the TIFF files that it reads."""
-    info: dict[str, object] = {}
+    info: dict[Any, object] = {}
     if isinstance(icc := exif.get(_TIFF_ICC), bytes):
         info["icc_profile"] = icc
     if isinstance(xmp := exif.get(_TIFF_XMP), bytes):
         info["xmp"] = xmp
     x, y = (exif.get(tag) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
-    if x and y:
-        unit = _CM_PER_INCH if exif.get(ExifTags.Base.ResolutionUnit) == _CENTIMETRES else 1.0
-        info["dpi"] = float(x) * unit, float(y) * unit
+    unit = exif.get(ExifTags.Base.ResolutionUnit)
+    if x and y and unit != _NO_UNIT:
+        per_inch = _CM_PER_INCH if unit == _CENTIMETRES else 1.0
+        info["dpi"] = float(x) * per_inch, float(y) * per_inch
     return info
 
 
@@ -181,7 +209,7 @@ def _pixels(data: bytes, image: Image.Image) -> tuple[Samples, Samples | None, b
     if key is not None and image.mode in ("1", "L", "I;16", "RGB"):
         samples = _grey_or_colour(image)
         return samples, key_alpha(samples, key, bits=bit_depth(data)), False
-    has_srgb = image.mode in ("CMYK", "LAB")
+    has_srgb = image.mode == "CMYK"
     plain = _plain_mode(image)
     return *_split(_grey_or_colour(plain)), has_srgb
 
@@ -206,9 +234,9 @@ def _plain_mode(image: Image.Image) -> Image.Image:
         return image.convert("LA" if image.mode == "L" else "RGBA") if transparent else image
     if image.mode == "CMYK":
         return _srgb_from_cmyk(image)
-    if image.mode == "LAB":
-        return _through_profile(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
-    transparent = "transparency" in image.info or image.mode in ("PA", "La", "RGBa")
+    if image.mode == "La":
+        return image.convert("LA")
+    transparent = "transparency" in image.info or image.mode in ("PA", "RGBa")
     return image.convert("RGBA" if transparent else "RGB")
 
 

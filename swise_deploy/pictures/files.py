@@ -11,7 +11,7 @@ from PIL import Image
 from swise_deploy.errors import InputError
 from swise_deploy.pictures.decoding import decode
 from swise_deploy.pictures.formats import SUFFIXES, WRITTEN_SUFFIXES
-from swise_deploy.pictures.tiff import Samples
+from swise_deploy.pictures.samples import uint8_from_samples
 from swise_deploy.storage.files import read_regular, writing
 
 __all__ = [
@@ -51,16 +51,6 @@ def read_rgb(path: Path) -> RgbImage:
         raise InputError(f"cannot read picture {path}: {error}") from error
     eight_bit = uint8_from_samples(picture.colour)
     return eight_bit if eight_bit.ndim == 3 else np.repeat(eight_bit[:, :, None], 3, axis=2)
-
-
-def uint8_from_samples(samples: Samples) -> NDArray[np.uint8]:
-    """Samples of any depth with 8 bits, rounded half up."""
-    if samples.dtype == np.uint8:
-        return np.asarray(samples, np.uint8)
-    if samples.dtype == np.uint16:
-        wide = samples.astype(np.uint32)
-        return np.asarray((wide * 2 + 257) // 514, np.uint8)  # 65535 becomes 255
-    return np.asarray(np.floor(samples * np.float32(255) + np.float32(0.5)), np.uint8)
 
 
 def write_image(path: Path, image: RgbImage) -> None:

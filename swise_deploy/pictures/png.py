@@ -38,8 +38,8 @@ def holds_deep_colour(image: Image.Image) -> bool:
     return image.mode in ("RGB", "RGBA") and any(";16" in mode for mode in modes)
 
 
-def deep_colour(data: bytes, *, frame: int = 0) -> NDArray[np.uint16]:
-    """Decode a PNG or TIFF for which `holds_deep_colour`.
+def deep_colour(data: bytes) -> NDArray[np.uint16]:
+    """Decode a PNG for which `holds_deep_colour`.
 
     Returns:
         (H, W, C), uint16, C = 2 grey and alpha, 3 RGB, 4 RGB and alpha; not turned upright.
@@ -47,7 +47,7 @@ def deep_colour(data: bytes, *, frame: int = 0) -> NDArray[np.uint16]:
     Raises:
         ValueError: The storage of the pixels is not known here.
     """
-    high = _open(data, frame)
+    high = _open(data)
     mode = raw_modes(high)[0]
     if mode == _GREY_ALPHA:
         # Two 16-bit samples a pixel read as four 8-bit ones.
@@ -57,7 +57,7 @@ def deep_colour(data: bytes, *, frame: int = 0) -> NDArray[np.uint16]:
     if mode[-4:] not in _SWAPPED_ORDER:
         raise ValueError(f"16-bit pixels stored as {mode!r} are not supported")
     swapped = mode[:-4] + _SWAPPED_ORDER[mode[-4:]]
-    low = _open(data, frame)
+    low = _open(data)
     low.tile = [
         tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped)
         for tile in low.tile
@@ -65,11 +65,8 @@ def deep_colour(data: bytes, *, frame: int = 0) -> NDArray[np.uint16]:
     return _join(np.asarray(high), np.asarray(low))
 
 
-def _open(data: bytes, frame: int) -> ImageFile.ImageFile:
-    image = Image.open(io.BytesIO(data), formats=("PNG", "TIFF"))
-    if frame:
-        image.seek(frame)
-    return image
+def _open(data: bytes) -> ImageFile.ImageFile:
+    return Image.open(io.BytesIO(data), formats=("PNG",))
 
 
 def _join(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint16]:

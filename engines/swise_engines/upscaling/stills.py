@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swise_deploy.pictures.formats import Format
-from swise_deploy.pictures.tiff import Samples
+from swise_deploy.pictures.samples import Samples
 from swise_engines.upscaling.pictures.codecs import (
     Picture,
     decode_picture,

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from swise_deploy.errors import InputError
+from swise_deploy.pictures.samples import peak_of
 from swise_deploy.runner import Runner, check_finite
 from swise_deploy.storage.context import Closing
 from swise_engines.choosing.candidates import RunnerName
 from swise_engines.upscaling.opening import FindOverlap, open_source
-from swise_engines.upscaling.pictures.codecs import peak_of
 from swise_engines.upscaling.tiles.exact import CUT_CHANGE, ExactRunner
 from swise_engines.upscaling.tiles.tiling import (
     Overlap,

@@ -164,6 +164,40 @@ def test_the_page_that_is_no_thumbnail_is_read(dtype: type, first: bool) -> None
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_picture_inside_the_page_of_its_thumbnail_is_read_with_the_tags_of_both(
+    dtype: type,
+) -> None:
+    file, samples = io.BytesIO(), noise((8, 12, 3), dtype)
+    with tifffile.TiffWriter(file) as out:
+        make = (271, "s", 0, "Camera", True)
+        out.write(samples[::4, ::4], photometric="rgb", subfiletype=1, subifds=1, extratags=[make])
+        out.write(samples, photometric="rgb")
+    picture = decode(file.getvalue())
+    np.testing.assert_array_equal(picture.colour, samples)
+    assert picture.colour.dtype == dtype
+    assert picture.exif[271] == "Camera"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("num_colours", [1, 3])
+def test_alpha_that_is_multiplied_in_is_taken_out(dtype: type, num_colours: int) -> None:
+    peak = 1 if dtype is np.float32 else np.iinfo(dtype).max
+    stored: NDArray[Any] = np.full((2, 3, num_colours + 1), 0.25 * peak).astype(dtype)
+    stored[:, :, -1] = 0.5 * peak
+    data = tiff(
+        stored,
+        photometric="rgb" if num_colours == 3 else "minisblack",
+        extrasamples=["assocalpha"],
+        planarconfig="contig",
+    )
+    picture = decode(data)
+    assert picture.colour.dtype == dtype
+    np.testing.assert_allclose(picture.colour / peak, 0.5, atol=2 / 255)
+    assert picture.alpha is not None
+    np.testing.assert_allclose(picture.alpha / peak, 0.5, atol=1 / 255)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_several_pages_are_refused_but_ground_truth_is_the_first(
     dtype: type, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from swise_deploy.errors import InputError, OutputError
 from swise_deploy.pictures.decoding import decode, icc_space
 from swise_deploy.pictures.formats import Format
-from swise_deploy.pictures.tiff import Samples
+from swise_deploy.pictures.samples import Samples, peak_of
 from swise_engines.upscaling.pictures.metadata import (
     Metadata,
     exif_for_size,
@@ -55,11 +55,6 @@ class Picture:
     def is_opaque(self) -> bool:
         """True without an alpha channel, and with one that is opaque everywhere."""
         return self.alpha is None or bool((self.alpha == peak_of(self.alpha.dtype)).all())
-
-
-def peak_of(dtype: np.dtype[np.generic]) -> int:
-    """The value of white: 255, 65535, or 1 for floating point."""
-    return {"u1": 255, "u2": 65_535}.get(dtype.str[1:], 1)
 
 
 def decode_picture(data: bytes) -> Picture:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import PngImagePlugin, TiffImagePlugin, TiffTags
 
-from swise_deploy.pictures.tiff import Samples
+from swise_deploy.pictures.samples import Samples
 from swise_engines.upscaling.pictures.metadata import TIFF_XMP, Metadata, exif_for_size, png_notes
 
 _PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
