@@ -26,7 +26,7 @@ from swise_export.verification.budget import DEFAULT_DRIFT_DB
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

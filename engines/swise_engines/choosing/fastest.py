@@ -36,7 +36,7 @@ from swise_export.runtimes.table import RUNTIMES
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # One 8-bit value, the smallest difference in a picture; runtimes differ by about 1e-5 in fp32.
 MAX_DIFFERENCE = 1 / 255

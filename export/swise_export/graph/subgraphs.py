@@ -44,3 +44,14 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 inner = {n: t for n, t in names.items() if n not in set(_defined(attribute.g))}
                 _rename(attribute.g, inner)
+
+
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Values that a node reads, those that its subgraphs take from outside included."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            inner = set(_defined(attribute.g))
+            outputs = (info.name for info in attribute.g.output)
+            read = (name for inside in attribute.g.node for name in names_read(inside))
+            yield from (name for name in (*outputs, *read) if name not in inner)

@@ -1,15 +1,15 @@
 """ONNX files in OpenVINO on a CPU."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swise_deploy.command.dependencies import installed_version, require
 from swise_deploy.errors import InputError, first_line
-from swise_deploy.precision import FilePrecision
 from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.runtimes.onnx_file import OnnxFileRunner
 
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 _REPEATS_TO_COMPILE = 3
 
 
+Program = Callable[[NDArray[np.number]], NDArray[np.number]]
+"""A compiled file: from a batch in the file's own layout and type to its picture output."""
+
+
 class OpenVinoRunner(OnnxFileRunner):
-    """Runs an ONNX file in OpenVINO, in the precision of the file or in bf16.
+    """Runs an ONNX file in OpenVINO, in the precision of the file.
 
     It is compiled for the first shape, which videos and tiles repeat. Other shapes run in a second
     compilation for any shape, until one of them occurs three times in a row.
@@ -32,7 +36,6 @@ class OpenVinoRunner(OnnxFileRunner):
     Args:
         path: The file.
         threads: CPU threads; None for OpenVINO's default.
-        computes_bf16: Compute what is not INT8 in bf16 where OpenVINO has kernels for it.
 
     Raises:
         BackendMissingError: OpenVINO is not installed.
@@ -41,25 +44,13 @@ class OpenVinoRunner(OnnxFileRunner):
 
     runtime = "openvino"
 
-    def __init__(
-        self, path: Path, *, threads: int | None = None, computes_bf16: bool = False
-    ) -> None:
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self._openvino = require("openvino", extra="openvino", purpose="running ONNX in OpenVINO")
         super().__init__(path)
         self.name = f"openvino {self._openvino.__version__.partition('-')[0]} CPU"
         self._threads = threads
-        self._computes_bf16 = computes_bf16
-        if computes_bf16:
-            self.runtime = "openvino-bf16"
-            self.name += ", bf16"
         self._model: openvino.Model | None = None
         self._forget()
-
-    @property
-    def precision(self) -> FilePrecision | None:
-        """Precision of the layers that multiply."""
-        stated = super().precision
-        return "bf16" if self._computes_bf16 and stated in ("fp32", "fp16") else stated
 
     def activate(self) -> None:
         """Read the file; it is compiled when the shape of the first batch is known."""
@@ -76,16 +67,14 @@ class OpenVinoRunner(OnnxFileRunner):
         Raises:
             InputError: OpenVINO cannot compile the file for this shape, or cannot run it.
         """
-        interface = self.file.interface
-        request = self._request_for(batch.shape)
+        program = self._program_for(batch.shape)
         try:
-            outputs = request.infer({interface.input.name: batch}, share_inputs=True)
+            return program(batch)
         except RuntimeError as error:
             raise InputError(
                 f"OpenVINO cannot run {self.path} on a batch of shape {batch.shape}: "
                 f"{first_line(error)}. Use --runner onnxruntime"
             ) from error
-        return np.array(outputs[interface.output.name])
 
     def deactivate(self) -> None:
         """Free the compiled model."""
@@ -94,15 +83,15 @@ class OpenVinoRunner(OnnxFileRunner):
 
     def _forget(self) -> None:
         self._shape: tuple[int, ...] = ()
-        self._of_shape: Any = None  # openvino.InferRequest
-        self._of_any_shape: Any = None  # openvino.InferRequest
+        self._of_shape: Program | None = None
+        self._of_any_shape: Program | None = None
         self._last_shape: tuple[int, ...] = ()
         self._num_in_a_row = 0
 
-    def _request_for(self, shape: tuple[int, ...]) -> Any:
+    def _program_for(self, shape: tuple[int, ...]) -> Program:
         self._num_in_a_row = self._num_in_a_row + 1 if shape == self._last_shape else 1
         self._last_shape = shape
-        if shape == self._shape:
+        if self._of_shape is not None and shape == self._shape:
             return self._of_shape
         if self._of_shape is None or self._num_in_a_row >= _REPEATS_TO_COMPILE:
             self._of_shape = self._of_any_shape = None  # free memory before the compilation
@@ -112,27 +101,54 @@ class OpenVinoRunner(OnnxFileRunner):
             self._of_any_shape = self._compiled(None)
         return self._of_any_shape
 
-    def _compiled(self, shape: tuple[int, ...] | None) -> Any:
-        """Compile the file for a shape, or for any shape that it takes."""
+    def _compiled(self, shape: tuple[int, ...] | None) -> Program:
+        """Compile the file for a shape, or for any shape that it takes.
+
+        Raises:
+            InputError: OpenVINO cannot.
+        """
         assert self._model is not None, "infer before activate"
-        options: dict[str, object] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "bf16" if self._computes_bf16 else "f32",
-            "NUM_STREAMS": 1,
-        }
-        if self._threads is not None:
-            options["INFERENCE_NUM_THREADS"] = self._threads
-        model = self._model.clone()
         try:
-            if shape is not None:
-                model.reshape({self.file.interface.input.name: list(shape)})
-            return openvino_core().compile_model(model, "CPU", options).create_infer_request()
+            return self._compile(self._model.clone(), shape)
         except RuntimeError as error:
             inputs = "inputs of any shape" if shape is None else f"an input of shape {shape}"
             raise InputError(
                 f"OpenVINO cannot compile {self.path} for {inputs}: {first_line(error)}. Use "
                 "--runner onnxruntime"
             ) from error
+
+    def _compile(self, model: "openvino.Model", shape: tuple[int, ...] | None) -> Program:
+        """Compile a copy of the file's model.
+
+        Raises:
+            RuntimeError: OpenVINO cannot.
+        """
+        interface = self.file.interface
+        if shape is not None:
+            model.reshape({interface.input.name: list(shape)})
+        request = self._request(model, precision="f32")
+
+        def run(batch: NDArray[np.number]) -> NDArray[np.number]:
+            outputs = request.infer({interface.input.name: batch}, share_inputs=True)
+            return np.array(outputs[interface.output.name])
+
+        return run
+
+    def _request(self, model: "openvino.Model", *, precision: Literal["f32", "bf16"]) -> Any:
+        """Compile a model; returns an openvino.InferRequest.
+
+        Args:
+            model: With the shapes that it is compiled for.
+            precision: Precision of what is not INT8, where OpenVINO has kernels for it.
+        """
+        options: dict[str, object] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+            "NUM_STREAMS": 1,
+        }
+        if self._threads is not None:
+            options["INFERENCE_NUM_THREADS"] = self._threads
+        return openvino_core().compile_model(model, "CPU", options).create_infer_request()
 
 
 @functools.cache

@@ -13,9 +13,14 @@ from swise_deploy.errors import InputError
 from swise_deploy.precision import ActivationType
 from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
 from swise_export.runtimes.openvino import OpenVinoRunner
+from swise_export.runtimes.openvino_bf16 import OpenVinoBf16Runner, unusable_reason
 from swise_export.tracing.trace import export_onnx
 
 pytest.importorskip("openvino", reason="the openvino extra is not installed")
+
+needs_bf16 = pytest.mark.skipif(
+    bool(unusable_reason()), reason=unusable_reason() or "this CPU has bf16"
+)
 
 RUN_TWICE_THEN_CTRL_C = """
 import os, signal, sys, time
@@ -80,6 +85,59 @@ def test_sizes_in_any_order_give_what_a_fresh_runner_gives(tmp_path: Path) -> No
         with OpenVinoRunner(path, threads=1) as fresh:
             # Kernels for a known shape may add in another order than those for any.
             np.testing.assert_allclose(sr, fresh.infer(lr), atol=1e-5)
+
+
+def _save_network_on_a_picture(path: Path, residual: float) -> Path:
+    """An x2 network that adds what it computes to the picture of twice the size.
+
+    Its layers have 8640 Mult-Adds per LR pixel, those of the picture 36.
+    """
+    generator = np.random.default_rng(0)
+    arrays = {
+        "first": generator.standard_normal((64, 3, 3, 3)) / 5,
+        "second": residual * generator.standard_normal((12, 64, 3, 3)) / 24,
+        "repeat": np.repeat(np.eye(3), 4, axis=0).reshape(12, 3, 1, 1),
+    }
+    nodes = [
+        helper.make_node("Conv", ["lr", "first"], ["body"], name="body", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["body", "second"], ["wide"], name="wide", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["lr", "repeat"], ["repeated"], name="repeated"),
+        helper.make_node("Add", ["wide", "repeated"], ["sum"], name="sum"),
+        helper.make_node("DepthToSpace", ["sum"], ["sr"], name="sr", blocksize=2, mode="CRD"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ("n", 3, "h", "w"))],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ("n", 3, "h2", "w2"))],
+        [numpy_helper.from_array(a.astype(np.float32), name) for name, a in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+@needs_bf16
+def test_bf16_adds_the_picture_in_fp32(tmp_path: Path) -> None:
+    path = _save_network_on_a_picture(tmp_path / "a.onnx", residual=0)
+    lr = np.random.default_rng(1).random((1, 3, 6, 7), np.float32)
+    with OpenVinoBf16Runner(path, threads=1) as runner:
+        sr = runner.infer(lr)
+    # In bf16 values above 0.5 are rounded to multiples of 1/256.
+    np.testing.assert_array_equal(sr, lr.repeat(2, axis=2).repeat(2, axis=3))
+
+
+@needs_bf16
+def test_bf16_rounds_the_network_behind_a_picture_for_every_size(tmp_path: Path) -> None:
+    path = _save_network_on_a_picture(tmp_path / "a.onnx", residual=1)
+    generator = np.random.default_rng(1)
+    pictures = [generator.random((1, 3, *side), np.float32) for side in [(8, 9), (6, 7), (8, 9)]]
+    with OpenVinoBf16Runner(path, threads=1) as bf16, OpenVinoRunner(path, threads=1) as fp32:
+        for lr in pictures:
+            full = fp32.infer(lr)
+            error = np.abs(bf16.infer(lr) - full).max() / np.abs(full).max()
+            # bf16 rounds to 2**-9 of a value: below 1 in 100, and not below fp32's noise.
+            assert 1e-4 < error < 1e-2
 
 
 def test_a_shape_that_the_file_does_not_take_is_refused(tmp_path: Path) -> None:
