@@ -113,7 +113,13 @@ def _decoded(data: bytes, first_of_many: bool) -> DecodedPicture:
         exif, info, text = image.getexif(), dict(image.info), dict(getattr(image, "text", {}))
         if has_srgb:
             info.pop("icc_profile", None)
-        return _upright(colour, alpha, info, exif, text, is_lossless=_is_lossless_webp(data))
+        orientation = _orientation(exif, info, text)
+        if image.format == "AVIF":
+            orientation = _avif_orientation(info)
+        is_lossless = _is_lossless_webp(data)
+        return _upright(
+            colour, alpha, info, exif, text, orientation=orientation, is_lossless=is_lossless
+        )
 
 
 def _decode_tiff(data: bytes, image: Image.Image, first_of_many: bool) -> DecodedPicture:
@@ -126,11 +132,15 @@ def _decode_tiff(data: bytes, image: Image.Image, first_of_many: bool) -> Decode
         frame = None
     if frame is None or needs_segments(image):
         return _picture_of_page(decode_page(data, first_of_many=first_of_many))
-    exif, info = image.getexif(), dict(image.info)
+    info, stated = dict(image.info), image.getexif().get(ExifTags.Base.Orientation)
+    orientation = _orientation(image.getexif(), info, {})
     colour, alpha, has_srgb = _pixels(data, image)
+    exif = image.getexif()
+    # Pillow turns a TIFF while it loads it, and removes what says so.
+    is_turned = stated != exif.get(ExifTags.Base.Orientation)
     if has_srgb:
         info.pop("icc_profile", None)
-    return _upright(colour, alpha, info, exif, {})
+    return _upright(colour, alpha, info, exif, {}, orientation=orientation, is_turned=is_turned)
 
 
 def _picture_of_page(page: TiffPage) -> DecodedPicture:
@@ -141,7 +151,8 @@ def _picture_of_page(page: TiffPage) -> DecodedPicture:
     alpha = page.alpha
     if alpha is not None and alpha.dtype != colour.dtype:
         alpha = uint8_from_samples(alpha)
-    return _upright(colour, alpha, info, page.exif, {})
+    orientation = _orientation(page.exif, info, {})
+    return _upright(colour, alpha, info, page.exif, {}, orientation=orientation)
 
 
 def _srgb_from_inks(cmyk: Samples, info: Mapping[Any, object]) -> Samples:
@@ -275,16 +286,17 @@ def _upright(
     exif: Image.Exif,
     text: Mapping[str, str],
     *,
+    orientation: int,
+    is_turned: bool = False,
     is_lossless: bool = False,
 ) -> DecodedPicture:
-    orientation = _orientation(exif, info, text)
     dpi = info.get("dpi")
     kept = {str(key): value for key, value in info.items()}
     if orientation >= 5 and isinstance(dpi, tuple):
         kept["dpi"] = dpi[::-1]
     return DecodedPicture(
-        colour=_turned(colour, orientation),
-        alpha=None if alpha is None else _turned(alpha, orientation),
+        colour=colour if is_turned else _turned(colour, orientation),
+        alpha=alpha if alpha is None or is_turned else _turned(alpha, orientation),
         info=kept,
         exif=exif,
         text=text,
@@ -293,7 +305,7 @@ def _upright(
     )
 
 
-def _orientation(exif: Image.Exif, info: Mapping[str, object], text: Mapping[str, str]) -> int:
+def _orientation(exif: Image.Exif, info: Mapping[Any, object], text: Mapping[str, str]) -> int:
     """EXIF orientation; that of the XMP packet where EXIF has none."""
     stored = exif.get(ExifTags.Base.Orientation)
     if stored is None:
@@ -301,6 +313,13 @@ def _orientation(exif: Image.Exif, info: Mapping[str, object], text: Mapping[str
         match = _XMP_ORIENTATION.search(packet) if isinstance(packet, bytes) else None
         stored = int(match[1]) if match else 1
     return stored if isinstance(stored, int) and 1 <= stored <= 8 else 1
+
+
+def _avif_orientation(info: Mapping[Any, object]) -> int:
+    """That of the container, which alone counts (MIAF, ISO/IEC 23000-22); Pillow puts it there."""
+    exif, stored = Image.Exif(), info.get("exif")
+    exif.load(stored if isinstance(stored, bytes) else b"")
+    return _orientation(exif, {}, {})
 
 
 def _turned(samples: Samples, orientation: int) -> Samples:

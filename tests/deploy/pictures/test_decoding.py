@@ -315,6 +315,44 @@ def test_a_picture_is_shown_upright(orientation: int, where: str) -> None:
     np.testing.assert_array_equal(colour if colour.ndim == 2 else colour[:, :, 2], expected)
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(("tag", "packet"), [(None, 6), (6, 6), (6, 3), (1, 6), (8, 5)])
+def test_a_tiff_is_turned_once_by_its_tag_and_by_xmp_only_without_one(
+    tag: int | None, packet: int, bits: int, quote: str
+) -> None:
+    samples = QUARTERS if bits == 8 else QUARTERS.astype(np.uint16) * 257
+    xmp = f"<d tiff:Orientation={quote}{packet}{quote}/>".encode()
+    extra: list[Any] = [(700, 1, len(xmp), xmp, False)]
+    if tag is not None:
+        extra.append((274, 3, 1, tag, False))
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file, samples, photometric="minisblack", extratags=extra, resolution=(300, 150)
+    )
+    picture = decode(file.getvalue())
+    orientation = tag or packet
+    expected = np.array(UPRIGHT[orientation]) * (40 if bits == 8 else 40 * 257)
+    np.testing.assert_array_equal(picture.colour, expected)
+    assert picture.orientation == orientation
+    assert picture.info["dpi"] == ((150, 300) if orientation >= 5 else (300, 150))
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("packet", [None, 6])
+def test_an_avif_is_turned_as_its_container_says(orientation: int, packet: int | None) -> None:
+    large = QUARTERS.repeat(16, axis=0).repeat(16, axis=1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    options = {} if packet is None else {"xmp": f'<d tiff:Orientation="{packet}"/>'.encode()}
+    Image.fromarray(large).save(file, "AVIF", exif=exif, quality=100, **options)
+    shown = decode(file.getvalue()).colour[8::16, 8::16]
+    found = np.rint((shown if shown.ndim == 2 else shown[:, :, 0]) / 40)
+    np.testing.assert_array_equal(found, UPRIGHT[orientation])
+
+
 def profile(space: Literal["LAB", "XYZ", "sRGB"]) -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
 
