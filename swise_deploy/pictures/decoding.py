@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from swise_deploy.errors import InputError
+from swise_deploy.pictures.bmp import decode_bit_fields, holds_bit_fields
 from swise_deploy.pictures.colour import rgb_from_cmyk
 from swise_deploy.pictures.formats import (
+    ANIMATIONS,
     FORMAT_NAMES,
     PILLOW_READERS,
     refuse_size,
@@ -96,6 +98,10 @@ def decode(data: bytes, *, first_of_many: bool = False) -> DecodedPicture:
 
 
 def _decoded(data: bytes, first_of_many: bool) -> DecodedPicture:
+    if holds_bit_fields(data):
+        fields = decode_bit_fields(data)
+        stated = {} if fields.dpi is None else {"dpi": fields.dpi}
+        return DecodedPicture(fields.colour, fields.alpha, stated, Image.Exif(), {})
     try:
         image = Image.open(io.BytesIO(data), formats=PILLOW_READERS)
     except UnidentifiedImageError:
@@ -185,9 +191,10 @@ def _tiff_info(exif: Image.Exif) -> dict[Any, object]:
 def _refuse_frames(image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # further MPO frames are previews and depth maps
+        as_video = ", or give it alone with a video such as out.mp4 as output"
         raise InputError(
-            f"it holds {frames} frames; expected a still picture. Split it, or give an animated "
-            "GIF alone with a video such as out.mp4 as output"
+            f"it holds {frames} frames; expected a still picture. Split it"
+            f"{as_video if image.format in ANIMATIONS else ''}"
         )
 
 

@@ -29,6 +29,9 @@ PILLOW_READERS = (
 )
 """Pillow's names of the formats that are opened."""
 
+ANIMATIONS = ("GIF", "PNG", "AVIF")
+"""Pillow's names of the formats whose animations FFmpeg reads as videos."""
+
 _WRITTEN_SUFFIXES: dict[str, Format] = {
     ".png": "png",
     ".jpg": "jpg",
@@ -62,6 +65,7 @@ MAX_INPUT_PIXELS = 89_478_485
 MAX_INPUT_SIDE = 65_535
 """The longest side that JPEG holds. Work grows with the rows, so thin pictures need a bound too."""
 
+_NETPBM = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"P7", b"Pf", b"PF")
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
@@ -78,6 +82,15 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF", "PDF"),
     (0, b"<svg", "SVG"),
     (0, b"\x76\x2f\x31\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"\0\0\x01\0", "a Windows icon"),
+    (0, b"\x0a\x05\x01", "PCX"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+    (0, b"\x01\xda", "SGI"),
+    (0, b"gimp xcf", "GIMP"),
+    (0, b"SIMPLE  =", "FITS"),
+    *((0, start + space, "Netpbm") for start in _NETPBM for space in (b"\n", b" ", b"\r", b"\t")),
 )
 
 

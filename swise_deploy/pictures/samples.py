@@ -12,9 +12,14 @@ def peak_of(dtype: np.dtype[np.generic]) -> int:
     return {"u1": 255, "u2": 65_535}.get(dtype.str[1:], 1)
 
 
-def stretched(values: NDArray[np.generic], bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Values of 1 to 16 bits over the whole range of uint8, from 9 on of uint16; rounded."""
-    dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
+def stretched(
+    values: NDArray[np.generic], bits: int, *, depth: int | None = None
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Values of 1 to 16 bits over the whole range of `depth` bits, 8 or 16; rounded.
+
+    None is 8 for up to 8 bits, else 16.
+    """
+    dtype = np.dtype(np.uint8 if (depth or bits) <= 8 else np.uint16)
     if bits == 8 * dtype.itemsize:
         return np.asarray(values, dtype)
     peak, white = (1 << bits) - 1, peak_of(dtype)

@@ -418,6 +418,9 @@ def test_a_lossless_webp_is_known_as_one(lossless: bool) -> None:
         (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 32\nshowpage\n", "PostScript"),
         (b"8BPS\0\1" + bytes(40), "Photoshop"),
+        (b"P6 2 2 255\n" + bytes(12), "Netpbm"),
+        (b"qoif" + bytes(20), "QOI"),
+        (b"\0\0\1\0\1\0" + bytes(20), "Windows icon"),
     ],
 )
 def test_formats_that_are_not_supported_are_named(data: bytes, name: str) -> None:

@@ -20,7 +20,7 @@ def result_suffix(suffix: str) -> str:
 
 
 DEMUXERS = tuple(
-    "mov matroska avi mpegts mpeg asf flv ogg mxf dv yuv4mpegpipe gif nut".split()  # noqa: SIM905
+    "mov matroska avi mpegts mpeg asf flv ogg mxf dv yuv4mpegpipe gif apng nut".split()  # noqa: SIM905
 )
 """FFmpeg's names of the readers that are used."""
 

@@ -107,7 +107,9 @@ class VideoReader(Closing):
                 f"{printable(self.path)} holds no video that this FFmpeg decodes. Expected a file "
                 "with a video stream"
             )
-        self.stream = self._stream = videos[0]
+        # An animated AVIF holds its first picture beside the animation.
+        moving = [stream for stream in videos if stream.frames != 1]
+        self.stream = self._stream = (moving or videos)[0]
         self._stream.thread_type = "AUTO"
         self.attachments = list(self._container.streams.attachments)
         # Broadcast streams begin at any time; results begin at 0, as FFmpeg's own tools make them.

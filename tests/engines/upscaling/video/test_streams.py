@@ -7,10 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from swise_deploy.errors import InputError
 from swise_engines.upscaling.cli import main
+from swise_engines.upscaling.pictures.codecs import decode_picture
 from swise_engines.upscaling.upscaler import Upscaler
 from swise_engines.upscaling.video.options import VideoOptions
 from swise_engines.upscaling.video.transcode import upscale_video
@@ -56,6 +57,21 @@ def test_subtitles_that_outlast_the_picture_are_no_damage(
     result = upscaled(source, tmp_path / "out.mkv", small_network(radius=0))
     assert result.problems == []
     assert len(frames_of(tmp_path / "out.mkv")) == 10
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("GIF", "gif"), ("PNG", "apng"), ("AVIF", "avif")])
+def test_an_animation_becomes_a_video_of_all_its_frames(tmp_path, small_network, kind, suffix):
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    first, *others = (Image.new("RGB", (32, 32), (40 * i, 90, 20)) for i in range(4))
+    source = tmp_path / f"a.{suffix}"
+    first.save(source, kind, save_all=True, append_images=others, duration=100)
+    with pytest.raises(InputError, match=r"4 frames.*alone with a video"):
+        decode_picture(source.read_bytes())
+    target = tmp_path / "out.mkv"
+    assert main([str(source), "-o", str(target), "--model", str(small_network(radius=0))]) == 0
+    shown = [frame.to_ndarray(format="rgb24")[32, 32, 0] for frame in frames_of(target)]
+    np.testing.assert_allclose(np.array(shown, int), [0, 40, 80, 120], atol=5)
 
 
 def test_a_last_frame_that_stays_stays(tmp_path, small_network):
