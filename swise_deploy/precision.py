@@ -12,7 +12,7 @@ FilePrecision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "mixed"]
 
 FILE_PRECISIONS: tuple[FilePrecision, ...] = get_args(FilePrecision)
 
-ExportPrecision = Literal["fp32", "fp16", "bf16", "int8"]
+ExportPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 """Precisions that swise-export writes into a graph."""
 
 EXPORT_PRECISIONS: tuple[ExportPrecision, ...] = get_args(ExportPrecision)
@@ -81,6 +81,11 @@ _BY_NAME: Mapping[str, Precision] = {
 def half_precision(precision: ExportPrecision) -> HalfPrecision | None:
     """A precision of 16 bits as such; None for others."""
     return next((half for half in get_args(HalfPrecision) if half == precision), None)
+
+
+def quantised_precision(precision: ExportPrecision) -> QuantisedPrecision | None:
+    """A precision of 8 bits as such; None for others."""
+    return next((low for low in get_args(QuantisedPrecision) if low == precision), None)
 
 
 def combined_precision(precisions: "frozenset[Precision] | set[Precision]") -> FilePrecision | None:

@@ -170,7 +170,7 @@ def _measure(network: LoadedNetwork, config: TableConfig) -> Iterator[Row]:
                 psnr_y_db=reference,
                 drift_db=drift,
                 share=plan.mult_adds_share if plan else 0.0,
-                layers=(len(plan.int8_layers), len(plan.layers)) if plan else (0, 0),
+                layers=(len(plan.quantised_layers), len(plan.layers)) if plan else (0, 0),
                 size_bytes=path.stat().st_size,
                 time=times.get(precision),
             )
@@ -216,8 +216,8 @@ def _artefacts(
             form="deploy",
             weights_sha256=network.weights_sha256,
         )
-        known = [p.int8_layers for _, p in files.values() if p is not None]
-        if plan.int8_layers and plan.int8_layers not in known:
+        known = [p.quantised_layers for _, p in files.values() if p is not None]
+        if plan.quantised_layers and plan.quantised_layers not in known:
             title = "INT8, everything" if budget == EVERYTHING_DB else f"INT8, <= {budget:g} dB"
             path = folder / f"int8_{budget:g}.onnx"
             recipe = Int8Recipe(plan, search.calibration.weights)

@@ -31,6 +31,7 @@ _EPILOG = """examples:
   swise-export --fp16 --scale 4 --io uint8     8-bit pictures in and out
   swise-export --int8 --max-drift 0.1          as much INT8 as 0.1 dB allow, the rest fp16
   swise-export --bf16                          the range of fp32: SM 8.0 and later, Jetson Orin
+  swise-export --fp8                           as much FP8 as 0.05 dB allow: SM 8.9 and later
   swise-export --int8 --for openvino           INT8 that is fast and measured in OpenVINO on a CPU
   swise-export my.pth --images DIR             your checkpoint, verified on your pictures
 exit codes: 0 done, 1 failed, 2 usage, 3 a backend is missing, 4 a quality gate refused"""
@@ -137,17 +138,17 @@ def _parser() -> argparse.ArgumentParser:
         help="runtime that the file is made for and measured in; TensorRT's rounding is emulated "
         "(default: tensorrt)",
     )
-    int8 = parser.add_argument_group("INT8")
+    int8 = parser.add_argument_group("INT8 and FP8")
     int8.add_argument(
         "--calib",
         type=Path,
         metavar="DIR",
-        help="pictures to calibrate and place INT8 on (default: the pictures shipped for it)",
+        help="pictures to calibrate and place them on (default: the pictures shipped for it)",
     )
     int8.add_argument(
         "--calib-method",
         choices=("minmax", "percentile", "entropy", "mse"),
-        help="how ranges are chosen (default: the one with the least drift)",
+        help="how ranges are chosen (default: the one with the least drift; FP8: minmax)",
     )
     int8.add_argument(
         "--precision-plan",

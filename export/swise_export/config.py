@@ -7,10 +7,10 @@ from typing import Literal
 from swise_deploy.command.console import choose
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.pairs import LEAST_LR_SIDE
-from swise_deploy.precision import ExportPrecision, RestPrecision
+from swise_deploy.precision import ExportPrecision, RestPrecision, quantised_precision
 from swise_deploy.runner import PictureIO
 from swise_export.manifest import Form
-from swise_export.precision.calibration import RangeMethod
+from swise_export.precision.calibration import RangeMethod, range_methods
 from swise_export.runtimes.table import DEFAULT_TARGET, Runtime, export_targets, find_runtime
 from swise_export.verification.budget import DEFAULT_DRIFT_DB, DriftBudget
 
@@ -26,10 +26,11 @@ class ExportConfig:
         threads: Threads of ONNX Runtime for verification and latency.
         runtime: Runtime that the file is made for and measured in: a key of the runtimes table.
             TensorRT's rounding is emulated.
-        rest: With INT8, precision of the other layers; None is the runtime's, or the plan's.
-        range_method: With INT8, how ranges are chosen; None takes the one with the least drift.
-        plan: With INT8, a precision plan: replayed if the file is there, written if not.
-        cache: With INT8, a folder for what was measured before; None measures again.
+        rest: With INT8 or FP8, precision of the other layers; None is the runtime's or the plan's.
+        range_method: With INT8 or FP8, how ranges are chosen; None takes the one with the least
+            drift.
+        plan: With INT8 or FP8, a precision plan: replayed if the file is there, written if not.
+        cache: With INT8 or FP8, a folder for what was measured before; None measures again.
         batch: 1 exports for one picture at a time; None for any number.
         white: The value of white in the network's own pictures; None finds it on ground truth.
         bgr: True where blue is the network's first channel.
@@ -74,8 +75,16 @@ class ExportConfig:
             ("calibration method", self.range_method),
             ("precision plan", self.plan),
         ):
-            if value is not None and self.precision != "int8":
-                raise InputError(f"{name} {value} is for INT8, not {self.precision}. Add --int8")
+            if value is not None and quantised_precision(self.precision) is None:
+                raise InputError(
+                    f"{name} {value} is for INT8 and FP8, not {self.precision}. Add --int8 or --fp8"
+                )
+        low = quantised_precision(self.precision)
+        if self.range_method is not None and low and self.range_method not in range_methods(low):
+            raise InputError(
+                f"calibration method {self.range_method} is not for {self.precision}; expected "
+                f"{' or '.join(range_methods(low))}. Leave --calib-method out"
+            )
 
     @property
     def target(self) -> Runtime:
@@ -84,7 +93,7 @@ class ExportConfig:
 
     @property
     def int8_rest(self) -> RestPrecision:
-        """Precision of the layers beside INT8."""
+        """Precision of the layers beside INT8 or FP8."""
         return self.rest or self.target.rest
 
     @property
@@ -105,7 +114,8 @@ class ExportRequest:
         output: NAME.onnx; None names it after network, scale and precision.
         images: A folder of ground-truth pictures; None takes the shipped samples.
         lr_images: A folder of their low-resolution pictures, matched by name; None makes them.
-        calibration: With INT8, a folder of pictures to calibrate on; None takes the shipped ones.
+        calibration: With INT8 or FP8, a folder of pictures to calibrate on; None takes those
+            shipped.
     """
 
     config: ExportConfig
@@ -120,9 +130,10 @@ class ExportRequest:
     def __post_init__(self) -> None:
         if self.lr_images is not None and self.images is None:
             raise InputError("--lr-images needs the ground truths. Give them with --images DIR")
-        if self.calibration is not None and self.config.precision != "int8":
+        if self.calibration is not None and quantised_precision(self.config.precision) is None:
             raise InputError(
-                f"--calib {self.calibration} is for INT8, not {self.config.precision}. Add --int8"
+                f"--calib {self.calibration} is for INT8 and FP8, not {self.config.precision}. Add "
+                "--int8 or --fp8"
             )
         if self.output is not None and (
             self.output.suffix.lower() != ".onnx" or self.output.is_dir()

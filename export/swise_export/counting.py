@@ -9,7 +9,7 @@ counted, without torch.
 
 import functools
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +25,7 @@ from swise_deploy.precision import (
     precision_of_type,
 )
 from swise_export.graph.loading import load_onnx, translated_damage
+from swise_export.graph.number_formats import ONNX_TYPES
 from swise_export.graph.operators import (
     CONVOLUTIONS,
     FREE,
@@ -63,8 +64,8 @@ class LayerCounts:
         traffic_bytes: Bytes of its inputs, weights and outputs, each moved once, nothing fused;
             0 for views such as Reshape.
         num_moved: Number of the same elements, whatever their type.
-        precision: Type of the arithmetic: "int8" if the operands are outputs of DequantizeLinear,
-            else the type of the first input.
+        precision: Type of the arithmetic: "int8" or "fp8" if the operands are outputs of
+            DequantizeLinear, else the type of the first input.
     """
 
     name: str
@@ -239,12 +240,12 @@ def _count_layers(
     """
     on_data = {picture}
     roots = WeightRoots(graph)
-    dequantised: set[str] = set()
+    dequantised: dict[str, Precision] = {}
     read: set[str] = set()
     layers, unknown = [], {}
     for node, repeat in zip(graph.nodes, graph.repeats, strict=True):
         if node.op_type == "DequantizeLinear":
-            dequantised.update(node.output)
+            dequantised.update(dict.fromkeys(node.output, _stored_precision(node, graph)))
         if on_data.isdisjoint(node.input):
             roots.follow(node)
             continue
@@ -272,14 +273,15 @@ def _count_node(
     *,
     share: Fraction,
     params: int,
-    dequantised: Collection[str],
+    dequantised: Mapping[str, Precision],
 ) -> LayerCounts:
     inputs = [graph.types[name] if name else None for name in node.input]
     outputs = [graph.types[name] for name in node.output if name]
     op_type = operator_of(node)
     multiplies = MULT_ADDS.get(op_type)
     operands = [name for name in node.input[:2] if name]
-    is_int8 = bool(multiplies) and all(name in dequantised for name in operands)
+    stored = {dequantised.get(name) for name in operands} if multiplies else {None}
+    quantised = next(iter(stored)) if len(stored) == 1 else None
     moved = [] if op_type in VIEWS else [t for t in (*inputs, *outputs) if t is not None]
     return LayerCounts(
         name=node.name or next(name for name in node.output if name),
@@ -289,8 +291,15 @@ def _count_node(
         activations=int(share * activations_of(node, inputs, outputs[0])) if multiplies else 0,
         traffic_bytes=int(share * sum(t.size_bytes for t in moved)),
         num_moved=int(share * sum(t.num_elements for t in moved)),
-        precision="int8" if is_int8 else _precision(op_type, inputs),
+        precision=quantised or _precision(op_type, inputs),
     )
+
+
+def _stored_precision(node: onnx.NodeProto, graph: ShapedGraph) -> Precision:
+    """The precision of a DequantizeLinear's stored numbers; integers of any kind are INT8."""
+    stored = graph.types.get(node.input[0])
+    is_fp8 = stored is not None and stored.dtype == ONNX_TYPES["fp8"]
+    return "fp8" if is_fp8 else "int8"
 
 
 def _precision(op_type: str, inputs: list[ValueType | None]) -> str:

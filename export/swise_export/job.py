@@ -336,7 +336,11 @@ def _draw(
         return None
     path = staged.with_suffix(".pareto.png")
     try:
-        draw_pareto(path, plan, title=f"{manifest.model} x{manifest.scale}, INT8 and {plan.rest}")
+        draw_pareto(
+            path,
+            plan,
+            title=f"{manifest.model} x{manifest.scale}, {plan.precision.upper()} and {plan.rest}",
+        )
     except BackendMissingError as error:
         report(f"no picture of drift against share: {error}")
         return None

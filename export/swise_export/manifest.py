@@ -71,14 +71,14 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
-class Int8Facts:
-    """Placement of INT8 in an artefact.
+class QuantisedFacts:
+    """Placement of INT8 or FP8 in an artefact.
 
     Attributes:
-        mult_adds_share: Share of the graph's Mult-Adds in INT8.
-        layers: Number of layers in INT8.
-        layers_fp16: Layers that can run in INT8 but do not.
-        rest: Precision of the layers that are not INT8.
+        mult_adds_share: Share of the graph's Mult-Adds in it.
+        layers: Number of layers in it.
+        layers_fp16: Layers that can be quantised but are not.
+        rest: Precision of the layers that are not quantised.
         calibration_images: Number of calibration crops.
         calibration_method: Method that chose the ranges.
         calibration_sha256: Hash of the calibration crops.
@@ -135,6 +135,7 @@ class Manifest:
         quality: Quality against ground truth; None where it was not measured.
         drift: None where it was not measured.
         int8: None where no layer is INT8.
+        fp8: None where no layer is FP8.
         versions: Versions of the packages that made the file.
     """
 
@@ -157,7 +158,8 @@ class Manifest:
     parity: NonNegative | None = None
     quality: AbsoluteQuality | None = None
     drift: Drift | None = None
-    int8: Int8Facts | None = None
+    int8: QuantisedFacts | None = None
+    fp8: QuantisedFacts | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 

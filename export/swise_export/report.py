@@ -52,7 +52,11 @@ def dict_from_report(report: ExportReport) -> dict[str, object]:
         "latency": _latency_dict(report, report.latency),
         "seconds": report.seconds,
         "fallback": report.fallback or None,
-        **({} if report.plan is None else {"int8": _int8_dict(report, report.plan)}),
+        **(
+            {}
+            if report.plan is None
+            else {report.plan.precision: _quantised_dict(report, report.plan)}
+        ),
     }
 
 
@@ -69,12 +73,12 @@ def _latency_dict(report: ExportReport, latency: Timing | None) -> dict[str, obj
     }
 
 
-def _int8_dict(report: ExportReport, plan: PrecisionPlan) -> dict[str, object]:
+def _quantised_dict(report: ExportReport, plan: PrecisionPlan) -> dict[str, object]:
     against = report.time_against_fp32
     return {
         "mult_adds_share": plan.mult_adds_share,
-        "layers": len(plan.int8_layers),
-        "layers_fp16": [layer.name for layer in plan.layers if layer.precision != "int8"],
+        "layers": len(plan.quantised_layers),
+        "layers_fp16": [x.name for x in plan.layers if x.precision != plan.precision],
         "rest": plan.rest,
         "calibration": {
             "images": plan.num_pictures,
@@ -128,7 +132,7 @@ def text_from_report(report: ExportReport) -> str:
     if report.fallback:
         rows.append(("fp32, not INT8", report.fallback))
     if report.plan is not None:
-        rows.extend(_int8_rows(report, report.plan))
+        rows.extend(_quantised_rows(report, report.plan))
     width = max(len(name) for name, _ in rows)
     title = (
         f"{_title(manifest.model)} x{manifest.scale} {manifest.precision}, {report.seconds:.1f} s"
@@ -151,12 +155,13 @@ def _precision_rows(report: ExportReport) -> list[tuple[str, str]]:
     return rows
 
 
-def _int8_rows(report: ExportReport, plan: PrecisionPlan) -> list[tuple[str, str]]:
+def _quantised_rows(report: ExportReport, plan: PrecisionPlan) -> list[tuple[str, str]]:
+    title = plan.precision.upper()
     rows = [
         (
-            "INT8",
+            title,
             (
-                f"{plan.mult_adds_share:.1%} of the Mult-Adds, {len(plan.int8_layers)} of "
+                f"{plan.mult_adds_share:.1%} of the Mult-Adds, {len(plan.quantised_layers)} of "
                 f"{len(plan.layers)} layers; the rest {plan.rest}"
             ),
         ),
@@ -169,14 +174,14 @@ def _int8_rows(report: ExportReport, plan: PrecisionPlan) -> list[tuple[str, str
         ),
     ]
     higher = sorted(
-        (layer for layer in plan.layers if layer.precision != "int8"), key=lambda x: x.noise_db
+        (x for x in plan.layers if x.precision != plan.precision), key=lambda x: x.noise_db
     )
     rows.extend(
         (
             f"stays {layer.precision}",
             (
                 f"{layer.name}: {layer.mult_adds / max(1, plan.mult_adds):.2%} of the Mult-Adds, "
-                f"{layer.alone_db:+.4f} dB alone in INT8"
+                f"{layer.alone_db:+.4f} dB alone in {title}"
             ),
         )
         for layer in higher[:_NAMED_LAYERS]
@@ -186,7 +191,7 @@ def _int8_rows(report: ExportReport, plan: PrecisionPlan) -> list[tuple[str, str
     front = pareto_front(tuple(step for step in plan.drift_by_step if step.num_layers))
     if front:
         line = ", ".join(f"{s.mult_adds_share:.0%} {s.drift_db:+.3f} dB" for s in front)
-        rows.append(("INT8 share, drift", line))
+        rows.append((f"{title} share, drift", line))
     if report.pareto is not None:
         rows.append(("picture", str(report.pareto)))
     if report.time_against_fp32 is not None:

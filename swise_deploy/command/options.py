@@ -211,4 +211,5 @@ def add_precisions(group: OptionGroup, *, default: ExportPrecision) -> None:
 _OF_PRECISION: Mapping[ExportPrecision, str] = {
     "bf16": "16 bits with the range of fp32, for SM 8.0 and later with TensorRT 10 or later",
     "int8": "as many layers in INT8 as --max-drift allows",
+    "fp8": "as many layers in FP8 (E4M3) as --max-drift allows, for SM 8.9 and later",
 }

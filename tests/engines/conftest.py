@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import DTypeLike
 from onnx import TensorProto, helper, numpy_helper
 
+from swise_deploy.precision import QuantisedPrecision
 from swise_engines.building.build import Built, build_engine
 from swise_engines.building.options import BuildOptions, choose_backend
 from swise_engines.building.progress import Report
@@ -36,9 +37,10 @@ from swise_engines.targets.catalogue import find_target
 from swise_engines.tensorrt.api import Messages, create_runtime, load_tensorrt
 from swise_engines.tensorrt.manifest import EngineManifest, read_manifest
 from swise_engines.tensorrt.profiles import Extent, Profile
+from swise_export.graph.number_formats import tensor_from_values
 from swise_export.precision.half import half_from_fp32
 
-Kind = Literal["fp32", "fp16", "bf16", "int8", "mixed"]
+Kind = Literal["fp32", "fp16", "bf16", "int8", "fp8", "mixed"]
 MakeOnnx = Callable[..., Path]
 
 NO_GPU = GpuAtHand(None, "this test runs without one")
@@ -87,6 +89,7 @@ def _repeating_model(
     second = np.zeros((3 * scale**2, 3, 3, 3), np.float32)
     for channel in range(3):
         second[channel * scale**2 : (channel + 1) * scale**2, channel, 1, 1] = 1
+    low = next((p for p in get_args(QuantisedPrecision) if p == kind), None)
     nodes: list[onnx.NodeProto] = []
     stored: list[onnx.TensorProto] = []
 
@@ -102,18 +105,20 @@ def _repeating_model(
         if half:
             x = add("Cast", [x], f"{name}_half", to=TensorProto.FLOAT16)
             weights = weights.astype(np.float16)
-        if kind == "int8":
-            x = _quantised(x, name)
-            levels = store(f"{name}_levels", weights.astype(np.int8))
+        if low is not None:
+            x = _quantised(x, name, low)
+            levels = f"{name}_levels"
+            stored.append(tensor_from_values(weights, low, levels))
             step = store(f"{name}_step", np.ones(len(weights), np.float32))
             w = add("DequantizeLinear", [levels, step], f"{name}_weights", axis=0)
         else:
             w = store(f"{name}_weights", weights)
         return add("Conv", [x, w], name, pads=[pad] * 4)
 
-    def _quantised(x: str, name: str) -> str:
+    def _quantised(x: str, name: str, low: QuantisedPrecision) -> str:
         step = store(f"{name}_x_step", np.array(1 / 127, np.float32))
-        zero = store(f"{name}_x_zero", np.array(0, np.int8))
+        zero = f"{name}_x_zero"
+        stored.append(tensor_from_values(np.zeros((), np.float32), low, zero))
         q = add("QuantizeLinear", [x, step, zero], f"{name}_q")
         return add("DequantizeLinear", [q, step, zero], f"{name}_dq")
 
@@ -147,7 +152,9 @@ def _repeating_model(
         [helper.make_tensor_value_info("sr", dtype, free)],
         stored,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    opset, ir_version = (19, 9) if kind == "fp8" else (17, 8)
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.errors import InputError
 from swise_export.counting import count_onnx, lr_size_for_hr
+from swise_export.graph.number_formats import tensor_from_values
 
 
 def _model(
@@ -167,6 +168,19 @@ def test_quantised_weights_are_parameters_and_their_scales_are_not() -> None:
     counts = count_onnx(_quantised(), lr_size=(8, 8))
     assert counts.params == 81 + 3
     assert counts.layers[-1].precision == "int8"
+
+
+def test_weights_in_fp8_are_counted_as_such() -> None:
+    model = _quantised()
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.INT8:
+            values = np.zeros(tuple(tensor.dims), np.float32)
+            tensor.CopyFrom(tensor_from_values(values, "fp8", tensor.name))
+    model.opset_import[0].version = 19
+    counts = count_onnx(model, lr_size=(8, 8))
+    assert counts.params == 81 + 3
+    assert counts.mult_adds == 81 * 64
+    assert counts.layers[-1].precision == "fp8"
 
 
 def test_half_precision_behind_casts_counts_the_same() -> None:

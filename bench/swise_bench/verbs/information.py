@@ -116,11 +116,12 @@ def _origin(path: Path, stated: Mapping[str, str], sha256: str) -> dict[str, Any
         return {**facts, "manifest": f"not read: {error}"}
     if manifest.sha256 != sha256:
         return {**facts, "manifest": f"{manifest_path(path).name} belongs to another file"}
-    if manifest.int8 is not None:
-        facts["INT8"] = (
-            f"{manifest.int8.mult_adds_share:.1%} of the Mult-Adds, {manifest.int8.layers} layers, "
-            f"the rest {manifest.int8.rest}"
-        )
+    for title, placed in (("INT8", manifest.int8), ("FP8", manifest.fp8)):
+        if placed is not None:
+            facts[title] = (
+                f"{placed.mult_adds_share:.1%} of the Mult-Adds, {placed.layers} layers, "
+                f"the rest {placed.rest}"
+            )
     if manifest.drift is not None:
         drift = manifest.drift
         facts["drift as verified"] = (
@@ -211,8 +212,8 @@ def _plan_facts(path: Path, read_plan: Any, _read_benchmark: Any) -> dict[str, A
     plan = read_plan(path)
     return {
         "network": f"{plan.model} x{plan.scale}, {plan.form} form",
-        "INT8": f"{plan.mult_adds_share:.1%} of the Mult-Adds, {len(plan.int8_layers)} of "
-        f"{len(plan.layers)} layers, the rest {plan.rest}",
+        plan.precision.upper(): f"{plan.mult_adds_share:.1%} of the Mult-Adds, "
+        f"{len(plan.quantised_layers)} of {len(plan.layers)} layers, the rest {plan.rest}",
         "budget": f"{plan.max_drift_db:g} dB",
         "drift held out": f"{plan.held_out_drift_db:+.4f} dB PSNR-Y",
         "calibration": f"{plan.num_pictures} crops, ranges by {plan.method}",

@@ -73,7 +73,7 @@ def _read_layer(trt: ModuleType, layer: Api, producers: Mapping[str, Api]) -> La
     kind = str(layer.type.name)
     weights = _weights_beside(tensors[1:], producers) or _weights_inside(trt, layer)
     is_quantised = kind in MULTIPLIERS and sources[:1] == [weights] and weights in QUANTISED
-    floating = [name for name in (*inputs, *outputs) if name in FLOATING]
+    floating = [n for n in (*inputs, *outputs) if n in FLOATING and n not in QUANTISED]
     if kind in ("CONSTANT", "SHAPE") or not floating:
         precision = SHAPES
     else:

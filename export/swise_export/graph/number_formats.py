@@ -10,13 +10,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.precision import PRECISIONS, Precision
 
-_STORED: Mapping[Precision, np.dtype[np.generic]] = {
+STORED_TYPES: Mapping[Precision, np.dtype[np.generic]] = {
     "fp32": np.dtype(np.float32),
     "fp16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
     "fp8": np.dtype(ml_dtypes.float8_e4m3fn),
     "int8": np.dtype(np.int8),
 }
+"""NumPy's types."""
+
 ONNX_TYPES: Mapping[Precision, int] = {
     precision: next(
         TensorProto.DataType.Value(name.upper())
@@ -37,7 +39,7 @@ def rounded(values: NDArray[np.floating], precision: Precision) -> NDArray[np.fl
     if form.num_bytes == 1:
         values = np.clip(values, -form.max_finite, form.max_finite)
     is_integer = precision == "int8"
-    nearest = np.rint(values) if is_integer else values.astype(_STORED[precision])
+    nearest = np.rint(values) if is_integer else values.astype(STORED_TYPES[precision])
     return np.asarray(nearest, np.float32)
 
 
@@ -45,10 +47,15 @@ def tensor_from_values(
     values: NDArray[np.floating], precision: Precision, name: str
 ) -> onnx.TensorProto:
     """A tensor in a format, of values rounded as by `rounded`."""
-    stored = rounded(values, precision).astype(_STORED[precision])
+    stored = rounded(values, precision).astype(STORED_TYPES[precision])
     return helper.make_tensor(name, ONNX_TYPES[precision], stored.shape, stored.tobytes(), raw=True)
 
 
 def values_of_tensor(tensor: onnx.TensorProto) -> NDArray[np.float32]:
     """The values of a tensor of any format, as fp32."""
     return np.asarray(numpy_helper.to_array(tensor)).astype(np.float32)
+
+
+def stores_fp8(model: onnx.ModelProto) -> bool:
+    """True where a model stores weights or zero points in FP8."""
+    return any(tensor.data_type == ONNX_TYPES["fp8"] for tensor in model.graph.initializer)

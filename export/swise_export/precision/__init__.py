@@ -1,1 +1,1 @@
-"""fp16, bf16 and INT8: calibration, placement by measured drift, and the graphs that result."""
+"""fp16, bf16, INT8, FP8: calibration, placement by measured drift, and graphs that result."""

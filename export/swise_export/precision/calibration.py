@@ -19,10 +19,12 @@ from onnx import numpy_helper
 
 from swise_deploy.errors import OutputError, first_line
 from swise_deploy.evaluation.pairs import Pair
+from swise_deploy.precision import QuantisedPrecision
 from swise_deploy.runner import float_from_image
 from swise_deploy.storage.files import writing
 from swise_deploy.storage.ownership import reason_not_own
 from swise_export.graph.activations import session_with_outputs
+from swise_export.graph.number_formats import STORED_TYPES
 from swise_export.precision.countdown import Countdown
 from swise_export.precision.qdq import (
     INT8_MAX,
@@ -47,17 +49,19 @@ _SAMPLED_VALUES = 1 << 16
 _MOMENT_POSITIONS = 4096
 _HISTOGRAM_BINS = 256
 _CANDIDATES = 40
+# The ranges whose rounding errors of the input the weights are rounded for.
+_ROUNDED_WITH: Mapping[QuantisedPrecision, RangeMethod] = {"int8": "mse", "fp8": "minmax"}
 # Part of the cache key. Raise the last number when the code computes something else.
 _CHOICES = (_PERCENTILE, _SAMPLED_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Input ranges and INT8 weights of a network's layers, by layer name.
+    """Input ranges and quantised weights of a network's layers, by layer name.
 
     Attributes:
-        ranges: For each method, the largest magnitude of each layer's input that INT8 represents.
-        weights: INT8 weights of every layer.
+        ranges: For each method, the largest magnitude of each layer's input that is represented.
+        weights: Quantised weights of every layer.
         pictures_sha256: Hash of the crops.
         num_pictures: Number of crops.
     """
@@ -116,6 +120,7 @@ def calibrate(
     layers: Sequence[Layer],
     pairs: Sequence[Pair],
     *,
+    precision: QuantisedPrecision = "int8",
     rounding: Rounding = "moments",
     cache: Path | None = None,
     report: Callable[[str], None] = logger.info,
@@ -126,16 +131,21 @@ def calibrate(
         model: An fp32 model with float io.
         layers: The result of `find_layers`.
         pairs: Pictures or crops; the model runs on their LR sides.
+        precision: The format.
         rounding: "nearest" rounds each weight by itself, for weights that were trained in INT8.
         cache: Folder for results, by the content of model and pictures; None stores none.
         report: Receives lines of progress.
     """
     sha256 = hash_of_pictures(pairs)
     names = [layer.name for layer in layers]
-    digest = hashlib.sha256(f"{sha256} {rounding} {names} {_CHOICES}".encode())
+    digest = hashlib.sha256(f"{sha256} {precision} {rounding} {names} {_CHOICES}".encode())
     digest.update(model.SerializeToString(deterministic=True))
     cached = cache / f"{digest.hexdigest()}.npz" if cache is not None else None
-    kept = None if cached is None else _load(cached, model, layers, sha256, len(pairs))
+    kept = None
+    if cached is not None:
+        kept = _load(
+            cached, model, layers, sha256=sha256, num_pictures=len(pairs), precision=precision
+        )
     if kept is not None:
         report(f"calibration on {len(pairs)} crops: read from the cache")
         return kept
@@ -143,13 +153,13 @@ def calibrate(
     report("choosing ranges")
     of_input = {
         layer.input: ranges_of_values(
-            statistics.values[layer.input], statistics.largest[layer.input]
+            statistics.values[layer.input], statistics.largest[layer.input], precision
         )
         for layer in layers
     }
     ranges = {
         method: {layer.name: of_input[layer.input][method] for layer in layers}
-        for method in RANGE_METHODS
+        for method in range_methods(precision)
     }
     report(f"rounding the weights of {len(layers)} layers")
     initializers = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
@@ -157,10 +167,13 @@ def calibrate(
     for layer in layers:
         moments = statistics.moments.get(layer.name)
         if moments is None:
-            found = rounded_to_nearest(initializers[layer.weight], layer.channel_axis)
+            found = rounded_to_nearest(initializers[layer.weight], layer.channel_axis, precision)
         else:
-            step = scale_from_range(ranges["mse"][layer.name])
-            found = rounded_by_moments(layer, initializers[layer.weight], moments, step=step)
+            by_method = ranges[_ROUNDED_WITH[precision]]
+            step = scale_from_range(by_method[layer.name], precision)
+            found = rounded_by_moments(
+                layer, initializers[layer.weight], moments, step=step, precision=precision
+            )
         weights[layer.name] = found
     calibration = Calibration(ranges, weights, sha256, len(pairs))
     if cached is not None:
@@ -243,10 +256,22 @@ def _thinned(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(values[:: max(1, values.size // max(1, count)) | 1])
 
 
-def ranges_of_values(values: NDArray[np.float32], largest: float) -> dict[RangeMethod, float]:
-    """The largest magnitude that INT8 represents, by method, from a sample of magnitudes."""
-    if not largest:
-        return dict.fromkeys(RANGE_METHODS, 0.0)
+def range_methods(precision: QuantisedPrecision) -> tuple[RangeMethod, ...]:
+    """The methods for a format.
+
+    FP8 takes the largest value: its steps follow the values, so that small ones gain nothing where
+    a large one is clipped.
+    """
+    return RANGE_METHODS if precision == "int8" else ("minmax",)
+
+
+def ranges_of_values(
+    values: NDArray[np.float32], largest: float, precision: QuantisedPrecision = "int8"
+) -> dict[RangeMethod, float]:
+    """The largest magnitude that is represented, by method, from a sample of magnitudes."""
+    methods = range_methods(precision)
+    if not largest or precision == "fp8":
+        return dict.fromkeys(methods, largest)
     return {
         "minmax": largest,
         "percentile": float(np.percentile(values, _PERCENTILE)),
@@ -288,7 +313,8 @@ def _entropy_range(values: NDArray[np.float32], largest: float) -> float:
 def _save(path: Path, calibration: Calibration, layers: Sequence[Layer]) -> None:
     arrays: dict[str, NDArray[np.generic]] = {}
     for i, layer in enumerate(layers):
-        arrays[f"values{i}"] = calibration.weights[layer.name].values
+        # NumPy does not name the type of FP8 in its files; its bytes are those of int8.
+        arrays[f"values{i}"] = calibration.weights[layer.name].values.view(np.int8)
         arrays[f"scales{i}"] = calibration.weights[layer.name].scales
     for method, by_layer in calibration.ranges.items():
         arrays[method] = np.array([by_layer[layer.name] for layer in layers])
@@ -297,14 +323,20 @@ def _save(path: Path, calibration: Calibration, layers: Sequence[Layer]) -> None
 
 
 def _load(
-    path: Path, model: onnx.ModelProto, layers: Sequence[Layer], sha256: str, num_pictures: int
+    path: Path,
+    model: onnx.ModelProto,
+    layers: Sequence[Layer],
+    *,
+    sha256: str,
+    num_pictures: int,
+    precision: QuantisedPrecision,
 ) -> Calibration | None:
     """A kept calibration; None where it is absent, damaged or another user's; logged."""
     if not path.is_file():
         return None
     reason = reason_not_own(path) or reason_not_own(path.parent)
     try:
-        found = None if reason else _read(path, layers, sha256, num_pictures)
+        found = None if reason else _read(path, layers, sha256, num_pictures, precision)
         if found is not None and not _fits(found, model, layers):
             found, reason = None, f"{path} does not fit the network"
     except Exception as error:  # noqa: BLE001  # NumPy and zipfile raise anything on damaged bytes
@@ -320,7 +352,7 @@ def _fits(calibration: Calibration, model: onnx.ModelProto, layers: Sequence[Lay
     for layer in layers:
         shape, weights = shapes[layer.weight], calibration.weights[layer.name]
         channels = (shape[layer.channel_axis],)
-        if weights.values.dtype != np.int8 or weights.values.shape != shape:
+        if weights.values.shape != shape:
             return False
         if weights.scales.dtype != np.float32 or weights.scales.shape != channels:
             return False
@@ -330,7 +362,13 @@ def _fits(calibration: Calibration, model: onnx.ModelProto, layers: Sequence[Lay
     return all(math.isfinite(value) and value >= 0 for value in ranges)
 
 
-def _read(path: Path, layers: Sequence[Layer], sha256: str, num_pictures: int) -> Calibration:
+def _read(
+    path: Path,
+    layers: Sequence[Layer],
+    sha256: str,
+    num_pictures: int,
+    precision: QuantisedPrecision,
+) -> Calibration:
     # Of a damaged archive NumPy leaves the file open.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         ranges: dict[RangeMethod, dict[str, float]] = {
@@ -338,10 +376,13 @@ def _read(path: Path, layers: Sequence[Layer], sha256: str, num_pictures: int) -
                 layer.name: float(value)
                 for layer, value in zip(layers, arrays[method], strict=True)
             }
-            for method in RANGE_METHODS
+            for method in range_methods(precision)
         }
-        weights = {
-            layer.name: Int8Weights(arrays[f"values{i}"], arrays[f"scales{i}"])
-            for i, layer in enumerate(layers)
-        }
+        weights = {}
+        for i, layer in enumerate(layers):
+            stored = arrays[f"values{i}"]
+            if stored.dtype != np.int8:
+                raise ValueError(f"weights of {layer.name} are {stored.dtype}, not int8")
+            values = stored.view(STORED_TYPES[precision])
+            weights[layer.name] = Int8Weights(values, arrays[f"scales{i}"])
     return Calibration(ranges, weights, sha256, num_pictures)

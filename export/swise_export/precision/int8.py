@@ -1,4 +1,4 @@
-"""INT8 for a network: a search for its placement, and the graph that results."""
+"""INT8 or FP8 for a network: a search for its placement, and the graph that results."""
 
 import dataclasses
 import hashlib
@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -14,16 +13,16 @@ import onnx
 from swise_deploy.errors import ExportError, InputError
 from swise_deploy.evaluation.pairs import Pair
 from swise_deploy.pictures.files import RgbImage
-from swise_deploy.precision import RestPrecision
+from swise_deploy.precision import FilePrecision, QuantisedPrecision, RestPrecision
 from swise_export.manifest import Form
 from swise_export.precision.calibration import (
-    RANGE_METHODS,
     Calibration,
     RangeMethod,
     Rounding,
     calibrate,
     crop_pair,
     hash_of_pictures,
+    range_methods,
     textured_crops,
 )
 from swise_export.precision.countdown import Countdown
@@ -63,9 +62,10 @@ _JOURNAL_VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class Int8Config:
-    """Settings of the placement of INT8.
+    """Settings of the placement of INT8 or FP8.
 
     Attributes:
+        precision: The format.
         rest: Precision of the other layers: "fp16" for TensorRT 10 and later; "fp32" for CPUs and
             for TensorRT 8.6, whose builder converts it to fp16 itself.
         runtime: Runtime that the file is made for.
@@ -75,6 +75,7 @@ class Int8Config:
         cache: Folder with earlier measurements; None measures again.
     """
 
+    precision: QuantisedPrecision = "int8"
     rest: RestPrecision = "fp16"
     runtime: str = DEFAULT_TARGET
     method: RangeMethod | None = None
@@ -84,7 +85,7 @@ class Int8Config:
 
 
 class Int8Search:
-    """Places INT8 in one network; its measurements serve every budget.
+    """Places INT8 or FP8 in one network; its measurements serve every budget.
 
     Args:
         model: An fp32 model with float io and a name for every node.
@@ -95,7 +96,7 @@ class Int8Search:
 
     Raises:
         InputError: There are too few pictures.
-        ExportError: The graph has no layer for INT8.
+        ExportError: The graph has no layer for it.
     """
 
     def __init__(
@@ -107,30 +108,39 @@ class Int8Search:
         config: Int8Config,
         report: Callable[[str], None] = logger.info,
     ) -> None:
+        title = config.precision.upper()
         if len(pairs) < 2:
             raise InputError(
-                "INT8 needs at least 2 pictures, one to calibrate on and one to check on; found "
-                f"{len(pairs)}. Give more with --calib DIR"
+                f"{title} needs at least 2 pictures, one to calibrate on and one to check on; "
+                f"found {len(pairs)}. Give more with --calib DIR"
             )
         self._config, self._report = config, report
         self.layers, self.mult_adds = find_layers(model)
         if not self.layers:
             raise ExportError(
-                "the graph has no convolution or matrix product with stored weights; INT8 needs "
-                "at least one. Export with --fp16"
+                f"the graph has no convolution or matrix product with stored weights; {title} "
+                "needs at least one. Export with --fp16"
             )
         self._model, self._scale = model, scale
         self._networks: dict[str, SwitchableNetwork] = {}
         crops, held_out = split_pictures(pairs, scale)
-        report(f"calibrating INT8 on {len(crops)} crops, holding {len(held_out)} pictures out")
+        report(f"calibrating {title} on {len(crops)} crops, holding {len(held_out)} pictures out")
         self.calibration = calibrate(
-            model, self.layers, crops, rounding=config.rounding, cache=config.cache, report=report
+            model,
+            self.layers,
+            crops,
+            precision=config.precision,
+            rounding=config.rounding,
+            cache=config.cache,
+            report=report,
         )
         self.units = units_from_layers(self.layers)
-        methods = RANGE_METHODS if config.method is None else (config.method,)
+        every = range_methods(config.precision)
+        methods = every if config.method is None else (config.method,)
         graphs = {method: self._switchable(self.calibration.ranges[method]) for method in methods}
         journals = {method: self._journal(graphs[method], held_out) for method in methods}
-        self.method: RangeMethod = config.method or self._best_method(pairs, journals)
+        only = methods[0] if len(methods) == 1 else None
+        self.method: RangeMethod = only or self._best_method(pairs, journals)
         self._held_out = journals[self.method]
         small = textured_crops(crops, size=_SENSITIVITY_CROP, per_picture=1, scale=scale)
         sensitivity = self._journal(graphs[self.method], _spread(small, _SENSITIVITY_CROPS))
@@ -138,7 +148,11 @@ class Int8Search:
 
     def _switchable(self, ranges: Mapping[str, float]) -> onnx.ModelProto:
         quantised = int8_from_fp32(
-            self._model, self.layers, ranges=ranges, weights=self.calibration.weights
+            self._model,
+            self.layers,
+            ranges=ranges,
+            weights=self.calibration.weights,
+            precision=self._config.precision,
         )
         return switchable_int8(self._model, quantised, self.layers)
 
@@ -171,28 +185,30 @@ class Int8Search:
             self._model,
             self.layers,
             crops,
+            precision=self._config.precision,
             rounding="nearest",
             cache=self._config.cache,
             report=self._report,
         )
         worst = {}
-        countdown = Countdown("ranges", len(RANGE_METHODS), "methods", report=self._report)
-        for method in RANGE_METHODS:
+        title = self._config.precision.upper()
+        countdown = Countdown("ranges", len(journals), "methods", report=self._report)
+        for method in journals:
             swapped = self._journal(self._switchable(other.ranges[method]), scored)
             worst[method] = min(
                 journal.effect(everything).worst_db for journal in (journals[method], swapped)
             )
             self._report(
-                f"all layers in INT8, ranges by {method}: {worst[method]:+.3f} dB on the worst "
+                f"all layers in {title}, ranges by {method}: {worst[method]:+.3f} dB on the worst "
                 "picture"
             )
             countdown.advance()
-        return max(RANGE_METHODS, key=lambda method: worst[method])
+        return max(journals, key=lambda method: worst[method])
 
     def plan(
         self, budget: DriftBudget, *, model_name: str, scale: int, form: Form, weights_sha256: str
     ) -> PrecisionPlan:
-        """Find the placement with the most INT8 within `budget`."""
+        """Find the placement with the most quantised layers within `budget`."""
         placement = place(
             self._held_out,
             self.units,
@@ -207,6 +223,7 @@ class Int8Search:
             scale=scale,
             form=form,
             weights_sha256=weights_sha256,
+            precision=self._config.precision,
             rest=self._config.rest,
             runtime=self._config.runtime,
             layers=tuple(
@@ -228,7 +245,7 @@ class Int8Search:
         effect = self._effects[unit.name]
         return PlannedLayer(
             name=layer.name,
-            precision="int8" if lowered else self._config.rest,
+            precision=self._config.precision if lowered else self._config.rest,
             range=self.calibration.ranges[self.method][layer.name],
             mult_adds=layer.mult_adds,
             alone_db=effect.drift_db,
@@ -256,7 +273,7 @@ def calibrate_for_plan(
     cache: Path | None,
     report: Callable[[str], None] = logger.info,
 ) -> Mapping[str, Int8Weights]:
-    """Round the weights of a plan's INT8 layers as the search did.
+    """Round the weights of a plan's quantised layers as the search did.
 
     The same pictures give the same weights. A plan with rounding "nearest" does not depend on them.
     """
@@ -264,7 +281,9 @@ def calibrate_for_plan(
     if plan.rounding == "nearest":
         stored = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         return {
-            layer.name: rounded_to_nearest(np.asarray(stored[layer.weight]), layer.channel_axis)
+            layer.name: rounded_to_nearest(
+                np.asarray(stored[layer.weight]), layer.channel_axis, plan.precision
+            )
             for layer in layers
         }
     crops, _ = split_pictures(pairs, scale)
@@ -274,39 +293,45 @@ def calibrate_for_plan(
     known = find_layers(model)[0]
     everything = (*known, *(layer for layer in layers if layer not in known))
     found: Calibration = calibrate(
-        model, everything, crops, rounding=plan.rounding, cache=cache, report=report
+        model,
+        everything,
+        crops,
+        precision=plan.precision,
+        rounding=plan.rounding,
+        cache=cache,
+        report=report,
     )
     return found.weights
 
 
 def planned_layers(model: onnx.ModelProto, plan: PrecisionPlan) -> tuple[Layer, ...]:
-    """The layers of a graph that are INT8 in a plan.
+    """The layers of a graph that are quantised in a plan.
 
     Raises:
         InputError: The plan names a layer that the graph does not contain.
     """
     layers = {layer.name: layer for layer in find_layers(model, min_share=0)[0]}
-    missing = [planned.name for planned in plan.int8_layers if planned.name not in layers]
+    missing = [planned.name for planned in plan.quantised_layers if planned.name not in layers]
     if missing:
         raise InputError(
             f"the precision plan names {len(missing)} layers that this graph does not contain, "
             f"such as {missing[0]}. Make a plan for this network: "
-            "swise-export --int8 --precision-plan NEW"
+            f"swise-export --{plan.precision} --precision-plan NEW"
         )
-    return tuple(layers[planned.name] for planned in plan.int8_layers)
+    return tuple(layers[planned.name] for planned in plan.quantised_layers)
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Recipe:
-    """A placement of INT8 and the INT8 weights, by layer name."""
+    """A placement of quantised layers and their weights, by layer name."""
 
     plan: PrecisionPlan
     weights: Mapping[str, Int8Weights]
 
     @property
-    def precision(self) -> Literal["int8", "mixed"]:
-        """Precision of the graph: "int8" if at least half of its Mult-Adds are INT8."""
-        return "int8" if self.plan.mult_adds_share >= 0.5 else "mixed"
+    def precision(self) -> FilePrecision:
+        """Precision of the graph: the plan's if at least half of its Mult-Adds are in it."""
+        return self.plan.precision if self.plan.mult_adds_share >= 0.5 else "mixed"
 
 
 def int8_model(
@@ -316,13 +341,17 @@ def int8_model(
     layers = planned_layers(model, recipe.plan)
     runtime = find_runtime(recipe.plan.runtime)
     if layers:
-        ranges = {layer.name: layer.range for layer in recipe.plan.int8_layers}
+        ranges = {layer.name: layer.range for layer in recipe.plan.quantised_layers}
         model = int8_from_fp32(
             model,
             layers,
             ranges=ranges,
             weights=recipe.weights,
-            fp32_weights=recipe.plan.rest == "fp32" and runtime.is_emulated,
+            precision=recipe.plan.precision,
+            # TensorRT 8, which documents INT8 so, has no FP8.
+            fp32_weights=recipe.plan.precision == "int8"
+            and recipe.plan.rest == "fp32"
+            and runtime.is_emulated,
             activation_type=runtime.activations,
         )
     if recipe.plan.rest == "fp32":

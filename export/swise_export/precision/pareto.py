@@ -1,4 +1,4 @@
-"""A chart of drift against the share of INT8."""
+"""A chart of drift against the share of quantised layers."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,7 +60,7 @@ def draw_pareto(path: Path, plan: PrecisionPlan, *, title: str) -> None:
             label="worst picture",
         )
         axes.axhline(-plan.max_worst_db, color="tab:red", linestyle=":", label="its budget")
-    axes.set_xlabel("share of the Mult-Adds in INT8 (%)")
+    axes.set_xlabel(f"share of the Mult-Adds in {plan.precision.upper()} (%)")
     axes.set_ylabel("PSNR-Y drift on held-out pictures (dB)")
     axes.set_title(title)
     axes.grid(alpha=0.3)

@@ -1,9 +1,9 @@
-"""Precision plans: placements of INT8 in files, which a later export replays."""
+"""Precision plans: placements of INT8 or FP8 in files, which a later export replays."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from swise_deploy.precision import ExportPrecision, RestPrecision
+from swise_deploy.precision import ExportPrecision, QuantisedPrecision, RestPrecision
 from swise_deploy.storage.documents import (
     Count,
     NonNegative,
@@ -23,15 +23,15 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class PlannedLayer:
-    """A layer that can run in INT8, and its precision in the plan.
+    """A layer that can be quantised, and its precision in the plan.
 
     Attributes:
         name: Name of its node.
-        precision: "int8", or the plan's `rest`.
-        range: Largest magnitude of its input that INT8 represents.
+        precision: The plan's `precision`, or its `rest`.
+        range: Largest magnitude of its input that is represented.
         mult_adds: Mult-Adds at a 1280x720 output.
         alone_db: PSNR-Y lost (negative) or gained on the calibration pictures if only this layer
-            and those that share its input are INT8.
+            and those that share its input are quantised.
         noise_db: The same, if its error were independent of the network's own error; layers are
             sorted by it.
     """
@@ -51,8 +51,8 @@ class PrecisionPlan:
     Attributes:
         model: Key of the network registry.
         weights_sha256: Hash of the weights file.
-        rest: Precision of the layers that are not INT8.
-        layers: Layers that can run in INT8, in the graph's order.
+        rest: Precision of the layers that are not quantised.
+        layers: Layers that can be quantised, in the graph's order.
         mult_adds: Mult-Adds of the whole graph.
         method: Method that chose the ranges.
         rounding: Method that rounded the weights.
@@ -61,6 +61,7 @@ class PrecisionPlan:
         max_drift_db: Budget of the mean over pictures.
         max_worst_db: Budget of the worst picture; None without one.
         runtime: Runtime that the file is made for: a key of the runtimes table.
+        precision: The format of the quantised layers.
         held_out_drift_db: PSNR-Y lost (negative) or gained on the held-out pictures.
         drift_by_step: Every placement that was measured on the held-out pictures.
     """
@@ -81,17 +82,18 @@ class PrecisionPlan:
     drift_by_step: tuple[Step, ...] = ()
     max_worst_db: float | None = None
     runtime: str = DEFAULT_TARGET
+    precision: QuantisedPrecision = "int8"
     schema_version: int = SCHEMA_VERSION
 
     @property
-    def int8_layers(self) -> tuple[PlannedLayer, ...]:
-        """The layers in INT8."""
-        return tuple(layer for layer in self.layers if layer.precision == "int8")
+    def quantised_layers(self) -> tuple[PlannedLayer, ...]:
+        """The layers in the plan's precision."""
+        return tuple(layer for layer in self.layers if layer.precision == self.precision)
 
     @property
     def mult_adds_share(self) -> float:
-        """Share of the Mult-Adds in INT8."""
-        return sum(layer.mult_adds for layer in self.int8_layers) / max(1, self.mult_adds)
+        """Share of the Mult-Adds in the plan's precision."""
+        return sum(layer.mult_adds for layer in self.quantised_layers) / max(1, self.mult_adds)
 
 
 def write_plan(path: Path, plan: PrecisionPlan) -> None:

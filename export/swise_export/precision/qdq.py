@@ -1,12 +1,12 @@
-"""INT8 in the graph: QuantizeLinear and DequantizeLinear around chosen layers.
+"""INT8 or FP8 in the graph: QuantizeLinear and DequantizeLinear around chosen layers.
 
-Quantisation is symmetric: weights per output channel, stored as int8, activations per tensor,
-biases not at all. Activations are int8 with zero point 0, which TensorRT requires and reads from
-8.6 on, or the same values plus 128 as uint8 for runtimes of CPUs: OpenVINO computes layers that
-read a Concat right only in that form (docs/precision.md). A layer's input is quantised, its output
-is not: TensorRT fuses the bias, the activation and the next layer's QuantizeLinear into the layer,
-and moves a QuantizeLinear behind a Concat or a DepthToSpace in front of it. ONNX Runtime's
-quantizer writes the nodes (docs/adr/0004-quantizer.md).
+Quantisation is symmetric: weights per output channel, stored in the format, activations per tensor,
+biases not at all. FP8 is E4M3. INT8 activations are int8 with zero point 0, which TensorRT requires
+and reads from 8.6 on, or the same values plus 128 as uint8 for runtimes of CPUs: OpenVINO computes
+layers that read a Concat right only in that form (docs/precision.md). A layer's input is quantised,
+its output is not: TensorRT fuses the bias, the activation and the next layer's QuantizeLinear into
+the layer, and moves a QuantizeLinear behind a Concat or a DepthToSpace in front of it. ONNX
+Runtime's quantizer writes the nodes (docs/adr/0004-quantizer.md).
 """
 
 import contextlib
@@ -14,14 +14,19 @@ import copy
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from swise_deploy.precision import PRECISIONS, ActivationType
+from swise_deploy.precision import PRECISIONS, ActivationType, QuantisedPrecision
 from swise_export.counting import count_onnx
+from swise_export.graph.number_formats import STORED_TYPES, rounded
+
+if TYPE_CHECKING:
+    from onnxruntime.quantization import QuantType
 
 INT8_MAX = int(PRECISIONS["int8"].max_finite)
 """Largest magnitude of a quantised value; -128 is not used, so that the range is symmetric."""
@@ -34,7 +39,7 @@ _MIN_SHARE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer that can run in INT8.
+    """A layer that can be quantised.
 
     Attributes:
         name: Name of its node.
@@ -58,25 +63,26 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Int8Weights:
-    """A layer's weights in INT8.
+    """A layer's quantised weights.
 
     Attributes:
-        values: int8, in the shape of the weights.
+        values: Of the format's type (int8, or ml_dtypes' float8_e4m3fn), in the shape of the
+            weights.
         scales: One for each output channel, exact in fp16.
     """
 
-    values: NDArray[np.int8]
+    values: NDArray[np.generic]
     scales: NDArray[np.float32]
 
     def dequantised(self, axis: int) -> NDArray[np.float32]:
         """The quantised values times their scales."""
-        return self.values * _along(self.scales, self.values.ndim, axis)
+        return self.values.astype(np.float32) * _along(self.scales, self.values.ndim, axis)
 
 
 def find_layers(
     model: onnx.ModelProto, *, min_share: float = _MIN_SHARE
 ) -> tuple[tuple[Layer, ...], int]:
-    """The layers of an fp32 model that can run in INT8, in order, and the Mult-Adds of all layers.
+    """The layers of an fp32 model that can be quantised, in order, and the Mult-Adds of all layers.
 
     They are convolutions and matrix products with stored weights and at least `min_share` of the
     Mult-Adds.
@@ -93,29 +99,33 @@ def find_layers(
     return tuple(x for x in layers if x.mult_adds >= min_mult_adds), counts.mult_adds
 
 
-def scale_from_range(largest: float) -> float:
+def scale_from_range(largest: float, precision: QuantisedPrecision = "int8") -> float:
     """The quantisation scale for values up to `largest`, exact in fp16.
 
     fp16 graphs store their scales in fp16, so the scale does not change there. Values beyond fp16's
     largest scale are clipped.
     """
     half = np.finfo(np.float16)
-    step = min(largest / INT8_MAX, float(half.max))
+    step = min(largest / PRECISIONS[precision].max_finite, float(half.max))
     return max(float(np.float16(step)), float(half.smallest_subnormal))
 
 
-def scales_of_weights(weights: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """The scale of every output channel, which maps its largest weight to INT8_MAX."""
+def scales_of_weights(
+    weights: NDArray[np.float32], axis: int, precision: QuantisedPrecision = "int8"
+) -> NDArray[np.float32]:
+    """The scale of every output channel, which maps its largest weight to the format's largest."""
     others = tuple(a for a in range(weights.ndim) if a != axis % weights.ndim)
     largest = np.abs(weights).max(axis=others)
-    return np.array([scale_from_range(float(value)) for value in largest], np.float32)
+    return np.array([scale_from_range(float(value), precision) for value in largest], np.float32)
 
 
-def rounded_to_nearest(weights: NDArray[np.float32], axis: int) -> Int8Weights:
+def rounded_to_nearest(
+    weights: NDArray[np.float32], axis: int, precision: QuantisedPrecision = "int8"
+) -> Int8Weights:
     """Round every weight to the nearest quantised value."""
-    scales = scales_of_weights(weights, axis)
-    values = np.rint(weights / _along(scales, weights.ndim, axis))
-    return Int8Weights(np.clip(values, -INT8_MAX, INT8_MAX).astype(np.int8), scales)
+    scales = scales_of_weights(weights, axis, precision)
+    values = rounded(weights / _along(scales, weights.ndim, axis), precision)
+    return Int8Weights(values.astype(STORED_TYPES[precision]), scales)
 
 
 def int8_from_fp32(
@@ -124,6 +134,7 @@ def int8_from_fp32(
     *,
     ranges: Mapping[str, float],
     weights: Mapping[str, Int8Weights],
+    precision: QuantisedPrecision = "int8",
     fp32_weights: bool = False,
     activation_type: ActivationType = "int8",
 ) -> onnx.ModelProto:
@@ -131,28 +142,34 @@ def int8_from_fp32(
 
     Args:
         model: An fp32 model with a name for every node.
-        layers: Layers that become INT8.
+        layers: Layers that are quantised.
         ranges: Largest magnitude of each layer's input, by layer name. Layers that share an input
             share its QuantizeLinear, which takes the range of the first one.
-        weights: INT8 weights, by layer name.
+        weights: Quantised weights, by layer name.
+        precision: The format; FP8 needs opset 19.
         fp32_weights: Store weights in fp32 with a QuantizeLinear behind them, as TensorRT 8
-            documents it, not as int8.
-        activation_type: Stored type of the inputs of convolutions; both hold the same values.
-            Inputs of matrix products are int8.
+            documents it, not in the format.
+        activation_type: With INT8, stored type of the inputs of convolutions; both hold the same
+            values. Inputs of matrix products are int8.
     """
     # The quantizer is slow to import.
-    from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    steps = {layer.input: scale_from_range(ranges[layer.name]) for layer in reversed([*layers])}
-    bounds = {name: np.float32(step * INT8_MAX) for name, step in steps.items()}
+    steps = {
+        layer.input: scale_from_range(ranges[layer.name], precision)
+        for layer in reversed([*layers])
+    }
+    largest = PRECISIONS[precision].max_finite
+    bounds = {name: np.float32(step * largest) for name, step in steps.items()}
     # OpenVINO 2026.4 does not compile a MatMul that reads a Concat rounded with a zero point.
     signed = {
-        layer.input for layer in layers if activation_type == "int8" or layer.op_type == "MatMul"
+        layer.input
+        for layer in layers
+        if activation_type == "int8" or precision != "int8" or layer.op_type == "MatMul"
     }
     overrides: dict[str, list[dict[str, object]]] = {
-        name: [_override(step, is_signed=name in signed)] for name, step in steps.items()
+        name: [_override(step, precision, is_signed=name in signed)] for name, step in steps.items()
     }
     prepared = copy.deepcopy(model)
     initializers = {tensor.name: tensor for tensor in prepared.graph.initializer}
@@ -160,7 +177,7 @@ def int8_from_fp32(
         found, tensor = weights[layer.name], initializers[layer.weight]
         overrides[layer.weight] = [
             {
-                **_override(float(scale), is_signed=True),
+                **_override(float(scale), precision, is_signed=True),
                 "axis": layer.channel_axis % found.values.ndim,
             }
             for scale in found.scales
@@ -171,8 +188,8 @@ def int8_from_fp32(
         prepared,
         per_channel=True,
         reduce_range=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QInt8 if activation_type == "int8" else QuantType.QUInt8,
+        weight_qType=_quant_type(precision, is_signed=True),
+        activation_qType=_quant_type(precision, is_signed=activation_type == "int8"),
         tensors_range=TensorsData(
             CalibrationMethod.MinMax,
             {name: TensorData(lowest=-bound, highest=bound) for name, bound in bounds.items()},
@@ -198,13 +215,20 @@ def int8_from_fp32(
     return quantised
 
 
-def _override(step: float, *, is_signed: bool) -> dict[str, object]:
+def _quant_type(precision: QuantisedPrecision, *, is_signed: bool) -> "QuantType":
     from onnxruntime.quantization import QuantType
 
+    if precision == "fp8":
+        return QuantType.QFLOAT8E4M3FN
+    return QuantType.QInt8 if is_signed else QuantType.QUInt8
+
+
+def _override(step: float, precision: QuantisedPrecision, *, is_signed: bool) -> dict[str, object]:
+    zero = np.array(0, STORED_TYPES[precision]) if is_signed else np.array(128, np.uint8)
     return {
-        "quant_type": QuantType.QInt8 if is_signed else QuantType.QUInt8,
+        "quant_type": _quant_type(precision, is_signed=is_signed),
         "scale": np.array(step, np.float32),
-        "zero_point": np.array(0, np.int8) if is_signed else np.array(128, np.uint8),
+        "zero_point": zero,
     }
 
 

@@ -6,6 +6,7 @@ and Stork, "Second order derivatives for network pruning: Optimal Brain Surgeon"
 al., "GPTQ", 2023). docs/precision.md has the measured effect.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,10 +14,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from swise_export.precision.qdq import INT8_MAX, Int8Weights, Layer, scales_of_weights
+from swise_deploy.precision import QuantisedPrecision
+from swise_export.graph.number_formats import STORED_TYPES, rounded
+from swise_export.precision.qdq import Int8Weights, Layer, scales_of_weights
 
 # Added to the diagonal, as a share of its mean: a few pictures do not cover every direction.
 _DAMPING = 0.01
+# Variance of the error of E4M3, as a share of the value's square: steps of 2^-3 of the power of two
+# below it give 2^-6 / 12, times the mean of 1 / m^2 of a mantissa m that is log-uniform in [1, 2),
+# 3 / (8 ln 2).
+_FP8_NOISE = 2**-6 / 12 * 3 / (8 * math.log(2))
 
 
 def input_rows(
@@ -68,6 +75,7 @@ def rounded_by_moments(
     moments: Sequence[NDArray[np.float64]],
     *,
     step: float,
+    precision: QuantisedPrecision = "int8",
 ) -> Int8Weights:
     """Round a layer's weights by the second moments of its input.
 
@@ -75,34 +83,49 @@ def rounded_by_moments(
         layer: A Conv or MatMul.
         weights: Its weights, in the operator's layout.
         moments: Results of `second_moment` for the input before quantisation, one for each group.
-        step: Quantisation scale of the input; its error is noise of variance step^2 / 12.
+        step: Quantisation scale of the input.
+        precision: The format of weights and input.
     """
-    scales = scales_of_weights(weights, layer.channel_axis)
+    scales = scales_of_weights(weights, layer.channel_axis, precision)
     by_output = weights if layer.op_type == "Conv" else weights.T
     rows = by_output.reshape(len(by_output), -1).astype(np.float64)
     values = np.concatenate(
         [
-            _round_rows(group, scale, moment + np.eye(len(moment)) * step**2 / 12)
+            _round_rows(group, scale, moment + _noise_of_input(moment, step, precision), precision)
             for group, scale, moment in zip(
                 np.split(rows, len(moments)), np.split(scales, len(moments)), moments, strict=True
             )
         ]
     ).reshape(by_output.shape)
-    return Int8Weights(values if layer.op_type == "Conv" else values.T, scales)
+    return Int8Weights(
+        (values if layer.op_type == "Conv" else values.T).astype(STORED_TYPES[precision]), scales
+    )
+
+
+def _noise_of_input(
+    moment: NDArray[np.float64], step: float, precision: QuantisedPrecision
+) -> NDArray[np.float64]:
+    """Second moments of the rounding error of a layer's input, which is independent noise."""
+    if precision == "int8":
+        return np.eye(len(moment)) * step**2 / 12
+    return np.diag(np.diag(moment)) * _FP8_NOISE
 
 
 def _round_rows(
-    rows: NDArray[np.float64], scales: NDArray[np.float32], moment: NDArray[np.float64]
-) -> NDArray[np.int8]:
+    rows: NDArray[np.float64],
+    scales: NDArray[np.float32],
+    moment: NDArray[np.float64],
+    precision: QuantisedPrecision,
+) -> NDArray[np.float32]:
     num_inputs = rows.shape[1]
     damping = _DAMPING * float(np.mean(np.diag(moment))) + np.finfo(np.float32).tiny
     inverse = np.linalg.inv(moment + damping * np.eye(num_inputs))
     factor = np.linalg.cholesky(inverse).T
     left = rows.copy()
-    values = np.zeros(rows.shape, np.int8)
+    values = np.zeros(rows.shape, np.float32)
     steps = scales.astype(np.float64)
     for i in range(num_inputs):
-        values[:, i] = np.clip(np.rint(left[:, i] / steps), -INT8_MAX, INT8_MAX)
+        values[:, i] = rounded(left[:, i] / steps, precision)
         error = (left[:, i] - values[:, i] * steps) / factor[i, i]
         left[:, i:] -= np.outer(error, factor[i, i:])
     return values

@@ -23,6 +23,7 @@ from swise_deploy.evaluation.pairs import Pair
 from swise_deploy.precision import HalfPrecision
 from swise_deploy.runner import float_from_image
 from swise_export.graph.half_emulation import rounding
+from swise_export.graph.number_formats import values_of_tensor
 from swise_export.precision.qdq import Layer
 
 _SWITCHES = "swise.switches"
@@ -47,7 +48,7 @@ class Effect:
 def switchable_int8(
     full: onnx.ModelProto, quantised: onnx.ModelProto, layers: Sequence[Layer]
 ) -> onnx.ModelProto:
-    """Join an fp32 model and the same model in INT8, with one switch for each layer.
+    """Join an fp32 model and the same model in INT8 or FP8, with one switch for each layer.
 
     A layer becomes an If: with its switch on, its input is rounded and its weights are the
     dequantised ones; with its switch off it is the layer of the fp32 model, at its full speed.
@@ -67,13 +68,12 @@ def switchable_int8(
         dequantize = sources[lowered[node.name].input[0]]
         quantize = sources[dequantize.input[0]]
         rounded = _rounded_weights(lowered[node.name].input[1], sources, arrays)
-        zero = numpy_helper.to_array(arrays[quantize.input[2]])
+        zero = onnx.TensorProto()
+        zero.CopyFrom(arrays[quantize.input[2]])
+        zero.name = f"{node.name}/zero"
         scale = numpy_helper.to_array(arrays[quantize.input[1]])
         name = node.name
-        constants = [
-            numpy_helper.from_array(scale, f"{name}/scale"),
-            numpy_helper.from_array(zero, f"{name}/zero"),
-        ]
+        constants = [numpy_helper.from_array(scale, f"{name}/scale"), zero]
         steps = [f"{name}/scale", f"{name}/zero"]
         then = [
             helper.make_node("QuantizeLinear", [node.input[0], *steps], [f"{name}/q"]),
@@ -119,7 +119,7 @@ def _rounded_weights(
 ) -> NDArray[np.float32]:
     """The weights that a quantised layer multiplies by."""
     dequantize = sources[name]
-    values, scales = (numpy_helper.to_array(arrays[part]) for part in dequantize.input[:2])
+    values, scales = (values_of_tensor(arrays[part]) for part in dequantize.input[:2])
     axis = next((a.i for a in dequantize.attribute if a.name == "axis"), 1)
     shape = [1] * values.ndim
     shape[axis] = -1

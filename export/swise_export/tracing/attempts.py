@@ -10,7 +10,7 @@ from swise_deploy.errors import InputError, QualityGateError
 from swise_deploy.evaluation.pairs import Pair, centre_crop, read_pairs
 from swise_deploy.pictures.files import RgbImage
 from swise_deploy.pictures.folders import calibration_paths
-from swise_deploy.precision import half_precision
+from swise_deploy.precision import QuantisedPrecision, half_precision, quantised_precision
 from swise_export.config import ExportConfig
 from swise_export.precision.half import half_from_fp32
 from swise_export.precision.half_search import nodes_for_fp32
@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 # Activation ranges are measured on crops of this many LR pixels: every layer's output is kept.
 _RANGE_CROP = 64
-# Shares of the drift that the INT8 search is given in turn, where the verification pictures lose
-# more than those that the search held out.
+# Shares of the drift that the search is given in turn, where the verification pictures lose more
+# than those that it held out.
 _BUDGET_SHARES = (1.0, 0.5, 0.25, 0.1)
 _NAMED_OBSTACLES = 3
 
@@ -35,7 +35,7 @@ class Attempt:
 
     Attributes:
         keep_fp32: Nodes that stay in fp32 beside those that always do.
-        int8: The layers in INT8; None for none.
+        int8: The quantised layers; None for none.
     """
 
     keep_fp32: tuple[str, ...] = ()
@@ -55,11 +55,12 @@ def find_attempts(
         network: The network.
         config: What to make.
         pairs: Pictures that the export is verified on.
-        calibration: Pictures for INT8; None for those shipped for it.
+        calibration: Pictures for INT8 and FP8; None for those shipped for it.
         report: Takes lines of progress.
     """
-    if config.precision == "int8":
-        yield from _int8_attempts(network, config, calibration, report)
+    low = quantised_precision(config.precision)
+    if low is not None:
+        yield from _quantised_attempts(network, config, low, calibration, report)
         return
     yield Attempt()
     half = half_precision(config.precision)
@@ -87,9 +88,10 @@ def range_crop(lr: RgbImage, size: tuple[int, int] | None) -> RgbImage:
     return lr if size is not None else centre_crop(lr, _RANGE_CROP)
 
 
-def _int8_attempts(
+def _quantised_attempts(
     network: LoadedNetwork,
     config: ExportConfig,
+    precision: QuantisedPrecision,
     calibration: Sequence[Path] | None,
     report: Callable[[str], None],
 ) -> Iterator[Attempt]:
@@ -115,6 +117,7 @@ def _int8_attempts(
         pairs,
         scale=network.scale,
         config=Int8Config(
+            precision=precision,
             rest=config.int8_rest,
             runtime=config.runtime,
             method=config.range_method,
@@ -132,8 +135,8 @@ def _int8_attempts(
             form=config.form,
             weights_sha256=network.weights_sha256,
         )
-        if before is None or plan.int8_layers != before.int8_layers:
-            if not plan.int8_layers:
+        if before is None or plan.quantised_layers != before.quantised_layers:
+            if not plan.quantised_layers:
                 raise _nothing_fits(plan, config.budget)
             yield Attempt(int8=Int8Recipe(plan, search.calibration.weights))
         before = plan
@@ -144,9 +147,9 @@ def _nothing_fits(plan: PrecisionPlan, budget: DriftBudget) -> QualityGateError:
     named = ", ".join(f"{layer.name} ({layer.alone_db:+.3f} dB alone)" for layer in worst)
     flags = "--max-drift" if budget.worst_db is None else "--max-drift or --max-worst"
     return QualityGateError(
-        f"no layer can be INT8 within {budget}. What costs most: {named}. Nothing was "
-        f"kept. Allow more with {flags}, calibrate on pictures like yours with --calib, train "
-        "with swise-train --qat, or use --fp16"
+        f"no layer can be {plan.precision.upper()} within {budget}. What costs most: {named}. "
+        f"Nothing was kept. Allow more with {flags}, calibrate on pictures like yours with --calib"
+        f"{', train with swise-train --qat' if plan.precision == 'int8' else ''}, or use --fp16"
     )
 
 
@@ -156,6 +159,7 @@ def _refuse_other_plan(plan: PrecisionPlan, network: LoadedNetwork, config: Expo
         ("scale", plan.scale, network.scale),
         ("form", plan.form, config.form),
         ("weights", plan.weights_sha256, network.weights_sha256),
+        ("precision", plan.precision, config.precision),
         ("runtime", plan.runtime, config.runtime),
         ("rest", plan.rest, config.rest or plan.rest),
         ("calibration method", plan.method, config.range_method or plan.method),

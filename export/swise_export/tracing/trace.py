@@ -20,20 +20,25 @@ from swise_deploy.checkpoints.adapting import CalledNetwork
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import ExportError, first_line
 from swise_deploy.pictures.files import RgbImage
-from swise_deploy.precision import ExportPrecision, FilePrecision, RestPrecision, half_precision
+from swise_deploy.precision import (
+    ExportPrecision,
+    FilePrecision,
+    QuantisedPrecision,
+    RestPrecision,
+    half_precision,
+)
 from swise_deploy.runner import PictureIO
 from swise_deploy.storage.files import scratch, sha256_of, writing
 from swise_export.manifest import (
     Form,
-    Int8Facts,
     Manifest,
+    QuantisedFacts,
     TensorFacts,
     metadata_from_manifest,
     write_manifest,
 )
 from swise_export.precision.half import HalfModel, half_from_fp32
 from swise_export.precision.int8 import Int8Recipe, int8_model
-from swise_export.precision.plan import PrecisionPlan
 from swise_export.rewriting.deploy_form import deploy_form
 from swise_export.rewriting.folding import folded_parametrizations
 from swise_export.tracing.shared_weights import share_weights
@@ -91,21 +96,21 @@ def export_onnx(
         network: What to export.
         path: NAME.onnx; NAME.json is written too. Either both are new afterwards, or neither.
         precision: "fp16" and "bf16" compute in half precision wherever the activations allow it;
-            "int8" follows `int8`.
+            "int8" and "fp8" follow `int8`.
         io: Layout and type of the pictures that the file takes and gives.
         size: (width, height) of the only input size; None for any.
         form: "plain" exports the network as it is written.
         range_images: LR pictures on which activation ranges are measured for fp16 and bf16; without
             any, only the operations that always need fp32 get it.
         keep_fp32: More nodes that stay in fp32.
-        int8: The layers that are INT8, and their weights.
+        int8: The layers that are quantised, and their weights.
         batch: 1 traces for one picture at a time; None for any number.
 
     Raises:
         ExportError: The network cannot be traced, or it gives values that are not finite.
         OutputError: The file cannot be written.
     """
-    opset = opset_of(precision) if int8 is None else opset_of("int8", int8.plan.rest)
+    opset = opset_of(precision) if int8 is None else opset_of(int8.plan.precision, int8.plan.rest)
     model = traced_form(network, form=form, io=io, size=size, batch=batch, opset=opset)
     found = HalfModel(model, (), ())
     written: FilePrecision = precision if int8 is None else int8.precision
@@ -130,7 +135,8 @@ def export_onnx(
         weights_sha256=network.weights_sha256,
         fp32_nodes=found.fp32_nodes,
         activations={entry.node: entry.max_abs for entry in found.ranges},
-        int8=None if int8 is None else int8_facts(int8.plan),
+        int8=_facts_in("int8", int8),
+        fp8=_facts_in("fp8", int8),
         versions={
             "swise-deploy": __version__,
             "torch": torch.__version__,
@@ -146,12 +152,15 @@ def opset_of(precision: ExportPrecision, rest: RestPrecision = "fp16") -> int:
     return OPSET if is_old else OPSET_QUANTISED
 
 
-def int8_facts(plan: PrecisionPlan) -> Int8Facts:
-    """A plan's facts for a manifest."""
-    return Int8Facts(
+def _facts_in(precision: QuantisedPrecision, recipe: Int8Recipe | None) -> QuantisedFacts | None:
+    """A recipe's facts for a manifest, where it is of that precision."""
+    if recipe is None or recipe.plan.precision != precision:
+        return None
+    plan = recipe.plan
+    return QuantisedFacts(
         mult_adds_share=plan.mult_adds_share,
-        layers=len(plan.int8_layers),
-        layers_fp16=tuple(layer.name for layer in plan.layers if layer.precision != "int8"),
+        layers=len(plan.quantised_layers),
+        layers_fp16=tuple(x.name for x in plan.layers if x.precision != plan.precision),
         rest=plan.rest,
         calibration_images=plan.num_pictures,
         calibration_method=plan.method,

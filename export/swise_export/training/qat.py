@@ -44,7 +44,14 @@ def form_from_plan(network: nn.Module, config: TrainConfig) -> TrainedForm:
             f"{config.model} x{config.scale}. Make one for it: swise-export --int8 "
             "--precision-plan NEW.json"
         )
-    note = f"{len(plan.int8_layers)} layers in INT8, {plan.mult_adds_share:.1%} of the Mult-Adds"
+    if plan.precision != "int8":
+        raise InputError(
+            f"{config.qat} is a plan for {plan.precision}; expected one for INT8, the format that "
+            "is trained. Make it: swise-export --int8 --precision-plan NEW.json"
+        )
+    note = (
+        f"{len(plan.quantised_layers)} layers in INT8, {plan.mult_adds_share:.1%} of the Mult-Adds"
+    )
     if config.init is not None and sha256_of(config.init) != plan.weights_sha256:
         note += f"; the plan's ranges were measured with other weights than {config.init.name}"
     return TrainedForm(
@@ -83,7 +90,7 @@ def quantised_form(network: nn.Module, plan: PrecisionPlan, *, name: str) -> nn.
     loaded = LoadedNetwork(deployed, name, plan.scale, "in training", plan.weights_sha256)
     layers = planned_layers(traced(deployed, loaded), plan)
     _set_trainable(deployed, network)
-    ranges = {layer.name: layer.range for layer in plan.int8_layers}
+    ranges = {layer.name: layer.range for layer in plan.quantised_layers}
     # As in the graph, layers that share an input share its rounding: the first one's range counts.
     steps = {layer.input: scale_from_range(ranges[layer.name]) for layer in reversed(layers)}
     for layer, (module, tensor) in zip(layers, _find_modules(deployed, layers), strict=True):

@@ -117,3 +117,14 @@ def test_a_missing_tensorrt_is_not_looked_for_in_an_extra_that_does_not_bring_it
         pytest.skip("this machine has TensorRT")
     with pytest.raises(BackendMissingError, match=r"does not import.*pip install 'tensorrt<12'"):
         load_tensorrt("tensorrt")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+@pytest.mark.parametrize(
+    ("version", "on_dla", "who"),
+    [("8.6.1", False, "TensorRT 8.6.1 has no"), ("10.3.0", True, "a DLA core has no")],
+)
+def test_newer_formats_are_refused_for_weak_typing(precision, version, on_dla, who):
+    with pytest.raises(BackendMissingError, match=f"{who} {precision}; expected.*--fp16"):
+        plan_typing("tensorrt", version, {"fp32", precision}, on_dla=on_dla)
+    assert plan_typing("tensorrt", "10.3.0", {precision}).creation_flags == ("STRONGLY_TYPED",)

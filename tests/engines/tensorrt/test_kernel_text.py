@@ -92,6 +92,53 @@ def test_int8_for_turing_with_rtx_is_refused_beforehand(make_onnx, target):
     assert plan_build(fp16, options, "tensorrt_rtx", "1.7.1.116", None).sm == "7.5"
 
 
+@pytest.mark.parametrize("sm", ["8.9", "12.0"])
+def test_fp8_is_compiled_for_ada_and_blackwell(compile_for, sm):
+    compiled = compile_for("fp8", sm, "fp8")
+    assert compiled.table.share("fp8") == 1.0
+    (row,) = [row for row in compiled.table.rows if row.precision == "fp8"]
+    assert row.weights == {"fp8": 2}
+    assert "fp8" in compiled.stores
+    assert "int8" not in compiled.stores
+
+
+@pytest.mark.parametrize("sm", ["7.5", "8.6"])
+def test_tensorrt_itself_refuses_fp8_for_older_cards(compile_for, sm):
+    with pytest.raises(BuildError, match="fp8"):
+        compile_for("fp8", sm, "fp8")
+
+
+@pytest.mark.parametrize(
+    ("target", "backend", "sm"),
+    [
+        ("rtx-2080-ti", "tensorrt_rtx", "7.5"),
+        ("rtx-3060", "tensorrt_rtx", "8.6"),
+        ("jetson-orin-nano", "tensorrt", "8.7"),
+        ("jetson-xavier-nx", "tensorrt", "7.2"),
+    ],
+)
+def test_fp8_before_ada_is_refused_beforehand(make_onnx, target, backend, sm):
+    options = BuildOptions(find_target(target))
+    device = Device(target, sm, is_integrated=False, driver_cuda="12.6")
+    version = {"tensorrt_rtx": "1.7.1.116", "tensorrt": "10.3.0"}[backend]
+    if target == "jetson-xavier-nx":
+        version = "8.5.2"
+    with pytest.raises(InputError, match=rf"computes in fp8, which {backend}.*{sm}.*--fp16"):
+        plan_build(read_source(make_onnx("fp8")), options, backend, version, device)
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp8"])
+def test_thor_has_bf16_and_fp8_and_orin_bf16_alone(make_onnx, kind):
+    for target, has in (("jetson-thor", True), ("jetson-orin-nano", kind == "bf16")):
+        chosen = find_target(target)
+        assert (kind in chosen.precisions["tensorrt"]) == has
+    thor = Device("Thor", "11.0", is_integrated=True, driver_cuda="13.0")
+    options = BuildOptions(find_target("jetson-thor"))
+    version = find_target("jetson-thor").tensorrt_versions[-1].rstrip("+") + ".0.0"
+    settings = plan_build(read_source(make_onnx(kind)), options, "tensorrt", version, thor)
+    assert settings.precision == kind
+
+
 @pytest.mark.parametrize(
     ("target", "backend", "sm"),
     [

@@ -1,6 +1,7 @@
 """Crops, ranges, and what is kept between runs."""
 
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.pairs import Pair, pair_from_hr
+from swise_deploy.precision import QuantisedPrecision
+from swise_export.graph.number_formats import STORED_TYPES
 from swise_export.precision.calibration import (
     calibrate,
     hash_of_pictures,
@@ -63,21 +66,34 @@ def test_all_zero_input_has_no_range() -> None:
     assert set(ranges_of_values(np.zeros(10, np.float32), 0.0).values()) == {0.0}
 
 
-def test_calibration_is_cached_by_content(tmp_path: Path, network_x2: LoadedNetwork) -> None:
+def test_fp8_clips_nothing() -> None:
+    # It rounds small values by their own size.
+    values = np.append(np.linspace(0, 1, 999_999), 1.5).astype(np.float32)
+    assert ranges_of_values(values, 1.5, "fp8") == {"minmax": 1.5}
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_calibration_is_cached_by_content(
+    tmp_path: Path, network_x2: LoadedNetwork, precision: QuantisedPrecision
+) -> None:
     model = traced_form(network_x2)
     layers = find_layers(model)[0][:6]
     pairs = [picture(0), picture(1)]
     reported: list[str] = []
-    first = calibrate(model, layers, pairs, cache=tmp_path, report=reported.append)
+    quantise = partial(
+        calibrate, model, layers, precision=precision, cache=tmp_path, report=reported.append
+    )
+    first = quantise(pairs)
     assert any("choosing ranges" in line for line in reported)
     reported.clear()
-    again = calibrate(model, layers, pairs, cache=tmp_path, report=reported.append)
+    again = quantise(pairs)
     assert reported == ["calibration on 2 crops: read from the cache"]
     assert again.ranges == first.ranges
     for name, weights in first.weights.items():
+        assert again.weights[name].values.dtype == STORED_TYPES[precision]
         np.testing.assert_array_equal(again.weights[name].values, weights.values)
         np.testing.assert_array_equal(again.weights[name].scales, weights.scales)
-    other = calibrate(model, layers, pairs[:1], cache=tmp_path, report=reported.append)
+    other = quantise(pairs[:1])
     assert other.pictures_sha256 == hash_of_pictures(pairs[:1]) != first.pictures_sha256
 
 

@@ -111,14 +111,54 @@ def test_rest_in_fp32_stays_at_the_opset_that_tensorrt_8_6_reads(
     }  # fmt: skip
 
 
-def test_a_budget_that_no_placement_fits_names_the_layer_in_the_way(
+def test_fp8_goes_the_way_of_int8(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, plan = tmp_path / "net.onnx", tmp_path / "plan.json"
+    arguments = ["--fp8", *small[1:], "--precision-plan", str(plan), "--max-drift", "0.2"]
+    report = export([*arguments, "-o", str(out)], capsys)
+    facts = report["fp8"]
+    assert 0.5 < facts["mult_adds_share"] <= 1
+    assert facts["calibration"]["method"] == "minmax"
+    assert (report["precision"], report["latency"]) == ("fp8", None)
+    assert report["drift"]["psnr_y_db"] >= -0.2
+    assert report["drift"]["measured_in"].endswith("rounding as a device")
+    manifest = read_manifest(out)
+    assert (manifest.precision, manifest.opset, manifest.int8) == ("fp8", 19, None)
+    assert manifest.fp8 is not None
+    assert manifest.fp8.layers == facts["layers"]
+    model = onnx.load(out)
+    onnx.checker.check_model(model, full_check=True)
+    stored = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT8E4M3FN]
+    assert sum(len(tensor.dims) == 4 for tensor in stored) == facts["layers"]
+    # Replayed: the same file. A plan of one format is none of another.
+    again = tmp_path / "again.onnx"
+    assert main([*arguments, "-o", str(again)]) == 0
+    assert again.read_bytes() == out.read_bytes()
+    capsys.readouterr()
+    assert main(["--int8", *arguments[1:], "-o", str(again)]) == 2
+    assert "was made for precision fp8, not int8" in capsys.readouterr().err
+
+
+def test_fp8_refuses_what_is_for_int8_and_for_cpus(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--fp8", "--calib-method", "entropy"]) == 2
+    assert "entropy is not for fp8; expected minmax" in capsys.readouterr().err
+    assert main(["--fp8", "--for", "openvino"]) == 2
+    assert "no fp8 file for openvino; expected --for tensorrt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_a_budget_that_no_placement_fits_names_the_layer_in_the_way(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
 ) -> None:
     out = tmp_path / "net.onnx"
     # No placement gains 100 dB.
-    assert main([*small, "-o", str(out), "--calib-method", "mse", "--max-drift", "-100"]) == 4
+    arguments = [f"--{precision}", *small[1:], "-o", str(out), "--calib-method", "minmax"]
+    assert main([*arguments, "--max-drift", "-100"]) == 4
     message = capsys.readouterr().err
-    assert "no layer can be INT8 within -100.0 dB" in message
+    assert f"no layer can be {precision.upper()} within -100.0 dB" in message
     assert "dB alone" in message
     assert not out.exists()
 
@@ -126,9 +166,9 @@ def test_a_budget_that_no_placement_fits_names_the_layer_in_the_way(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fp16", "--calib", "."], "--calib . is for INT8, not fp16"),
-        (["--precision-plan", "p.json"], "precision plan p.json is for INT8, not fp32"),
-        (["--fp16", "--rest", "fp32"], "rest fp32 is for INT8, not fp16"),
+        (["--fp16", "--calib", "."], "--calib . is for INT8 and FP8, not fp16"),
+        (["--precision-plan", "p.json"], "precision plan p.json is for INT8 and FP8, not fp32"),
+        (["--fp16", "--rest", "fp32"], "rest fp32 is for INT8 and FP8, not fp16"),
     ],
 )
 def test_settings_of_int8_are_refused_without_it(

@@ -176,7 +176,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_plan(tmp_path / "plan.json", plan)
     assert read_plan(tmp_path / "plan.json") == plan
     assert plan.mult_adds_share == 0.7
-    assert [layer.name for layer in plan.int8_layers] == ["first"]
+    assert [layer.name for layer in plan.quantised_layers] == ["first"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Q/DQ as TensorRT reads it, and the graph that switches layers."""
 
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -12,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.evaluation.metrics import LUMA_WEIGHTS
 from swise_deploy.evaluation.pairs import Pair, pair_from_hr
-from swise_deploy.precision import ActivationType
+from swise_deploy.precision import ActivationType, QuantisedPrecision
+from swise_export.graph.number_formats import STORED_TYPES
 from swise_export.precision.calibration import Calibration, calibrate
 from swise_export.precision.half import half_from_fp32
 from swise_export.precision.qdq import (
@@ -73,7 +75,9 @@ def run(model: onnx.ModelProto, lr: np.ndarray, **feeds: np.ndarray) -> np.ndarr
     return np.asarray(session.run(None, {"lr": lr, **feeds})[0])
 
 
-def quantised(model: onnx.ModelProto, largest: float) -> onnx.ModelProto:
+def quantised(
+    model: onnx.ModelProto, largest: float, precision: QuantisedPrecision = "int8"
+) -> onnx.ModelProto:
     layers, _ = find_layers(model)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     return int8_from_fp32(
@@ -81,9 +85,10 @@ def quantised(model: onnx.ModelProto, largest: float) -> onnx.ModelProto:
         layers,
         ranges={layer.name: largest for layer in layers},
         weights={
-            layer.name: rounded_to_nearest(stored[layer.weight], layer.channel_axis)
+            layer.name: rounded_to_nearest(stored[layer.weight], layer.channel_axis, precision)
             for layer in layers
         },
+        precision=precision,
     )
 
 
@@ -97,8 +102,27 @@ def test_values_of_symmetric_int8_match_hand_arithmetic() -> None:
     np.testing.assert_allclose(run(model, lr).ravel(), expected, rtol=1e-6)
 
 
-def test_the_graph_has_the_form_of_tensorrt_s_explicit_quantisation() -> None:
-    model = quantised(two_layers(np.eye(3)), largest=1.0)
+def opset_19(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model in the first opset with FP8, in which convolutions did not change."""
+    model.opset_import[0].version, model.ir_version = 19, 9
+    return model
+
+
+def test_values_of_fp8_match_hand_arithmetic() -> None:
+    model = quantised(opset_19(two_layers(np.eye(3))), 448 * STEP, "fp8")
+    onnx.checker.check_model(model, full_check=True)
+    # In steps of 2^-6: 17 is a tie of 16 and 18, 19.2 is nearest to 20, 900 is beyond 448.
+    lr = (np.array([17, -19.2, 900], np.float32) * STEP).reshape(1, 3, 1, 1)
+    weight = 448 * float(np.float16(1 / 448))
+    expected = np.array([16, -20, 448]) * STEP * weight + 0.123
+    np.testing.assert_allclose(run(model, lr).ravel(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_the_graph_has_the_form_of_tensorrt_s_explicit_quantisation(
+    precision: QuantisedPrecision,
+) -> None:
+    model = quantised(opset_19(two_layers(np.eye(3))), 1.0, precision)
     onnx.checker.check_model(model)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     nodes = {kind: [n for n in model.graph.node if n.op_type == kind] for kind in
@@ -108,16 +132,16 @@ def test_the_graph_has_the_form_of_tensorrt_s_explicit_quantisation() -> None:
     for conv in nodes["Conv"]:
         assert [producers[name].op_type for name in conv.input[:2]] == ["DequantizeLinear"] * 2
         weight = producers[conv.input[1]]
-        assert stored[weight.input[0]].dtype == np.int8
+        assert stored[weight.input[0]].dtype == STORED_TYPES[precision]
         assert helper.get_node_attr_value(weight, "axis") == 0
         assert stored[weight.input[1]].shape == (3,)
     assert nodes["Conv"][0].input[2] == "b"
     assert stored["b"].dtype == np.float32
     for node in nodes["QuantizeLinear"] + nodes["DequantizeLinear"]:
         scale, zero = stored[node.input[1]], stored[node.input[2]]
-        assert zero.dtype == np.int8
+        assert zero.dtype == STORED_TYPES[precision]
         assert zero.shape == scale.shape
-        assert not zero.any()
+        assert not zero.astype(np.float32).any()
         assert (scale > 0).all()  # the weights of "second" are all zero
     assert list(nodes["Add"][0].input) == ["x", "y"]  # outputs are not quantised
 
@@ -231,11 +255,17 @@ def calibrated(network_x2: LoadedNetwork) -> tuple[onnx.ModelProto, tuple[Layer,
     return model, layers, calibrate(model, layers, [picture(0), picture(1)])
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_switched_graph_is_the_fp32_one_or_the_quantised_one(
-    calibrated: tuple[onnx.ModelProto, tuple[Layer, ...], Calibration],
+    network_x2: LoadedNetwork, precision: QuantisedPrecision
 ) -> None:
-    model, layers, found = calibrated
-    full = int8_from_fp32(model, layers, ranges=found.ranges["mse"], weights=found.weights)
+    model = traced_form(network_x2, opset=19)
+    layers = find_layers(model)[0][:8]
+    found = calibrate(model, layers, [picture(0), picture(1)], precision=precision)
+    quantise = partial(
+        int8_from_fp32, ranges=found.ranges["minmax"], weights=found.weights, precision=precision
+    )
+    full = quantise(model, layers)
     switchable = switchable_int8(model, full, layers)
     lr = np.random.default_rng(3).random((1, 3, 9, 11), np.float32)
     for lowered in (set(), {layers[0].name, layers[5].name}, {layer.name for layer in layers}):
@@ -243,9 +273,7 @@ def test_switched_graph_is_the_fp32_one_or_the_quantised_one(
         chosen = [layer for layer in layers if layer.name in lowered]
         expected = model
         if chosen:
-            expected = int8_from_fp32(
-                model, chosen, ranges=found.ranges["mse"], weights=found.weights
-            )
+            expected = quantise(model, chosen)
         got = run(switchable, lr, **{"swise.switches": switches})
         # The same arithmetic in another order of fused operations.
         np.testing.assert_allclose(got, run(expected, lr), atol=2e-5)

@@ -1,11 +1,13 @@
 """Weights against the second moments of their inputs."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 from onnx import helper
 
-from swise_export.precision.qdq import Layer, rounded_to_nearest
+from swise_export.graph.number_formats import rounded
+from swise_export.precision.qdq import Int8Weights, Layer, rounded_to_nearest
 from swise_export.precision.rounding import input_rows, rounded_by_moments, second_moment
 
 STEP = 2.0**-7
@@ -89,3 +91,29 @@ def test_matrix_products_round_along_their_inputs() -> None:
     found = rounded_by_moments(layer, weights, [second_moment(taken)], step=1e-3)
     assert found.values.shape == (3, 1)
     assert int(found.values[:2].sum()) == 201
+
+
+def test_fp8_weights_are_fp8_numbers_and_change_outputs_less_than_nearest_ones() -> None:
+    rng = np.random.default_rng(0)
+    rows = (rng.standard_normal((4000, 3)) @ rng.standard_normal((3, 24))).astype(np.float32)
+    weights = rng.standard_normal((8, 24, 1, 1)).astype(np.float32)
+    moments = [second_moment(rows)]
+    found = rounded_by_moments(POINTWISE, weights, moments, step=1e-6, precision="fp8")
+    nearest = rounded_to_nearest(weights, 0, "fp8")
+    assert found.values.dtype == nearest.values.dtype == ml_dtypes.float8_e4m3fn
+    np.testing.assert_array_equal(found.scales, nearest.scales)
+
+    def error(chosen: Int8Weights) -> float:
+        change = (chosen.dequantised(0) - weights).reshape(8, 24)
+        return float(np.mean((rows @ change.T) ** 2))
+
+    assert error(found) < 0.7 * error(nearest)
+
+
+def test_the_error_of_fp8_is_noise_of_the_stated_variance() -> None:
+    # Log-uniform values over many powers of two, as the formula assumes.
+    values = np.exp(np.random.default_rng(0).uniform(np.log(2**-4), np.log(2**8), 200_000))
+    error = rounded(values, "fp8") - values
+    assert np.mean((error / values) ** 2) == pytest.approx(
+        2**-6 / 12 * 3 / (8 * np.log(2)), rel=0.02
+    )

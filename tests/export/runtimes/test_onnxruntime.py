@@ -8,6 +8,7 @@ from onnx import NodeProto, TensorProto, helper, load, numpy_helper, save
 from swise_deploy.errors import BackendMissingError, InputError, SwiseError
 from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.precision.half import half_from_fp32
+from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
 from swise_export.runtimes.onnxruntime import OnnxRunner
 
 
@@ -109,3 +110,41 @@ def test_a_bf16_file_is_refused_with_the_way_out(doubling: Path, tmp_path: Path)
     lr = np.full((1, 3, 2, 2), 1 + 2.0**-7 + 2.0**-9, np.float32)
     with OnnxRunner(tmp_path / "bf16.onnx", as_device=True) as runner:
         np.testing.assert_array_equal(runner.infer(lr), np.full((1, 3, 4, 4), 1 + 2.0**-7))
+
+
+def test_biases_beside_fp8_are_not_taken_for_those_of_int8(tmp_path: Path) -> None:
+    # A pass of ONNX Runtime 1.32.0 quantises them; every pixel becomes 0 then.
+    repeat = np.repeat(np.eye(3, dtype=np.float32)[None], 4, axis=1).reshape(12, 3, 1, 1)
+    shape: list[int | str] = ["n", 3, "h", "w"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["lr", "eye", "bias"], ["x"], name="first"),
+            helper.make_node("Relu", ["x"], ["y"], name="relu"),
+            helper.make_node("Conv", ["y", "repeat"], ["z"], name="second"),
+            helper.make_node("DepthToSpace", ["z"], ["sr"], name="up", blocksize=2, mode="CRD"),
+        ],
+        "biased",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ["n", 3, "h2", "w2"])],
+        [
+            numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), "eye"),
+            numpy_helper.from_array(repeat, "repeat"),
+            numpy_helper.from_array(np.full(3, 3, np.float32), "bias"),
+        ],
+    )
+    full = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    layers, _ = find_layers(full)
+    stored = {t.name: numpy_helper.to_array(t) for t in full.graph.initializer}
+    quantised = int8_from_fp32(
+        full,
+        layers,
+        ranges={"first": 1.0, "second": 4.0},
+        weights={y.name: rounded_to_nearest(stored[y.weight], 0, "fp8") for y in layers},
+        precision="fp8",
+    )
+    save(half_from_fp32(quantised).model, tmp_path / "fp8.onnx")
+    lr = np.random.default_rng(0).random((1, 3, 4, 5), np.float32)
+    with OnnxRunner(tmp_path / "fp8.onnx") as runner:
+        sr = runner.infer(lr)
+    # Two roundings to 4 bits, of at most 2^-4 each.
+    np.testing.assert_allclose(sr[:, :, ::2, ::2], lr + 3, rtol=2 * 2.0**-4)

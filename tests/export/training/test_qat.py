@@ -109,13 +109,13 @@ def picture():
 def exported(network: LoadedNetwork, plan: PrecisionPlan):
     """The plan's INT8 graph of a network, as `swise-export --int8` writes it."""
     model = deployed_model(network)
-    int8 = {layer.name for layer in plan.int8_layers}
+    int8 = {layer.name for layer in plan.quantised_layers}
     layers = [layer for layer in find_layers(model)[0] if layer.name in int8]
     weights = stored_weights(model)
     return int8_from_fp32(
         model,
         layers,
-        ranges={layer.name: layer.range for layer in plan.int8_layers},
+        ranges={layer.name: layer.range for layer in plan.quantised_layers},
         weights={
             layer.name: rounded_to_nearest(weights[layer.weight], layer.channel_axis)
             for layer in layers
@@ -142,7 +142,7 @@ def distance_db(a, b):
 )
 def test_one_rounded_layer_computes_what_the_exported_graph_computes(swisenet, one):
     plan = plan_for(swisenet, keep={f"{one}.weight"})
-    assert len(plan.int8_layers) == 1
+    assert len(plan.quantised_layers) == 1
     ours = upscaled(quantised_form(swisenet.module, plan, name="swisenet"))
     (graph,) = session(exported(swisenet, plan)).run(None, {"lr": picture()})
     (full,) = session(deployed_model(swisenet)).run(None, {"lr": picture()})
