@@ -140,6 +140,11 @@ def rgb_from_frame(
     return np.asarray(converted.to_ndarray(), np.uint16 if is_deep else np.uint8)
 
 
+def is_transparent(rgb: Rgb) -> bool:
+    """True with an alpha channel that is not opaque everywhere."""
+    return rgb.shape[2] == 4 and bool((rgb[:, :, 3] < np.iinfo(rgb.dtype).max).any())
+
+
 def frame_from_rgb(rgb: Rgb, coding: ColourCoding, pix_fmt: str) -> "av.VideoFrame":
     """Turn RGB, (H, W, 3) or (H, W, 4), into a frame of a pixel format, coded as `coding`."""
     pyav = require("av", extra="video", purpose="upscaling a video")

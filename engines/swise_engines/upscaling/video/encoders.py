@@ -1,6 +1,11 @@
 """FFmpeg's encoders: which one follows a codec, and how each takes a quality."""
 
+from typing import TYPE_CHECKING
+
 from swise_engines.upscaling.video.options import VideoOptions
+
+if TYPE_CHECKING:
+    import av.codec
 
 _ENCODERS = {
     "h264": ("libx264",),
@@ -11,6 +16,15 @@ _ENCODERS = {
     "prores": ("prores_ks",),
     "ffv1": ("ffv1",),
 }
+# For transparent pictures of other codecs, by container; a lossless codec is its own first choice.
+_TRANSPARENT_ENCODERS = {
+    "mov": ("prores_ks",),
+    "matroska": ("ffv1",),
+    "webm": ("libvpx-vp9",),
+    "avi": ("ffv1",),
+    "nut": ("ffv1",),
+}
+_LOSSLESS_WITH_ALPHA = ("png", "qtrle", "utvideo")
 _FALLBACKS = ("libx264", "libvpx-vp9")
 # Names of the quality options that are no "crf", by the end of the encoder's name.
 _QUALITY_OPTIONS = {
@@ -20,21 +34,42 @@ _QUALITY_OPTIONS = {
     "_amf": "qp_p",
     "_vulkan": "qp",
 }
+# Listed by the encoder, and refused when it is opened (FFmpeg 8.1).
+_REFUSED_FORMATS = {"libvpx-vp9": ("yuva422p", "yuva444p", "gbrap")}
 _SILENT = {"libx265": {"x265-params": "log-level=error"}}  # it writes to stderr by itself
 
 
-def encoders_for(codec: str, wanted: str | None, default_codec: str) -> list[str]:
+def encoders_for(
+    codec: str,
+    wanted: str | None,
+    default_codec: str,
+    *,
+    container: str = "",
+    is_transparent: bool = False,
+) -> list[str]:
     """Encoders to try in order.
 
     Args:
         codec: Of the source.
         wanted: By --codec; then no other is tried.
         default_codec: Of the container.
+        container: FFmpeg's name of it.
+        is_transparent: True where the pictures of the source are.
     """
     if wanted is not None:
         return [wanted]
-    names = [*_ENCODERS.get(codec, ()), *_FALLBACKS, default_codec]
+    names = [*_ENCODERS.get(codec, ())]
+    if is_transparent and container in _TRANSPARENT_ENCODERS:
+        names += [codec] if codec in _LOSSLESS_WITH_ALPHA else []
+        names += _TRANSPARENT_ENCODERS[container]
+    names += [*_FALLBACKS, default_codec]
     return list(dict.fromkeys(name for name in names if name and name != "none"))
+
+
+def formats_of(encoder: "av.codec.Codec") -> list[str]:
+    """The pixel formats that an encoder takes; empty where it names none."""
+    refused = _REFUSED_FORMATS.get(encoder.name, ())
+    return [form.name for form in encoder.video_formats or () if form.name not in refused]
 
 
 def encoder_settings(name: str, options: VideoOptions) -> dict[str, str]:

@@ -18,6 +18,10 @@ _CODECS_OF_MPEGTS = frozenset(
 )
 # Named in the variant of Blu-ray and AVCHD only.
 _CODECS_OF_M2TS = _CODECS_OF_MPEGTS | {"pcm_bluray", "hdmv_pgs_subtitle"}
+# Later additions ("enhanced") are read by recent programs only; raw sound aborts FFmpeg 8.
+_CODECS_OF_FLV = frozenset({"h264", "flv1", "vp6f", "aac", "mp3", "speex", "nellymoser"})
+# FFmpeg accepts them for a stream, and refuses the whole file.
+_NOT_IN_MOV = frozenset({"vp8", "vp9", "av1", "opus", "flac"})
 M2TS_SUFFIXES = (".m2ts", ".mts")
 """Suffixes of the variant of MPEG-TS for Blu-ray and AVCHD."""
 
@@ -36,7 +40,9 @@ _OFFERED = {
 def names_codec(format_name: str, codec: str, *, suffix: str) -> bool:
     """False if a format takes a codec, but no reader would know it again."""
     if format_name == "flv":
-        return not codec.startswith("pcm_")  # FFmpeg 8 aborts the process on them
+        return codec in _CODECS_OF_FLV
+    if format_name == "mov":
+        return codec not in _NOT_IN_MOV
     if format_name != "mpegts":
         return True
     named = _CODECS_OF_M2TS if suffix.lower() in M2TS_SUFFIXES else _CODECS_OF_MPEGTS

@@ -15,6 +15,7 @@ from swise_engines.upscaling.video.colour import (
     Rgb,
     chroma_position_of,
     coding_of_frame,
+    is_transparent,
     rgb_from_frame,
 )
 from swise_engines.upscaling.video.containers import DEMUXERS, is_playlist
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _COPIED = ("audio", "subtitle")
+_DECODERS_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _LEAST_COMPLETE_SHARE, _TOLERANCE_S = 0.98, 0.5
 _HEAD_BYTES = 64
 # FFmpeg drops the times before 0 of Matroska; AVI states none at all.
@@ -120,11 +122,36 @@ class VideoReader(Closing):
         kept = {s.index for s in [self._stream, *self.covers, *self.attachments]}
         kept |= {s.index for s in self.copied_streams}
         for stream in self._container.streams:
-            if stream.index not in kept:
+            if stream.index not in kept and not self._is_made_anew(stream):
                 name = getattr(stream, "name", None) or "unknown"
                 self.notes.append(f"stream {stream.index} ({stream.type}, {name}) is left out")
-        if self._stream.metadata.get("alpha_mode") == "1":
-            self.notes.append("the transparency of a WebM video is not read")
+        self._decoder = self._decoder_with_alpha() or self._stream
+
+    def _is_made_anew(self, stream: Any) -> bool:
+        """True for tracks of chapters and time codes: containers make them of what is kept."""
+        is_time_code = "timecode" in stream.metadata and (
+            stream.metadata["timecode"] == self._stream.metadata.get("timecode")
+        )
+        is_chapters = bool(self.chapters) and stream.discard == self._av.stream.Discard.all
+        return stream.type == "data" and (is_time_code or is_chapters)
+
+    def _decoder_with_alpha(self) -> "av.VideoCodecContext | None":
+        """A decoder that reads the transparency of VP8 and VP9, which FFmpeg's own leaves out."""
+        stream = self._stream
+        name = _DECODERS_WITH_ALPHA.get(stream.codec_context.codec.canonical_name)
+        tags = {key.lower(): value for key, value in stream.metadata.items()}
+        if name is None or tags.get("alpha_mode") != "1":
+            return None
+        try:
+            decoder: av.VideoCodecContext = self._av.VideoCodecContext.create(name, "r")
+        except (self._av.FFmpegError, ValueError):  # this FFmpeg was built without it
+            self.notes.append("transparency is not read: this FFmpeg has no libvpx")
+            return None
+        stated = stream.codec_context
+        decoder.extradata = stated.extradata
+        decoder.color_range, decoder.colorspace = stated.color_range, stated.colorspace
+        decoder.color_primaries, decoder.color_trc = stated.color_primaries, stated.color_trc
+        return decoder
 
     def _shifted_chapter(self, chapter: Any) -> Any:  # PyAV's own dictionaries
         offset = round(self._start_s / chapter["time_base"])
@@ -142,6 +169,7 @@ class VideoReader(Closing):
             )
         height, width = event.rgb.shape[:2]
         self.size = width, height
+        self.is_transparent = is_transparent(event.rgb)
         stream = self._stream
         self.codec_name = stream.codec_context.codec.canonical_name
         self.metadata = dict(self._container.metadata)
@@ -221,7 +249,7 @@ class VideoReader(Closing):
 
     def _decode(self, packet: "av.packet.Packet[av.stream.Stream]") -> Iterator[Shot]:
         try:
-            frames = self._stream.decode(packet)
+            frames = self._decoder.decode(packet)
         except self._av.FFmpegError as error:
             logger.debug("damaged packet at %s: %s", packet.pts, error)
             self._num_damaged += 1

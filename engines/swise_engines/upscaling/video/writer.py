@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError, OutputError
 from swise_deploy.storage.context import Closing
-from swise_engines.upscaling.video.colour import frame_from_rgb
-from swise_engines.upscaling.video.encoders import encoder_settings, encoders_for
+from swise_engines.upscaling.video.colour import frame_from_rgb, is_transparent
+from swise_engines.upscaling.video.encoders import encoder_settings, encoders_for, formats_of
 from swise_engines.upscaling.video.hdr import encoder_parameters
 from swise_engines.upscaling.video.muxers import M2TS_SUFFIXES, names_codec, other_container
 from swise_engines.upscaling.video.options import VideoOptions
@@ -24,6 +22,7 @@ from swise_engines.upscaling.video.subtitles import CONVERSIONS, HEADER, convert
 if TYPE_CHECKING:
     import av.codec
     import av.container
+    import av.packet
     import av.stream
     import av.video.stream
 
@@ -45,13 +44,15 @@ _WITH_CHAPTERS = (
 )
 # What tools state about the old stream or file.
 _OLD_TAGS = ("encoder", "duration", "bps", "number_of_", "_statistics", "rotate", "vendor_id")
+_ALPHA_TAGS = ("alpha_mode",)
 _OLD_FILE_TAGS = ("major_brand", "minor_version", "compatible_brands")
 # They store one order of frames only, so B-frames would be shown in that of decoding.
 _WITHOUT_REORDERING = ("avi", "asf", "mxf")
 # Their video lasts as long as the frame that is decoded last, which need not be shown last.
 _ENDING_BY_DECODING_ORDER = ("mp4", "mov", "ipod", "3gp", "3g2", "f4v")
 _WITH_COVERS = ("mp4", "mov", "ipod")
-_COVER_TYPES = {"png": "image/png", "mjpeg": "image/jpeg"}
+# Matroska's guidelines for cover art, by codec.
+_COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
 
 
 class VideoWriter(Closing):
@@ -76,6 +77,8 @@ class VideoWriter(Closing):
         self.notes: list[str] = []
         self._durations: dict[int, int] = {}
         self._saw_transparency = False
+        self._first_pts: int | None = None
+        self._first_dts: int | None = None
         self._last_pts: int | None = None
         self._end_pts = 0
         self._is_finished = False
@@ -150,11 +153,18 @@ class VideoWriter(Closing):
             packets = self._video.encode(None)
             self._set_times(packets)
             if packets and self._output.format.name in _ENDING_BY_DECODING_ORDER:
-                packets[-1].duration = self._end_pts - (packets[-1].pts or 0)
+                self._end_with(packets[-1])
             self._output.mux(packets)
         self._is_finished = True
         if self._saw_transparency and not pixel_format(str(self._video.pix_fmt)).has_alpha:
             self.notes.append(f"transparency is lost: {self._video.pix_fmt} has none")
+
+    def _end_with(self, packet: "av.packet.Packet[Any]") -> None:
+        """Let the packet that is decoded last last so long that all of them last as the frames."""
+        if packet.dts is None or self._first_pts is None or self._first_dts is None:
+            return
+        decoded = packet.dts - self._first_dts
+        packet.duration = max(self._end_pts - self._first_pts - decoded, 1)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -178,7 +188,7 @@ class VideoWriter(Closing):
     def _write_shot(self, shot: Shot) -> None:
         rgb = shot.rgb
         if rgb.shape[2] == 4:
-            self._saw_transparency |= bool((rgb[:, :, 3] < np.iinfo(rgb.dtype).max).any())
+            self._saw_transparency |= is_transparent(rgb)
             if not self._keeps_alpha:
                 rgb = rgb[:, :, :3]
         frame = frame_from_rgb(rgb, self._coding, str(self._video.pix_fmt))
@@ -190,6 +200,7 @@ class VideoWriter(Closing):
             frame.duration = 1
         frame.time_base = time_base
         self._last_pts = frame.pts
+        self._first_pts = frame.pts if self._first_pts is None else self._first_pts
         self._durations[frame.pts] = frame.duration
         self._end_pts = max(self._end_pts, frame.pts + frame.duration)
         packets = self._video.encode(frame)
@@ -205,6 +216,7 @@ class VideoWriter(Closing):
             # libx265 gives a random time of decoding where a video has two frames only.
             if None not in (packet.dts, packet.pts) and packet.dts > packet.pts:
                 packet.dts = packet.pts
+            self._first_dts = packet.dts if self._first_dts is None else self._first_dts
 
     def _write_packet(self, packet: Any) -> None:
         copy, codec = self._copies.get(packet.stream.index, (None, ""))
@@ -227,9 +239,8 @@ class VideoWriter(Closing):
             self.notes.append(f"{reader.codec_name} video becomes {encoder.canonical_name}")
         width, height = (side * scale for side in reader.size)
         stream.width, stream.height = width, height
-        formats = [form.name for form in encoder.video_formats or ()]
         is_odd = bool(width % 2 or height % 2)
-        stream.pix_fmt = choose_pixel_format(reader.pix_fmt, formats, is_odd=is_odd)
+        stream.pix_fmt = choose_pixel_format(reader.pix_fmt, formats_of(encoder), is_odd=is_odd)
         form = pixel_format(stream.pix_fmt)
         self.notes += losses(reader.pix_fmt, stream.pix_fmt)
         self._keeps_alpha = form.has_alpha
@@ -245,7 +256,10 @@ class VideoWriter(Closing):
         context.color_primaries, context.color_trc = coding.primaries, coding.transfer
         if reader.sample_aspect_ratio:
             context.sample_aspect_ratio = reader.sample_aspect_ratio
-        stream.metadata.update(_kept_tags(reader.stream.metadata))
+        stream.metadata.update(_kept_tags(reader.stream.metadata, _ALPHA_TAGS))
+        if form.has_alpha and encoder.name.startswith("libvpx"):
+            stream.metadata["alpha_mode"] = "1"
+            context.options = {**context.options, "auto-alt-ref": "0"}  # it refuses both together
         stream.disposition = reader.stream.disposition
         return stream
 
@@ -254,7 +268,14 @@ class VideoWriter(Closing):
     ) -> "tuple[av.codec.Codec, av.video.stream.VideoStream]":
         default = self._output.default_video_codec
         refused, tried = [], []
-        for name in encoders_for(reader.codec_name, options.codec, default):
+        names = encoders_for(
+            reader.codec_name,
+            options.codec,
+            default,
+            container=self._output.format.name,
+            is_transparent=reader.is_transparent,
+        )
+        for name in names:
             try:
                 encoder = self._pyav.Codec(name, "w")
             except (self._pyav.FFmpegError, ValueError) as error:
@@ -385,8 +406,8 @@ class VideoWriter(Closing):
         name = stream.codec_context.name if stream.codec_context else "unknown"
         try:
             if container == "matroska" and data is not None:
-                kind = _COVER_TYPES.get(name, "image/jpeg")
-                self._output.add_attachment(f"cover.{kind.rpartition('/')[2]}", kind, data)
+                cover, kind = _COVERS.get(name, _COVERS["mjpeg"])
+                self._output.add_attachment(cover, kind, data)
                 return
             if container in _WITH_COVERS:
                 copy = self._output.add_stream_from_template(stream)

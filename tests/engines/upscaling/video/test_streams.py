@@ -39,6 +39,145 @@ def stream_facts(path, kind):
         ]
 
 
+def transparency(path):
+    """Alpha of the first frame of a WebM video, along its middle, by the decoder that reads it."""
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.video
+        assert "1" in {stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")}
+        name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}[stream.codec_context.codec.canonical_name]
+        decoder = av.VideoCodecContext.create(name, "r")
+        shown = next(frame for packet in container.demux() for frame in decoder.decode(packet))
+        return shown.to_ndarray(format="rgba")[shown.height // 2, :, 3]
+
+
+def veiled(width=64, height=48):
+    """A picture from fully transparent, on the left, to opaque."""
+    picture = np.full((height, width, 4), (200, 120, 40, 0), np.uint8)
+    picture[:, :, 3] = np.linspace(0, 255, width)
+    return picture
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+@pytest.mark.parametrize("suffix", [".webm", ".mkv"])
+def test_the_transparency_of_vp8_and_vp9_stays(tmp_path, small_network, make_video, codec, suffix):
+    source = make_video(
+        tmp_path / f"in{suffix}",
+        codec=codec,
+        pix_fmt="yuva420p",
+        picture=veiled(),
+        num_frames=2,
+        options={"auto-alt-ref": "0", "b": "2M"},
+        setup=lambda _, video: video.metadata.update(alpha_mode="1"),
+    )
+    np.testing.assert_allclose(transparency(source), veiled()[0, :, 3], atol=4)
+    result = upscaled(source, tmp_path / f"out{suffix}", small_network(radius=0))
+    found = transparency(tmp_path / f"out{suffix}")
+    np.testing.assert_allclose(found, veiled()[0, :, 3].repeat(2), atol=6)
+    assert result.notes == []
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "target", "expected"),
+    [
+        ("png", "rgba", "out.mov", "png"),
+        ("png", "rgba", "out.mkv", "ffv1"),
+        ("png", "rgba", "out.mp4", "h264"),
+        ("prores_ks", "yuva444p10le", "out.webm", "vp9"),
+        ("libvpx-vp9", "yuva420p", "out.mov", "prores"),
+    ],
+)
+def test_transparency_stays_in_a_codec_that_container_and_players_know(
+    tmp_path, small_network, make_video, *, codec, pix_fmt, target, expected
+):
+    source = make_video(
+        tmp_path / ("in.webm" if codec == "libvpx-vp9" else "in.mov"),
+        codec=codec,
+        pix_fmt=pix_fmt,
+        picture=veiled(),
+        num_frames=2,
+        setup=lambda _, video: video.metadata.update(alpha_mode="1"),
+    )
+    result = upscaled(source, tmp_path / target, small_network(radius=0))
+    with av.open(str(tmp_path / target)) as container:
+        assert container.streams.video[0].codec_context.codec.canonical_name == expected
+    is_lost = any("transparency is lost" in note for note in result.notes)
+    assert is_lost is (expected == "h264")
+    if expected == "vp9":
+        found = transparency(tmp_path / target)
+    else:
+        shown = frames_of(tmp_path / target)[0].to_ndarray(format="rgba")
+        found = shown[48, :, 3]
+    wanted = np.full(128, 255) if is_lost else veiled()[0, :, 3].repeat(2)
+    np.testing.assert_allclose(found, wanted, atol=6)
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "target"),
+    [
+        ("in.webm", "libvpx-vp9", "out.mov"),
+        ("in.mkv", "libsvtav1", "out.mov"),
+        ("in.mp4", "libx265", "out.flv"),
+    ],
+)
+def test_a_codec_that_a_container_does_not_name_becomes_h264(
+    tmp_path, small_network, make_video, *, source, codec, target
+):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    path = make_video(tmp_path / source, codec=codec, num_frames=3)
+    result = upscaled(path, tmp_path / target, small_network(radius=0))
+    with av.open(str(tmp_path / target)) as container:
+        assert container.streams.video[0].codec_context.codec.canonical_name == "h264"
+    assert any("becomes h264" in note for note in result.notes)
+    assert len(frames_of(tmp_path / target)) == 3
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+@pytest.mark.parametrize("kind", ["chapters", "timecode"])
+def test_a_track_of_chapters_or_time_codes_is_made_anew_without_a_word(
+    tmp_path, small_network, make_video, suffix, kind
+):
+    def enrich(out, video):
+        if kind == "timecode":
+            video.metadata["timecode"] = "01:00:00:00"
+            return
+        chapter = {"id": 1, "start": 0, "end": 900, "time_base": Fraction(1, 1000)}
+        out.set_chapters([{**chapter, "metadata": {"title": "One"}}])
+
+    source = make_video(tmp_path / f"in{suffix}", rate=25, setup=enrich)
+    result = upscaled(source, tmp_path / f"out{suffix}", small_network(radius=0))
+    assert result.notes == []
+    for path in (source, tmp_path / f"out{suffix}"):
+        with av.open(str(path)) as container:
+            assert [stream.type for stream in container.streams] == ["video", "data"]
+            if kind == "timecode":
+                assert container.streams.video[0].metadata["timecode"] == "01:00:00:00"
+            else:
+                assert container.chapters()[0]["metadata"]["title"] == "One"
+
+
+def test_uneven_frames_with_reordering_last_as_long_as_in_the_source(tmp_path, small_network):
+    times = [0, 1, 2, 5, 6, 7, 11, 12, 13, 15]
+    with av.open(str(tmp_path / "in.mp4"), "w") as output:
+        stream = output.add_stream("libx264", rate=10, options={"bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(
+                np.full((32, 32, 3), 10 * time, np.uint8), format="rgb24"
+            )
+            frame.pts, frame.time_base = time, Fraction(1, 10)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    upscaled(tmp_path / "in.mp4", tmp_path / "out.mp4", small_network(radius=0))
+    shown = frames_of(tmp_path / "out.mp4")
+    assert [round(frame.time * 10) for frame in shown] == times
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        (stream,) = container.streams
+        # The last frame is shown from 1.5 s on, as long as its file says.
+        last_s = float(frames_of(tmp_path / "in.mp4")[-1].duration * Fraction(1, 10_240))
+        assert float(stream.duration * stream.time_base) == pytest.approx(1.5 + last_s, abs=0.02)
+
+
 @pytest.mark.parametrize("seconds", [3, 6])
 def test_sound_that_outlasts_the_picture_is_no_damage(
     tmp_path, small_network, make_video, add_tone, seconds
@@ -242,6 +381,8 @@ def test_a_cover_stays_a_cover(tmp_path, small_network, make_video, target):
             s for s in container.streams.video if s.disposition & av.stream.Disposition.attached_pic
         ]
         assert len(covers) == 1
+        if target == "out.mkv":  # the name that Matroska gives to covers
+            assert covers[0].metadata["filename"] == "cover.jpg"
     assert len(frames_of(tmp_path / target)) == 10
 
 
