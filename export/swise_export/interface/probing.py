@@ -233,7 +233,11 @@ def _with_output(
 def _sizes(
     session: _Session, interface: Interface, works: tuple[int, int]
 ) -> tuple[int, tuple[int, int] | None]:
-    """The multiple that sides have to be, or the only size that runs."""
+    """The multiple that sides have to be, or the only size that runs.
+
+    Raises:
+        InputError: Width and height of the output are exchanged.
+    """
     if interface.size is not None:
         return 1, interface.size
     for multiple in _MULTIPLES:
@@ -243,19 +247,29 @@ def _sizes(
             (multiple * (least + 1), multiple * least),
             (multiple * least, multiple * (least + 3)),
         ]
-        if all(_gives(session, interface, size) for size in sizes):
+        shapes = [_output_shape(session, interface, size) for size in sizes]
+        if shapes == [_expected_shape(interface, size) for size in sizes]:
             return multiple, None
+        if shapes == [_expected_shape(interface, size[::-1]) for size in sizes]:
+            (width, height), given = sizes[0], shapes[0]
+            raise InputError(
+                f"{session.path} exchanges width and height: a picture of {width}x{height} becomes "
+                f"an output of shape {given}. Export the network without that transposition"
+            )
     return 1, works
 
 
-def _gives(session: _Session, interface: Interface, size: tuple[int, int]) -> bool:
+def _output_shape(
+    session: _Session, interface: Interface, size: tuple[int, int]
+) -> tuple[int, ...] | None:
+    """The shape of the picture that a picture of (width, height) becomes; None if it fails."""
     answer = session.attempt(interface, size, [])
-    if answer is None:
-        return False
-    expected = interface.output.shape(
-        interface.batch or 1, size[0] * interface.scale, size[1] * interface.scale
-    )
-    return answer[interface.output.name].shape == expected
+    return None if answer is None else answer[interface.output.name].shape
+
+
+def _expected_shape(interface: Interface, size: tuple[int, int]) -> tuple[int, ...]:
+    width, height = (side * interface.scale for side in size)
+    return interface.output.shape(interface.batch or 1, width, height)
 
 
 def _with_range(session: _Session, interface: Interface, size: tuple[int, int]) -> Interface:

@@ -216,6 +216,21 @@ def test_a_file_that_fixes_one_side_takes_squares(
     assert read_onnx_file(path).interface.size == (40, 40)
 
 
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_a_file_that_exchanges_width_and_height_is_refused(multiple: int, tmp_path: Path) -> None:
+    nodes = [
+        # Refuses sides that are no multiples.
+        helper.make_node("SpaceToDepth", ["lr"], ["blocks"], blocksize=multiple),
+        helper.make_node("DepthToSpace", ["blocks"], ["again"], blocksize=multiple),
+        helper.make_node("Resize", ["again", "", "scales"], ["large"], mode="nearest"),
+        helper.make_node("Transpose", ["large"], ["sr"], perm=[0, 1, 3, 2]),
+    ]
+    constants = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    path = save(tmp_path / "turned.onnx", nodes, constants=constants)
+    with pytest.raises(InputError, match="exchanges width and height"):
+        read_onnx_file(path)
+
+
 def test_the_picture_is_found_among_several_outputs(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Resize", ["lr", "", "scales"], ["sr"], mode="nearest"),
