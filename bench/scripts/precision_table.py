@@ -6,7 +6,8 @@
 SETS and the sets are those of int8_table.py; --crop takes the middle of every picture. Drift is
 against fp32 torch: in ONNX Runtime and OpenVINO as they compute here, in TensorRT by emulated
 rounding. Times are processor times relative to fp32 in the same runtime, from runs in turn. Rows
-are written after each network, and networks that OUTPUT has already are not measured again.
+are written after each network, and rows that OUTPUT has already are not measured again. --precision
+takes rows of that precision alone.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.errors import SwiseError
 from swise_deploy.evaluation.pairs import Pair, evaluate, read_pairs
 from swise_deploy.pictures.folders import calibration_paths, sample_paths
-from swise_deploy.precision import ExportPrecision
+from swise_deploy.precision import EXPORT_PRECISIONS, ExportPrecision, quantised_precision
 from swise_deploy.runner import Runner, upscale
 from swise_deploy.runners.torch_cpu import TorchRunner
 from swise_deploy.storage.caches import cache_folder
@@ -38,19 +39,21 @@ from swise_deploy.storage.documents import document_from_value, read_document
 from swise_deploy.storage.files import write_json
 from swise_deploy.timing import Interval, cpu_ratio, picture_call, time_calls
 from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search
-from swise_export.precision.plan import PrecisionPlan
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.runtimes.table import open_runner
-from swise_export.tracing.trace import export_onnx, traced_form
+from swise_export.tracing.trace import export_onnx, opset_of, traced_form
 from swise_export.verification.budget import DEFAULT_DRIFT_DB, DriftBudget
 
 SCHEMA_VERSION = 1
 _TIMED_LR_SIZE = (160, 90)
 _TIMED_SECONDS = 20.0
 EMULATED = "TensorRT, emulated"
-_SUBJECTS = (
+_Subject = tuple[ExportPrecision, str, str]
+_SUBJECTS: tuple[_Subject, ...] = (
     ("fp16", EMULATED, "tensorrt"),
+    ("bf16", EMULATED, "tensorrt"),
     ("int8", EMULATED, "tensorrt"),
+    ("fp8", EMULATED, "tensorrt"),
     ("int8", "onnxruntime", "onnxruntime"),
     ("int8", "openvino", "openvino"),
     ("fp32", "openvino-bf16", "openvino"),
@@ -64,7 +67,7 @@ class Row:
     """A precision of a network in a runtime.
 
     Attributes:
-        share: Of the Mult-Adds in INT8; 0 without.
+        share: Of the Mult-Adds in INT8 or FP8; 0 without.
         psnr_y_db: Of fp32 torch, mean by test set.
         drift_db: Against it, mean by test set.
         worst: Picture with the largest loss, and the loss.
@@ -110,6 +113,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with the test sets")
     parser.add_argument("--set", action="append", required=True, dest="sets", metavar="NAME[:N]")
     parser.add_argument("--crop", type=int, default=0, help="side in HR pixels; 0: whole pictures")
+    parser.add_argument("--precision", action="append", choices=EXPORT_PRECISIONS)
     parser.add_argument("--threads", type=int, default=num_usable_cpus())
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
@@ -123,13 +127,24 @@ def main() -> int:
             ).rows  # fmt: skip
         for text in options.networks:
             network = opened(text)
-            if any((row.network, row.scale) == (network.name, network.scale) for row in rows):
+            ours = [
+                row for row in rows if (row.network, row.scale) == (network.name, network.scale)
+            ]
+            known = {(row.precision, row.runtime) for row in ours}
+            subjects = [
+                subject
+                for subject in _SUBJECTS
+                if subject[:2] not in known
+                and subject[0] in (options.precision or EXPORT_PRECISIONS)
+            ]
+            if not subjects:
                 continue
             sets = {
                 name: read_pairs(spread(options.data, name), network.scale, crop=options.crop)
                 for name in options.sets
             }
-            rows += tuple(measured(network, sets, options.threads))
+            rows += tuple(measured(network, sets, options.threads, subjects))
+            rows = tuple(sorted(rows, key=partial(_place, rows)))
             table = Table(
                 rows, tuple(options.sets), options.crop, options.threads, _TIMED_LR_SIZE,
                 dataclasses.asdict(describe_host()),
@@ -141,18 +156,30 @@ def main() -> int:
     return run_command(run)
 
 
-def measured(network: LoadedNetwork, sets: Mapping[str, Sequence[Pair]], threads: int) -> list[Row]:
+def _place(rows: Sequence[Row], row: Row) -> tuple[int, int]:
+    """The place of a row in the table: networks as they were measured, subjects as listed."""
+    networks = list(dict.fromkeys((r.network, r.scale) for r in rows))
+    subjects: list[tuple[str, str]] = [subject[:2] for subject in _SUBJECTS]
+    return networks.index((row.network, row.scale)), subjects.index((row.precision, row.runtime))
+
+
+def measured(
+    network: LoadedNetwork,
+    sets: Mapping[str, Sequence[Pair]],
+    threads: int,
+    subjects: Sequence[_Subject],
+) -> list[Row]:
     """The rows of one network."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        files, plan = artefacts(network, Path(folder), threads)
+        files, shares = artefacts(network, Path(folder), threads, subjects)
         with TorchRunner(network) as torch_runner:
             full = {name: _scores(torch_runner, pairs) for name, pairs in sets.items()}
         means = {name: float(np.mean([*scores.values()])) for name, scores in full.items()}
-        for precision, runtime, made_for in _SUBJECTS:
+        for precision, runtime, made_for in subjects:
             progress(f"{network.name} x{network.scale} {precision} in {runtime}")
-            path = files[precision, "tensorrt" if precision != "int8" else made_for]
-            share = plan.mult_adds_share if precision == "int8" else 0.0
+            path = files[precision, made_for if precision in shares else "tensorrt"]
+            share = shares.get(precision, 0.0)
             row = Row(network.name, network.scale, precision, runtime, share, means, {}, None, None)
             try:
                 row = _with_drift(row, path, sets, full, threads)
@@ -166,35 +193,41 @@ def measured(network: LoadedNetwork, sets: Mapping[str, Sequence[Pair]], threads
 
 
 def artefacts(
-    network: LoadedNetwork, folder: Path, threads: int
-) -> tuple[dict[tuple[str, str], Path], PrecisionPlan]:
-    """A file for each precision and runtime that it is made for, and the placement of INT8."""
+    network: LoadedNetwork, folder: Path, threads: int, subjects: Sequence[_Subject]
+) -> tuple[dict[tuple[str, str], Path], dict[str, float]]:
+    """A file for each precision and runtime that it is made for, and shares of the Mult-Adds."""
     ranges = [pair.lr for pair in read_pairs(sample_paths()[:4], network.scale)]
     files: dict[tuple[str, str], Path] = {}
-    plain: tuple[ExportPrecision, ...] = ("fp32", "fp16")
-    for precision in plain:
-        path = files[precision, "tensorrt"] = folder / f"{precision}.onnx"
-        export_onnx(network, path, precision=precision, range_images=ranges)
-    search = Int8Search(
-        traced_form(network),
-        read_pairs(calibration_paths(), network.scale),
-        scale=network.scale,
-        config=Int8Config(threads=threads, cache=cache_folder("int8")),
-        report=progress,
-    )
-    plan = search.plan(
-        DriftBudget(DEFAULT_DRIFT_DB),
-        model_name=network.name,
-        scale=network.scale,
-        form="deploy",
-        weights_sha256=network.weights_sha256,
-    )
-    for made_for in ("tensorrt", "onnxruntime", "openvino"):
-        path = files["int8", made_for] = folder / f"int8_{made_for}.onnx"
-        rest = plan if made_for == "tensorrt" else dataclasses.replace(plan, rest="fp32")
-        recipe = Int8Recipe(dataclasses.replace(rest, runtime=made_for), search.calibration.weights)
-        export_onnx(network, path, precision="int8", int8=recipe, range_images=ranges)
-    return files, plan
+    shares: dict[str, float] = {}
+    wanted = {subject[0] for subject in subjects} | {"fp32"}
+    for precision in [p for p in EXPORT_PRECISIONS if p in wanted]:
+        low = quantised_precision(precision)
+        if low is None:
+            path = files[precision, "tensorrt"] = folder / f"{precision}.onnx"
+            export_onnx(network, path, precision=precision, range_images=ranges)
+            continue
+        search = Int8Search(
+            traced_form(network, opset=opset_of(precision, "fp32")),
+            read_pairs(calibration_paths(), network.scale),
+            scale=network.scale,
+            config=Int8Config(precision=low, threads=threads, cache=cache_folder("int8")),
+            report=progress,
+        )
+        plan = search.plan(
+            DriftBudget(DEFAULT_DRIFT_DB),
+            model_name=network.name,
+            scale=network.scale,
+            form="deploy",
+            weights_sha256=network.weights_sha256,
+        )
+        shares[precision] = plan.mult_adds_share
+        for made_for in dict.fromkeys(m for p, _, m in subjects if p == precision):
+            path = files[precision, made_for] = folder / f"{precision}_{made_for}.onnx"
+            rest = plan if made_for == "tensorrt" else dataclasses.replace(plan, rest="fp32")
+            planned = dataclasses.replace(rest, runtime=made_for)
+            recipe = Int8Recipe(planned, search.calibration.weights)
+            export_onnx(network, path, precision=precision, int8=recipe, range_images=ranges)
+    return files, shares
 
 
 def _with_drift(
@@ -242,7 +275,7 @@ def markdown(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     sets = list(rows[0].psnr_y_db)
-    head = ["network", "precision", "runtime", "INT8 share", *sets, "worst picture", "time"]
+    head = ["network", "precision", "runtime", "8-bit share", *sets, "worst picture", "time"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     before = ("", 0)
     for row in rows:

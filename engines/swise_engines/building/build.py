@@ -234,6 +234,7 @@ def _describe(
         onnx_name=source.path.name,
         model=source.file.network,
         precision_found=compiled.table,
+        precision_compiled=compiled.compiled,
         stores=compiled.stores,
         precision_read_back=None,
         read_back_note="",

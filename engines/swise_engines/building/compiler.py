@@ -27,6 +27,7 @@ from swise_engines.tensorrt.api import (
     plan_typing,
     version_of,
 )
+from swise_engines.tensorrt.compiled_program import check_compiled, products_from_plan
 from swise_engines.tensorrt.kernel_text import check_stores, count_stores
 from swise_engines.tensorrt.layer_types import layers_from_network
 from swise_engines.tensorrt.onnx_source import EngineSource
@@ -47,6 +48,8 @@ class Compiled:
     Attributes:
         plan: The engine.
         table: Precisions of the parsed network.
+        compiled: Precisions of its products, from the program that it carries; None where it
+            carries none.
         stores: Stores by precision in the text of its kernels; empty where it carries none.
         dla_fallback: Layers that the accelerator leaves to the GPU.
         seconds: Wall time of the build.
@@ -54,6 +57,7 @@ class Compiled:
 
     plan: bytes
     table: PrecisionTable
+    compiled: PrecisionTable | None
     stores: Mapping[Precision, int]
     dla_fallback: tuple[str, ...]
     seconds: float
@@ -109,8 +113,13 @@ def compile_engine(
             _save_timings(config, options.timing_cache)
         content = bytes(plan)
         stores = count_stores(content)
-        check_stores(options.precision, table, stores)
-        return Compiled(content, table, stores, fallback, seconds)
+        products = products_from_plan(content)
+        compiled = table_from_layers(products, source.counts, "compiled engine")
+        if products:
+            check_compiled(options.precision, table, compiled)
+        else:
+            check_stores(options.precision, table, stores)
+        return Compiled(content, table, compiled if products else None, stores, fallback, seconds)
 
 
 def _precisions_of(source: EngineSource) -> set[str]:

@@ -21,6 +21,8 @@ def show_built(built: Built, console: Console) -> None:
     for line in describe(manifest):
         console.print(f"  {line}")
     console.print(table_of(manifest.precision_found))
+    if manifest.precision_compiled is not None:
+        console.print(table_of(manifest.precision_compiled))
     if manifest.precision_read_back is not None:
         console.print(table_of(manifest.precision_read_back))
     path = shlex.quote(str(built.path))

@@ -13,17 +13,11 @@ from typing import get_args
 
 from swise_deploy.errors import BuildError
 from swise_deploy.precision import PRECISIONS, Precision, QuantisedPrecision
+from swise_engines.tensorrt.compiled_program import TYPES
 from swise_engines.tensorrt.precision_table import PrecisionTable
 
 # A store in the source: ((__myln_int8*)__v12)[...] = __v18;
 _STORE = re.compile(rb"\(\(__myln_(\w+)\*\)__v\d+\)\[[^;\n]*\] = ")
-_PRECISIONS: Mapping[bytes, Precision] = {
-    b"float": "fp32",
-    b"half": "fp16",
-    b"bf16": "bf16",
-    b"fp8_e4m3": "fp8",
-    b"int8": "int8",
-}
 # Formats that a kernel has to produce before a convolution can take them; a wider one may come from
 # a convolution or from the input, whose kernels have no text.
 _QUANTISED: tuple[QuantisedPrecision, ...] = get_args(QuantisedPrecision)
@@ -31,7 +25,7 @@ _QUANTISED: tuple[QuantisedPrecision, ...] = get_args(QuantisedPrecision)
 
 def count_stores(plan: bytes) -> dict[Precision, int]:
     """Number of stores of each precision in the kernels' text; empty for an engine without text."""
-    found = Counter(_PRECISIONS.get(match[1]) for match in _STORE.finditer(plan))
+    found = Counter(TYPES.get(match[1]) for match in _STORE.finditer(plan))
     return {precision: found[precision] for precision in PRECISIONS if found[precision]}
 
 

@@ -85,7 +85,7 @@ def _read_layer(trt: ModuleType, layer: Api, producers: Mapping[str, Api]) -> La
         outputs=outputs,
         weights=weights,
         precision=precision,
-        nodes=_nodes_of(layer.name, getattr(layer, "metadata", "")),
+        nodes=nodes_of(layer.name, getattr(layer, "metadata", "")),
     )
 
 
@@ -122,7 +122,8 @@ def _type_name(data_type: Api) -> str:
     return precision_of_type(name) or name.lower()
 
 
-def _nodes_of(name: str, metadata: str) -> tuple[str, ...]:
+def nodes_of(name: str, metadata: str) -> tuple[str, ...]:
+    """The ONNX nodes of a layer, from its metadata, or from its name where it has none."""
     parts = _ONNX_NODE.findall(metadata or "") or re.split(r" \+ |[{}\[\]]|\.\.\.", name)
     # The parser names a nameless node after its first output, as the counting does.
     return tuple(part.strip().removeprefix("node_of_") for part in parts if part.strip())
@@ -166,7 +167,7 @@ def _read_entry(entry: Mapping[str, object]) -> LayerTypes:
         outputs=outputs,
         weights=weights,
         precision=_precision_of_kernel(inputs, outputs, weights),
-        nodes=_nodes_of(name, str(entry.get("Metadata", ""))),
+        nodes=nodes_of(name, str(entry.get("Metadata", ""))),
     )
 
 

@@ -45,6 +45,8 @@ class EngineManifest:
         interface: What it takes and gives.
         precision_asked: Precision that was requested; "" if none was.
         precision_found: Layers by precision in the parsed network.
+        precision_compiled: Convolutions and matrix products by precision, in the program that the
+            engine carries; None where it carries none.
         stores: Stores by precision in the text of the compiled kernels; empty where the engine
             carries none.
         precision_read_back: Layers by precision in the built engine, where it could be loaded.
@@ -93,6 +95,7 @@ class EngineManifest:
     drift_note: str
     source: Mapping[str, str]
     versions: Mapping[str, str]
+    precision_compiled: PrecisionTable | None = None
     stores: Mapping[Precision, Count] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
     kind: Literal["engine"] = KIND

@@ -10,7 +10,7 @@ from swise_deploy.precision import FilePrecision, Precision
 from swise_engines.tensorrt.layer_types import MULTIPLIERS, SHAPES, UNKNOWN, LayerTypes
 from swise_export.counting import Counts
 
-Origin = Literal["parsed network", "built engine"]
+Origin = Literal["parsed network", "compiled engine", "built engine"]
 
 # The share of the Mult-Adds that has to be in the requested precision. A wider first or last layer
 # is normal; a graph that is mostly something else is an error.
