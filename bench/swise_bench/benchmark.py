@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from swise_deploy.evaluation.metrics import Quality
+    from swise_export.runtimes.onnxruntime import OnnxRunner
 
 Result = TypeVar("Result")
 Keep = Callable[[Benchmark], None]
@@ -67,6 +68,8 @@ MAX_ATTEMPTS = 3
 
 _Timed = dict[tuple[tuple[int, int], int], dict[str, Latency]]
 _PENDING = NotMeasured("the run ended before")
+_LATENCY = "latency"
+"""The failure of a subject that is scored but cannot be timed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +184,27 @@ def _open(one: _Measured, settings: Settings, stack: ExitStack) -> None:
         one.runner = stack.enter_context(opened)
         one.load_ms = (time.perf_counter() - start) * 1000
     except SwiseError as error:
-        one.error = error
+        one.runner = _emulated(one, settings, stack)
+        if one.runner is None:
+            one.error = error
+        else:
+            one.failures[_LATENCY] = str(error)
+            progress(f"not measured: {one.subject.name}: {_LATENCY}: {error}")
     except Exception as error:  # noqa: BLE001  # a runtime's errors have no base class
         one.error = SwiseError(f"{one.subject.name} cannot be opened: {first_line(error)}")
     if one.error is not None:
         one.failures["opening"] = str(one.error)
         progress(f"not measured: {one.subject.name}: {one.error}")
+
+
+def _emulated(one: _Measured, settings: Settings, stack: ExitStack) -> Runner | None:
+    """A runner for the scores of a bf16 file that ONNX Runtime has no kernels for."""
+    if one.path is None or one.subject.runner != DEFAULT_RUNTIME or one.path.suffix != ".onnx":
+        return None
+    with suppress(SwiseError):  # a damaged file
+        if has_halves(load_onnx(one.path, external_data=False), ["bf16"]):
+            return stack.enter_context(_rounded(one.path, settings))
+    return None
 
 
 def _time_all(
@@ -233,7 +251,7 @@ def _time(
     running = {
         one.subject.name: one
         for one in measured
-        if one.runner is not None and what not in one.failures
+        if one.runner is not None and not {what, _LATENCY} & set(one.failures)
     }
     while running:
         runners = {name: one.runner for name, one in running.items() if one.runner is not None}
@@ -372,6 +390,11 @@ def _rounding(
     """The runner for scores: it rounds to fp16 as a file states where ONNX Runtime would not."""
     if path is None or runner.runtime != DEFAULT_RUNTIME or not has_halves(load_onnx(path)):
         return nullcontext(runner)
+    return _rounded(path, settings)
+
+
+def _rounded(path: Path, settings: Settings) -> "OnnxRunner":
+    """A runner that rounds as the file states, whatever ONNX Runtime has kernels for."""
     from swise_export.runtimes.onnxruntime import OnnxRunner  # onnxruntime takes a while
 
     return OnnxRunner(path, threads=settings.threads, as_device=True)

@@ -13,6 +13,7 @@ from swise_bench.reports.verdict import summarize
 from swise_bench.results.document import document_from_benchmark, read_benchmark
 from swise_bench.results.values import Benchmark, Memory, NotMeasured
 from swise_bench.subjects.spec import parse_subject
+from swise_export.precision.half import half_from_fp32
 from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
 
 
@@ -141,3 +142,24 @@ def test_csv_has_a_line_for_each_subject_and_batch(benchmark_run: Benchmark) -> 
 def test_a_warning_is_given_when_the_machine_was_not_quiet(benchmark_run: Benchmark) -> None:
     text = markdown_from_summary(summarize(benchmark_run))
     assert ("Warning: " in text) == bool(benchmark_run.quietness.warning)
+
+
+def test_a_bf16_file_is_scored_and_counted_where_it_cannot_be_timed(
+    nearest: Path, tmp_path: Path
+) -> None:
+    onnx.save(half_from_fp32(onnx.load(nearest), precision="bf16").model, tmp_path / "bf16.onnx")
+    settings = Settings(
+        subjects=tuple(parse_subject(str(p)) for p in (tmp_path / "bf16.onnx", nearest)),
+        lr_sizes=((8, 8),),
+        min_runs=1,
+        max_seconds=0.05,
+        cache=tmp_path / "cache",
+    )
+    bf16, fp32 = run_benchmark(settings).subjects
+    assert (bf16.precision, bf16.latencies) == ("bf16", ())
+    assert "computes in bf16" in bf16.failures["latency"]
+    assert fp32.latencies
+    assert not isinstance(bf16.costs, NotMeasured)
+    assert not isinstance(fp32.costs, NotMeasured)
+    assert bf16.costs[0].params == fp32.costs[0].params
+    assert not isinstance(bf16.quality, NotMeasured)

@@ -120,9 +120,7 @@ class OnnxRunner(OnnxFileRunner):
             provider = (self.provider, _PROVIDER_OPTIONS.get(self.provider, {}))
             session = ort.InferenceSession(source, options, providers=[provider])
         except Exception as error:  # ONNX Runtime has no base class of its own
-            raise InputError(
-                f"ONNX Runtime cannot load {self.path}: {first_line(error)}. {self._way_out()}"
-            ) from error
+            raise self._refusal(error) from error
         if self.provider not in session.get_providers():
             raise BackendMissingError(
                 f"ONNX Runtime could not start its {self.provider} and would run on "
@@ -132,16 +130,19 @@ class OnnxRunner(OnnxFileRunner):
         session.disable_fallback()
         return session
 
-    def _way_out(self) -> str:
-        """The advice for a file that does not load."""
+    def _refusal(self, error: Exception) -> InputError:
+        """What to raise for a file that does not load."""
         with contextlib.suppress(InputError):
             if has_halves(load_onnx(self.path), ["bf16"]):
-                return (
-                    f"It computes in bf16, for which {self.provider} lacks kernels. Run the fp32 "
-                    "file of the network (swise-export --fp32), or this one with --runner "
-                    "openvino, which computes it in fp32, or build an engine with swise-build"
+                return InputError(
+                    f"{self.path} computes in bf16, for which ONNX Runtime's {self.provider} lacks "
+                    "kernels. Run the fp32 file of the network (swise-export --fp32), or this one "
+                    "with --runner openvino, or build an engine with swise-build"
                 )
-        return "Expected a whole ONNX model"
+        return InputError(
+            f"ONNX Runtime cannot load {self.path}: {first_line(error)}. Expected a whole ONNX "
+            "model"
+        )
 
 
 def keep_fp8(options: ort.SessionOptions, model: onnx.ModelProto) -> None:
