@@ -3,9 +3,10 @@
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import onnx
@@ -41,6 +42,12 @@ from swise_export.precision.qdq import (
     find_layers,
     int8_from_fp32,
     rounded_to_nearest,
+)
+from swise_export.precision.quantised_outputs import (
+    Span,
+    measure_spans,
+    nodes_between,
+    with_int8_kernels,
 )
 from swise_export.precision.switchable_graph import SwitchableNetwork, switchable_int8
 from swise_export.runtimes.table import DEFAULT_TARGET, find_runtime
@@ -116,6 +123,10 @@ class Int8Search:
             )
         self._config, self._report = config, report
         self.layers, self.mult_adds = find_layers(model)
+        everything = self.layers
+        has_outputs = quantises_outputs(config)
+        if has_outputs:
+            self.layers = with_int8_kernels(model, self.layers)
         if not self.layers:
             raise ExportError(
                 f"the graph has no convolution or matrix product with stored weights; {title} "
@@ -127,13 +138,14 @@ class Int8Search:
         report(f"calibrating {title} on {len(crops)} crops, holding {len(held_out)} pictures out")
         self.calibration = calibrate(
             model,
-            self.layers,
+            everything,
             crops,
             precision=config.precision,
             rounding=config.rounding,
             cache=config.cache,
             report=report,
         )
+        self._spans = measure_spans(model, self.layers, crops) if has_outputs else {}
         self.units = units_from_layers(self.layers)
         every = range_methods(config.precision)
         methods = every if config.method is None else (config.method,)
@@ -153,6 +165,7 @@ class Int8Search:
             ranges=ranges,
             weights=self.calibration.weights,
             precision=self._config.precision,
+            **_outputs(self._model, self.layers, self._spans),
         )
         return switchable_int8(self._model, quantised, self.layers)
 
@@ -239,6 +252,7 @@ class Int8Search:
             max_worst_db=budget.worst_db,
             held_out_drift_db=placement.drift_db,
             drift_by_step=placement.steps,
+            spans=self._spans,
         )
 
     def _planned(self, layer: Layer, unit: Unit, lowered: bool) -> PlannedLayer:
@@ -353,10 +367,30 @@ def int8_model(
             and recipe.plan.rest == "fp32"
             and runtime.is_emulated,
             activation_type=runtime.activations,
+            **_outputs(model, layers, recipe.plan.spans),
         )
     if recipe.plan.rest == "fp32":
         return HalfModel(model, (), ())
     return half_from_fp32(model, range_images)
+
+
+class _Outputs(TypedDict):
+    """Arguments of `int8_from_fp32` that quantise outputs of layers."""
+
+    between: Collection[str]
+    spans: Mapping[str, Span] | None
+
+
+def _outputs(
+    model: onnx.ModelProto, layers: Collection[Layer], spans: Mapping[str, Span]
+) -> _Outputs:
+    return _Outputs(between=nodes_between(model, layers) if spans else (), spans=spans or None)
+
+
+def quantises_outputs(config: Int8Config) -> bool:
+    """True where the runtime wins time only if outputs of layers are quantised too."""
+    runtime = find_runtime(config.runtime)
+    return runtime.quantises_outputs and (config.precision, config.rest) == ("int8", "fp32")
 
 
 def _spread(pairs: Sequence[Pair], max_pairs: int) -> list[Pair]:

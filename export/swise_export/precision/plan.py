@@ -1,6 +1,7 @@
 """Precision plans: placements of INT8 or FP8 in files, which a later export replays."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from swise_deploy.precision import ExportPrecision, QuantisedPrecision, RestPrecision
@@ -64,6 +65,8 @@ class PrecisionPlan:
         precision: The format of the quantised layers.
         held_out_drift_db: PSNR-Y lost (negative) or gained on the held-out pictures.
         drift_by_step: Every placement that was measured on the held-out pictures.
+        spans: Lowest and highest value of every quantised tensor, where outputs of layers are
+            quantised too; empty where they are not.
     """
 
     model: str
@@ -83,6 +86,7 @@ class PrecisionPlan:
     max_worst_db: float | None = None
     runtime: str = DEFAULT_TARGET
     precision: QuantisedPrecision = "int8"
+    spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

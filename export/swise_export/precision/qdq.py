@@ -5,8 +5,9 @@ biases not at all. FP8 is E4M3. INT8 activations are int8 with zero point 0, whi
 and reads from 8.6 on, or the same values plus 128 as uint8 for runtimes of CPUs: OpenVINO computes
 layers that read a Concat right only in that form (docs/precision.md). A layer's input is quantised,
 its output is not: TensorRT fuses the bias, the activation and the next layer's QuantizeLinear into
-the layer, and moves a QuantizeLinear behind a Concat or a DepthToSpace in front of it. ONNX
-Runtime's quantizer writes the nodes (docs/adr/0004-quantizer.md).
+the layer, and moves a QuantizeLinear behind a Concat or a DepthToSpace in front of it. For ONNX
+Runtime alone outputs are quantised as well (quantised_outputs.py). ONNX Runtime's quantizer writes
+the nodes (docs/adr/0004-quantizer.md).
 """
 
 import contextlib
@@ -137,6 +138,8 @@ def int8_from_fp32(
     precision: QuantisedPrecision = "int8",
     fp32_weights: bool = False,
     activation_type: ActivationType = "int8",
+    between: Collection[str] = (),
+    spans: Mapping[str, tuple[float, float]] | None = None,
 ) -> onnx.ModelProto:
     """Quantise some layers of an fp32 model; the other layers do not change.
 
@@ -151,6 +154,9 @@ def int8_from_fp32(
             documents it, not in the format.
         activation_type: With INT8, stored type of the inputs of convolutions; both hold the same
             values. Inputs of matrix products are int8.
+        between: With `spans`, nodes between the layers that are quantised as well.
+        spans: Quantise outputs of convolutions and biases too: lowest and highest value of every
+            tensor around the layers and the nodes between them, as uint8 with any zero point.
     """
     # The quantizer is slow to import.
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
@@ -161,7 +167,7 @@ def int8_from_fp32(
         for layer in reversed([*layers])
     }
     largest = PRECISIONS[precision].max_finite
-    bounds = {name: np.float32(step * largest) for name, step in steps.items()}
+    bounds = {name: float(np.float32(step * largest)) for name, step in steps.items()}
     # OpenVINO 2026.4 does not compile a MatMul that reads a Concat rounded with a zero point.
     signed = {
         layer.input
@@ -184,6 +190,12 @@ def int8_from_fp32(
         ]
         values = found.dequantised(layer.channel_axis)
         tensor.CopyFrom(numpy_helper.from_array(values, layer.weight))
+    ranges_of_tensors = {name: (-bound, bound) for name, bound in bounds.items()}
+    if spans is not None:
+        limits = {name: bound for name, bound in bounds.items() if name not in signed}
+        ranges_of_tensors |= _within(spans, limits)
+        overrides = {name: o for name, o in overrides.items() if name not in limits}
+    op_types = {*_CHANNEL_AXIS, *(n.op_type for n in model.graph.node if n.name in between)}
     quantizer = QDQQuantizer(
         prepared,
         per_channel=True,
@@ -192,17 +204,22 @@ def int8_from_fp32(
         activation_qType=_quant_type(precision, is_signed=activation_type == "int8"),
         tensors_range=TensorsData(
             CalibrationMethod.MinMax,
-            {name: TensorData(lowest=-bound, highest=bound) for name, bound in bounds.items()},
+            {
+                name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+                for name, (low, high) in ranges_of_tensors.items()
+            },
         ),
-        nodes_to_quantize=[layer.name for layer in layers],
+        nodes_to_quantize=[*(layer.name for layer in layers), *between],
         nodes_to_exclude=[],
-        op_types_to_quantize=list(_CHANNEL_AXIS),
+        op_types_to_quantize=sorted(op_types),
         extra_options={
-            "ActivationSymmetric": True,
+            "ActivationSymmetric": spans is None,
             "WeightSymmetric": True,
-            "QuantizeBias": False,
+            "QuantizeBias": spans is not None,
             "AddQDQPairToWeight": fp32_weights,
-            "OpTypesToExcludeOutputQuantization": list(_CHANNEL_AXIS),
+            "OpTypesToExcludeOutputQuantization": [
+                kind for kind in _CHANNEL_AXIS if spans is None or kind != "Conv"
+            ],
             "TensorQuantOverrides": overrides,
         },
     )
@@ -210,7 +227,7 @@ def int8_from_fp32(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     quantised: onnx.ModelProto = quantizer.model.model
-    _restore_inputs(quantised, {layer.name for layer in layers})
+    _restore_inputs(quantised, {*(layer.name for layer in layers), *between})
     _own_scales(quantised)
     return quantised
 
@@ -238,16 +255,28 @@ def _along(scales: NDArray[np.float32], ndim: int, axis: int) -> NDArray[np.floa
     return scales.reshape(shape)
 
 
+def _within(
+    spans: Mapping[str, tuple[float, float]], limits: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Spans cut to the largest magnitude of a tensor, where it has one."""
+    found = dict(spans)
+    for name, limit in limits.items():
+        low, high = spans.get(name, (-limit, limit))
+        found[name] = max(low, -limit), min(high, limit)
+    return found
+
+
 def _restore_inputs(model: onnx.ModelProto, quantised: Collection[str]) -> None:
-    """Let only the quantised layers read rounded tensors.
+    """Let only the quantised nodes read rounded tensors, but for tensors that one of them gives.
 
     The quantizer makes every reader of a tensor read the rounded one. A node that adds it to
     another tensor, such as the skip around a block, would lose precision and gain nothing.
     """
+    given = {name for node in model.graph.node if node.name in quantised for name in node.output}
     rounded = {
         node.output[0]: node.input[0]
         for node in model.graph.node
-        if node.op_type == "QuantizeLinear"
+        if node.op_type == "QuantizeLinear" and node.input[0] not in given
     }
     original = {
         node.output[0]: rounded[node.input[0]]

@@ -50,13 +50,15 @@ def switchable_int8(
 ) -> onnx.ModelProto:
     """Join an fp32 model and the same model in INT8 or FP8, with one switch for each layer.
 
-    A layer becomes an If: with its switch on, its input is rounded and its weights are the
-    dequantised ones; with its switch off it is the layer of the fp32 model, at its full speed.
+    A layer becomes an If: with its switch on, its input is rounded, its weights are the dequantised
+    ones, and its output is rounded if it is quantised; with its switch off it is the layer of the
+    fp32 model, at its full speed.
     """
     switchable = copy.deepcopy(full)
     sources = {name: node for node in quantised.graph.node for name in node.output}
     arrays = {tensor.name: tensor for tensor in quantised.graph.initializer}
     lowered = {node.name: node for node in quantised.graph.node}
+    quantised_by = {n.input[0]: n for n in quantised.graph.node if n.op_type == "QuantizeLinear"}
     numbers = {layer.name: i for i, layer in enumerate(layers)}
     weights = {layer.name: layer.weight for layer in layers}
     stored = {tensor.name: tensor for tensor in full.graph.initializer}
@@ -68,18 +70,17 @@ def switchable_int8(
         dequantize = sources[lowered[node.name].input[0]]
         quantize = sources[dequantize.input[0]]
         rounded = _rounded_weights(lowered[node.name].input[1], sources, arrays)
-        zero = onnx.TensorProto()
-        zero.CopyFrom(arrays[quantize.input[2]])
-        zero.name = f"{node.name}/zero"
-        scale = numpy_helper.to_array(arrays[quantize.input[1]])
         name = node.name
-        constants = [numpy_helper.from_array(scale, f"{name}/scale"), zero]
-        steps = [f"{name}/scale", f"{name}/zero"]
-        then = [
-            helper.make_node("QuantizeLinear", [node.input[0], *steps], [f"{name}/q"]),
-            helper.make_node("DequantizeLinear", [f"{name}/q", *steps], [f"{name}/dq"]),
-            _branch_node(node, "on", input_name=f"{name}/dq"),
-        ]
+        then, constants = _rounding(node.input[0], f"{name}/dq", quantize, arrays)
+        then.append(_branch_node(node, "on", input_name=f"{name}/dq"))
+        of_output = quantised_by.get(lowered[name].output[0])
+        if of_output is not None:
+            then[-1].output[0] = f"{name}/wide"
+            nodes_of_output, of_rounding = _rounding(
+                f"{name}/wide", f"{name}/on", of_output, arrays
+            )
+            then += nodes_of_output
+            constants += of_rounding
         off = onnx.TensorProto()
         off.CopyFrom(stored[weights[name]])
         off.name = f"{name}/off/weights"
@@ -95,6 +96,24 @@ def switchable_int8(
         }
         nodes.append(helper.make_node("If", [_switch(numbers[name])], [*node.output], **branches))
     return _with_nodes(switchable, nodes, len(layers))
+
+
+def _rounding(
+    source: str, result: str, quantize: onnx.NodeProto, arrays: Mapping[str, TensorProto]
+) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """Nodes that round a tensor as a QuantizeLinear does, with their scale and zero point."""
+    names = [f"{result}/scale", f"{result}/zero"]
+    constants = []
+    for name, part in zip(names, quantize.input[1:], strict=True):
+        constant = onnx.TensorProto()
+        constant.CopyFrom(arrays[part])
+        constant.name = name
+        constants.append(constant)
+    nodes = [
+        helper.make_node("QuantizeLinear", [source, *names], [f"{result}/q"]),
+        helper.make_node("DequantizeLinear", [f"{result}/q", *names], [result]),
+    ]
+    return nodes, constants
 
 
 def _branch_node(node: onnx.NodeProto, side: str, *, input_name: str) -> onnx.NodeProto:

@@ -80,6 +80,7 @@ class Runtime:
         exports: Precisions that swise-export writes for it; empty where it is no target.
         rest: Precision of the layers beside INT8, unless the user asks for another.
         activations: Type of the INT8 activations that it computes right and fast.
+        quantises_outputs: True where it has INT8 kernels only for layers with a quantised output.
     """
 
     title: str
@@ -98,6 +99,7 @@ class Runtime:
     exports: "tuple[ExportPrecision, ...]" = ()
     rest: "RestPrecision" = "fp32"
     activations: "ActivationType" = "uint8"
+    quantises_outputs: bool = False
 
     @property
     def is_emulated(self) -> bool:
@@ -137,6 +139,7 @@ RUNTIMES: dict[str, Runtime] = {
         forms=("deploy",),
         has_profile=True,
         exports=_ON_CPUS,
+        quantises_outputs=True,
     ),
     "cuda": Runtime(
         title="ONNX Runtime, CUDA",

@@ -22,6 +22,7 @@ from swise_export.config import ExportConfig
 from swise_export.job import reason_to_fall_back
 from swise_export.manifest import read_manifest
 from swise_export.precision.half_search import nodes_for_fp32
+from swise_export.precision.plan import read_plan
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.verification.budget import DriftBudget
 
@@ -235,6 +236,23 @@ def test_a_file_for_openvino_is_measured_in_openvino(
     # A plan belongs to its runtime.
     assert main([*arguments, "--overwrite"]) == 2
     assert "made for runtime openvino, not tensorrt" in capsys.readouterr().err
+
+
+def test_a_plan_for_onnx_runtime_replays_the_same_file(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "plan.json"
+    arguments = [*small, "--calib-method", "mse", "--max-drift", "0.2", "--for", "onnxruntime",
+                 "--precision-plan", str(plan), "--keep-slower"]  # fmt: skip
+    report = export([*arguments, "-o", str(tmp_path / "a.onnx")], capsys)
+    assert report["int8"]["rest"] == "fp32"
+    saved = read_plan(plan)
+    assert saved.spans
+    # Outputs of layers are quantised too: more tensors than there are layers that read one.
+    kinds = [node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node]
+    assert kinds.count("QuantizeLinear") > len(saved.quantised_layers) > 0
+    export([*arguments, "-o", str(tmp_path / "b.onnx")], capsys)
+    assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "a.onnx").read_bytes()
 
 
 def test_a_runtime_that_is_not_installed_ends_with_the_command_that_installs_it(
