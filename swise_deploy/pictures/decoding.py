@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -174,18 +175,23 @@ def _srgb_from_inks(cmyk: Samples, info: Mapping[Any, object]) -> Samples:
 
 
 def _tiff_info(exif: Image.Exif) -> dict[Any, object]:
-    """The entries that Pillow's `info` has for the TIFF files that it reads."""
+    """Profile and XMP packet, as Pillow's `info` has them for the TIFF files that it reads."""
     info: dict[Any, object] = {}
     if isinstance(icc := exif.get(_TIFF_ICC), bytes):
         info["icc_profile"] = icc
     if isinstance(xmp := exif.get(_TIFF_XMP), bytes):
         info["xmp"] = xmp
+    return info
+
+
+def _stated_dpi(exif: Image.Exif) -> tuple[float, float] | None:
+    """Pixels per inch by the tags of TIFF, which EXIF has too."""
     x, y = (exif.get(tag) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution))
     unit = exif.get(ExifTags.Base.ResolutionUnit)
-    if x and y and unit != _NO_UNIT:
-        per_inch = _CM_PER_INCH if unit == _CENTIMETRES else 1.0
-        info["dpi"] = float(x) * per_inch, float(y) * per_inch
-    return info
+    if not (isinstance(x, Real) and isinstance(y, Real)) or unit == _NO_UNIT:
+        return None
+    per_inch = _CM_PER_INCH if unit == _CENTIMETRES else 1.0
+    return float(x) * per_inch, float(y) * per_inch
 
 
 def _refuse_frames(image: Image.Image) -> None:
@@ -297,10 +303,10 @@ def _upright(
     is_turned: bool = False,
     is_lossless: bool = False,
 ) -> DecodedPicture:
-    dpi = info.get("dpi")
+    dpi = info.get("dpi") or _stated_dpi(exif)
     kept = {str(key): value for key, value in info.items()}
-    if orientation >= 5 and isinstance(dpi, tuple):
-        kept["dpi"] = dpi[::-1]
+    if isinstance(dpi, tuple):
+        kept["dpi"] = dpi[::-1] if orientation >= 5 else dpi
     return DecodedPicture(
         colour=colour if is_turned else _turned(colour, orientation),
         alpha=alpha if alpha is None or is_turned else _turned(alpha, orientation),

@@ -16,6 +16,7 @@ from swise_engines.upscaling.pictures.metadata import (
     Metadata,
     exif_for_size,
     metadata_of,
+    photoshop_segment,
     png_notes,
 )
 from swise_engines.upscaling.pictures.writers import png_from_deep, tiff_from_samples
@@ -124,6 +125,8 @@ def encode_picture(picture: Picture, file_format: Format, *, quality: int | None
 
 def _encoded(picture: Picture, file_format: Format, quality: int | None) -> bytes:
     metadata = picture.metadata
+    if metadata.iptc is not None and file_format not in ("jpg", "tiff"):
+        logger.warning("IPTC captions are left out: %s has no place for them", file_format)
     samples = picture.colour
     if picture.alpha is not None and file_format not in _OPAQUE_FORMATS:
         samples = _stack(samples, picture.alpha)
@@ -141,13 +144,16 @@ def _encoded(picture: Picture, file_format: Format, quality: int | None) -> byte
     options: dict[str, object] = {}
     if profile is not None:
         options["icc_profile"] = profile
-    exif = exif_for_size(metadata, *picture.size)
+    has_resolution = file_format not in ("webp", "avif")
+    exif = exif_for_size(metadata, *picture.size, with_resolution=not has_resolution)
     if len(exif):
         options["exif"] = exif
-    if metadata.dpi is not None and file_format not in ("webp", "avif"):
+    if metadata.dpi is not None and has_resolution:
         options["dpi"] = metadata.dpi
     if quality is None and picture.is_lossless_webp and file_format == "webp":
         quality = 100
+    if metadata.iptc is not None and file_format == "jpg":
+        options["extra"] = photoshop_segment(metadata.iptc)
     options |= _format_options(file_format, metadata, quality or DEFAULT_QUALITY)
     file = io.BytesIO()
     image.save(file, _PILLOW_NAMES[file_format], **options)

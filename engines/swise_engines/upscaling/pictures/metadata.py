@@ -2,8 +2,10 @@
 
 import logging
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
@@ -43,6 +45,9 @@ _OLD_PIXEL_PROPERTIES = {
     rb"http://ns\.adobe\.com/exif/1\.0/": (b"PixelXDimension", b"PixelYDimension"),
 }
 TIFF_XMP = 700  # Adobe XMP specification, part 3
+TIFF_IPTC = 33_723  # the same
+_PHOTOSHOP_IPTC = 0x0404  # Adobe Photoshop file formats: image resource of IPTC-NAA records
+_INCH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class Metadata:
         dpi: Pixels per inch, (x, y).
         text: Notes by keyword, as PNG has them.
         comment: The comment of a JPEG file.
+        iptc: IPTC-NAA records: captions and keywords of the press.
     """
 
     icc: bytes | None = None
@@ -64,6 +70,16 @@ class Metadata:
     dpi: tuple[float, float] | None = None
     text: Mapping[str, str] = field(default_factory=dict)
     comment: bytes | None = None
+    iptc: bytes | None = None
+
+
+class _StoredText(str):
+    """Text of EXIF, whose bytes Pillow reads as Latin-1 and writes as ASCII: here as they were."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "latin-1", errors: str = "replace") -> bytes:  # noqa: ARG002
+        return super().encode("latin-1", errors)
 
 
 def metadata_of(picture: DecodedPicture) -> Metadata:
@@ -81,7 +97,17 @@ def metadata_of(picture: DecodedPicture) -> Metadata:
         dpi=_positive_pair(info.get("dpi")),
         text={key: note for key, note in notes.items() if not key.startswith(_RAW_PROFILE)},
         comment=comment if isinstance(comment, bytes) else None,
+        iptc=_iptc(info.get("photoshop"), picture.exif),
     )
+
+
+def _iptc(photoshop: object, exif: Image.Exif) -> bytes | None:
+    """The records of a JPEG's Photoshop block, or of a TIFF's tag."""
+    records = photoshop.get(_PHOTOSHOP_IPTC) if isinstance(photoshop, dict) else exif.get(TIFF_IPTC)
+    if isinstance(records, tuple) and all(isinstance(word, int) for word in records):
+        order = exif.endian or "<"  # some programs store the bytes as whole numbers
+        records = struct.pack(f"{order}{len(records)}I", *records)
+    return records if isinstance(records, bytes) and records else None
 
 
 def _fitting_profile(profile: object, *, is_colour: bool) -> bytes | None:
@@ -124,6 +150,7 @@ def _upright_exif(source: Image.Exif) -> Image.Exif | None:
             kept = {tag: value for tag, value in tags.items() if tag not in _PLACE_TAGS}
             exif.get_ifd(directory).update(kept)
             exif[directory] = exif.get_ifd(directory)
+    _keep_stored_text(exif)
     try:
         exif.tobytes()
     except Exception as error:  # noqa: BLE001  # Pillow raises whatever a broken tag leads to
@@ -132,24 +159,64 @@ def _upright_exif(source: Image.Exif) -> Image.Exif | None:
     return exif if len(exif) else None
 
 
-def exif_for_size(metadata: Metadata, width: int, height: int) -> Image.Exif:
-    """Copy the EXIF tags, empty where there are none; a size stated in pixels becomes this one."""
+def _keep_stored_text(exif: Image.Exif) -> None:
+    directories: list[MutableMapping[int, Any]] = [exif]
+    directories += [exif.get_ifd(kind) for kind in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)]
+    for directory in directories:
+        for tag, value in list(directory.items()):
+            if isinstance(value, str):
+                directory[tag] = _StoredText(value)
+
+
+def exif_for_size(
+    metadata: Metadata, width: int, height: int, *, with_resolution: bool = False
+) -> Image.Exif:
+    """Copy the EXIF tags, empty where there are none; a size stated in pixels becomes this one.
+
+    Args:
+        metadata: With the tags.
+        width: Of the picture that they are for.
+        height: The same.
+        with_resolution: State the resolution, for formats that have no other place for it.
+    """
     copy = Image.Exif()
-    if metadata.exif is None:
-        return copy
-    copy.load(metadata.exif.tobytes())
-    tags = copy.get_ifd(ExifTags.IFD.Exif)
-    for tag, side in zip(_SIZE_TAGS, (width, height), strict=True):
-        if tag in tags:
-            tags[tag] = side
+    if metadata.exif is not None:
+        copy.load(metadata.exif.tobytes())
+        _keep_stored_text(copy)
+        tags = copy.get_ifd(ExifTags.IFD.Exif)
+        for tag, side in zip(_SIZE_TAGS, (width, height), strict=True):
+            if tag in tags:
+                tags[tag] = side
+    if with_resolution and metadata.dpi is not None:
+        copy[ExifTags.Base.XResolution], copy[ExifTags.Base.YResolution] = metadata.dpi
+        copy[ExifTags.Base.ResolutionUnit] = _INCH
     return copy
+
+
+def photoshop_segment(iptc: bytes) -> bytes:
+    """The APP13 segment of a JPEG with IPTC-NAA records."""
+    even = iptc + bytes(len(iptc) % 2)
+    block = b"8BIM" + struct.pack(">HHI", _PHOTOSHOP_IPTC, 0, len(iptc)) + even
+    body = b"Photoshop 3.0\0" + block
+    return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
 
 
 def png_notes(metadata: Metadata) -> PngImagePlugin.PngInfo:
     """Textual notes and the XMP packet, as Pillow's PNG writer takes them."""
     notes = PngImagePlugin.PngInfo()
-    for key, value in metadata.text.items():
+    texts = dict(metadata.text)
+    if metadata.comment:
+        texts.setdefault("Comment", _decoded(metadata.comment))
+    for key, value in texts.items():
         notes.add_itxt(key, value)
     if metadata.xmp is not None:
         notes.add_itxt(_XMP_NOTE, metadata.xmp.decode("utf-8", "replace"))
     return notes
+
+
+def _decoded(comment: bytes) -> str:
+    """Text of a comment, whose encoding no format states."""
+    try:
+        return comment.decode("utf-8")
+    except UnicodeDecodeError:
+        return comment.decode("latin-1")

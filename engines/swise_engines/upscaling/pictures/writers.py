@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from PIL import PngImagePlugin, TiffImagePlugin, TiffTags
 
 from swise_deploy.pictures.samples import Samples
-from swise_engines.upscaling.pictures.metadata import TIFF_XMP, Metadata, exif_for_size, png_notes
+from swise_engines.upscaling.pictures.metadata import (
+    TIFF_IPTC,
+    TIFF_XMP,
+    Metadata,
+    exif_for_size,
+    png_notes,
+)
 
 _PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _PNG_FILTER_UP = 2
@@ -93,6 +99,9 @@ def tiff_from_samples(image: Samples, metadata: Metadata) -> bytes:
     if metadata.xmp is not None:
         tags.tagtype[TIFF_XMP] = TiffTags.BYTE
         tags[TIFF_XMP] = metadata.xmp
+    if metadata.iptc is not None:
+        tags.tagtype[TIFF_IPTC] = TiffTags.UNDEFINED
+        tags[TIFF_IPTC] = metadata.iptc
     file = io.BytesIO()
     tags.save(file)
     file.write(strip)

@@ -19,6 +19,7 @@ from swise_engines.upscaling.pictures.metadata import Metadata
 
 tifffile = pytest.importorskip("tifffile", reason="the reference for 16-bit TIFF")
 
+needs_avif = pytest.mark.skipif(not HAS_AVIF, reason="this Pillow has no AVIF")
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -169,6 +170,64 @@ def test_metadata_go_along_and_orientation_is_applied(file_format):
             assert image.info["dpi"] == pytest.approx((300, 300), abs=0.02)
         if file_format == "jpg":
             assert image.info["comment"] == b"note"
+
+
+FORMATS = ["jpg", "png", "webp", "tiff", pytest.param("avif", marks=needs_avif)]
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_text_of_exif_keeps_its_bytes(file_format, dtype):
+    if dtype == np.uint16 and file_format not in ("png", "tiff"):
+        pytest.skip("8 bits only")
+    texts = {ExifTags.Base.Artist: "Jané Ü", ExifTags.Base.Copyright: "© 株式会社"}
+    exif = Image.Exif()
+    for tag, text in texts.items():
+        exif[tag] = text.encode()
+    metadata = decode_picture(encoded(noise((4, 4, 3)), "JPEG", exif=exif)).metadata
+    picture = Picture(noise((4, 4, 3), dtype), None, metadata)
+    once = decode_picture(encode_picture(picture, file_format))
+    with Image.open(io.BytesIO(encode_picture(once, file_format))) as image:
+        found = image.getexif()
+        # Pillow gives the bytes as Latin-1.
+        assert {tag: found[tag].encode("latin-1").decode() for tag in texts} == texts
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_iptc_captions_stay_where_there_is_a_place(file_format, caplog):
+    # IPTC-NAA Information Interchange Model: record 2, data set 120, the caption.
+    records = b"\x1c\x02\x78\x00\x05Hello"
+    body = b"Photoshop 3.0\08BIM\x04\x04\0\0" + struct.pack(">I", len(records)) + records
+    segment = b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
+    data = encoded(noise((4, 4, 3)), "JPEG", extra=segment)
+    written = encode_picture(decode_picture(data), file_format)
+    has_place = file_format in ("jpg", "tiff")
+    assert ("IPTC" in caplog.text) is not has_place
+    assert decode_picture(written).metadata.iptc == (records if has_place else None)
+    if file_format == "tiff":
+        (page,) = tifffile.TiffFile(io.BytesIO(written)).pages
+        assert page.tags[33723].value == records
+
+
+@pytest.mark.parametrize("file_format", ["webp", pytest.param("avif", marks=needs_avif)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_resolution_is_stated_in_exif_where_a_format_has_no_other_place(file_format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(noise((4, 8, 3)), "JPEG", exif=exif, dpi=(300, 150))
+    expected = (300, 150) if orientation == 1 else (150, 300)
+    again = decode_picture(encode_picture(decode_picture(data), file_format))
+    assert again.metadata.dpi == pytest.approx(expected)
+    assert decode_picture(encode_picture(again, "png")).metadata.dpi == pytest.approx(
+        expected, abs=0.02
+    )
+
+
+def test_a_comment_becomes_a_note_of_a_png():
+    data = encoded(noise((4, 4, 3)), "JPEG", comment="né".encode())
+    with Image.open(io.BytesIO(encode_picture(decode_picture(data), "png"))) as image:
+        assert isinstance(image, PngImagePlugin.PngImageFile)
+        assert image.text["Comment"] == "né"
 
 
 @pytest.mark.parametrize("file_format", ["png", "tiff"])
