@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import struct
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from fractions import Fraction
@@ -269,10 +270,17 @@ def _write_pictures(new: New) -> None:
         ((9, 11, 3), np.uint16, {"compression": "zlib", "predictor": True}),
         ((9, 11, 3), np.float32, {}),
         ((3, 32, 32), np.uint16, {"planarconfig": "separate", "tile": (16, 16)}),
+        ((9, 11, 3), np.uint16, {"photometric": "cielab"}),
+        ((9, 11, 4), np.uint16, {"photometric": "separated", "compression": "zlib"}),
     ]
     for shape, dtype, more in deep_layouts:
         samples = (rng.random(shape) * (1 if dtype is np.float32 else 65_535)).astype(dtype)
-        tifffile.imwrite(new("TIFF") / "input.tiff", samples, photometric="rgb", **more)
+        options = {"photometric": "rgb", **more}
+        tifffile.imwrite(new("TIFF") / "input.tiff", samples, **options)
+    fields = struct.pack("<IiiHHIIiiII", 40, 6, 4, 1, 16, 3, 0, 0, 0, 0, 0)
+    pixels = fields + struct.pack("<III", 0xF800, 0x7E0, 0x1F) + rng.bytes(48)
+    head = b"BM" + struct.pack("<IHHI", 14 + len(pixels), 0, 0, 14 + len(pixels) - 48)
+    (new("BMP") / "input.bmp").write_bytes(head + pixels)
 
 
 def _write_videos(new: New) -> None:
@@ -286,6 +294,7 @@ def _write_videos(new: New) -> None:
         ("Matroska", ".mkv", "libx264", "aac"),
         ("Matroska", ".mkv", "ffv1", ""),
         ("WebM", ".webm", "libvpx-vp9", ""),
+        ("WebM", ".webm", "libvpx", ""),
         ("AVI", ".avi", "mpeg4", ""),
         ("MPEG-TS", ".ts", "libx264", "aac"),
         ("FLV", ".flv", "libx264", ""),
@@ -297,6 +306,9 @@ def _write_videos(new: New) -> None:
             stream: Any = output.add_stream(codec, rate=10)
             stream.width, stream.height = 32, 24
             stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            if codec == "libvpx":
+                stream.pix_fmt, stream.options = "yuva420p", {"auto-alt-ref": "0"}
+                stream.metadata["alpha_mode"] = "1"
             voice: Any = output.add_stream(sound, rate=8000) if sound else None
             for index in range(4):
                 shade = np.full((24, 32, 3), 60 * index, np.uint8)
