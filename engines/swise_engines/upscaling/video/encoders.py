@@ -62,7 +62,7 @@ def encoders_for(
     if is_transparent and container in _TRANSPARENT_ENCODERS:
         names += [codec] if codec in _LOSSLESS_WITH_ALPHA else []
         names += _TRANSPARENT_ENCODERS[container]
-    names += [*_FALLBACKS, default_codec]
+    names += [*_FALLBACKS, *_ENCODERS.get(default_codec, (default_codec,))]
     return list(dict.fromkeys(name for name in names if name and name != "none"))
 
 

@@ -20,7 +20,8 @@ _CODECS_OF_MPEGTS = frozenset(
 _CODECS_OF_M2TS = _CODECS_OF_MPEGTS | {"pcm_bluray", "hdmv_pgs_subtitle"}
 # Later additions ("enhanced") are read by recent programs only; raw sound aborts FFmpeg 8.
 _CODECS_OF_FLV = frozenset({"h264", "flv1", "vp6f", "aac", "mp3", "speex", "nellymoser"})
-# FFmpeg accepts them for a stream, and refuses the whole file.
+# FFmpeg accepts others for a stream, and refuses the whole file.
+_CODECS_OF_OGG = frozenset({"theora", "vp8", "vorbis", "opus", "flac", "speex"})
 _NOT_IN_MOV = frozenset({"vp8", "vp9", "av1", "opus", "flac"})
 M2TS_SUFFIXES = (".m2ts", ".mts")
 """Suffixes of the variant of MPEG-TS for Blu-ray and AVCHD."""
@@ -41,6 +42,8 @@ def names_codec(format_name: str, codec: str, *, suffix: str) -> bool:
     """False if a format takes a codec, but no reader would know it again."""
     if format_name == "flv":
         return codec in _CODECS_OF_FLV
+    if format_name in ("ogg", "ogv"):
+        return codec in _CODECS_OF_OGG
     if format_name == "mov":
         return codec not in _NOT_IN_MOV
     if format_name != "mpegts":

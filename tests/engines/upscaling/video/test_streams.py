@@ -132,6 +132,19 @@ def test_a_codec_that_a_container_does_not_name_becomes_h264(
     assert len(frames_of(tmp_path / target)) == 3
 
 
+def test_a_video_for_ogg_becomes_vp8_with_its_sound(tmp_path, small_network, make_video, add_tone):
+    if not {"libvpx", "libopus"} <= set(av.codecs_available):
+        pytest.skip("this FFmpeg has no libvpx or libopus")
+    source = make_video(
+        tmp_path / "in.mkv", setup=lambda out, _: add_tone(out, 1, "libopus", rate=48_000)
+    )
+    result = upscaled(source, tmp_path / "out.ogv", small_network(radius=0))
+    assert result.notes == ["h264 video becomes vp8"]
+    shown = frames_of(tmp_path / "out.ogv")
+    assert [round(frame.time * 10) for frame in shown] == list(range(10))
+    assert [name for name, *_ in stream_facts(tmp_path / "out.ogv", "audio")] == ["opus"]
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 @pytest.mark.parametrize("kind", ["chapters", "timecode"])
 def test_a_track_of_chapters_or_time_codes_is_made_anew_without_a_word(
