@@ -160,8 +160,10 @@ def _upright_exif(source: Image.Exif) -> Image.Exif | None:
 
 
 def _keep_stored_text(exif: Image.Exif) -> None:
+    kinds = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
     directories: list[MutableMapping[int, Any]] = [exif]
-    directories += [exif.get_ifd(kind) for kind in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)]
+    # Asking for a directory makes one, which TIFF does not allow to be empty.
+    directories += [exif.get_ifd(kind) for kind in kinds if kind in exif]
     for directory in directories:
         for tag, value in list(directory.items()):
             if isinstance(value, str):
@@ -183,7 +185,7 @@ def exif_for_size(
     if metadata.exif is not None:
         copy.load(metadata.exif.tobytes())
         _keep_stored_text(copy)
-        tags = copy.get_ifd(ExifTags.IFD.Exif)
+        tags = copy.get_ifd(ExifTags.IFD.Exif) if ExifTags.IFD.Exif in copy else {}
         for tag, side in zip(_SIZE_TAGS, (width, height), strict=True):
             if tag in tags:
                 tags[tag] = side

@@ -194,6 +194,18 @@ def test_text_of_exif_keeps_its_bytes(file_format, dtype):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
+def test_no_directory_of_exif_is_empty(file_format):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Camera"
+    picture = decode_picture(encoded(noise((4, 4, 3)), "JPEG", exif=exif))
+    with Image.open(io.BytesIO(encode_picture(picture, file_format))) as image:
+        found = image.getexif()
+        assert found[ExifTags.Base.Make] == "Camera"
+        assert ExifTags.IFD.Exif not in found
+        assert ExifTags.IFD.GPSInfo not in found
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
 def test_iptc_captions_stay_where_there_is_a_place(file_format, caplog):
     # IPTC-NAA Information Interchange Model: record 2, data set 120, the caption.
     records = b"\x1c\x02\x78\x00\x05Hello"
