@@ -37,13 +37,12 @@ from swise_export.runtimes.table import DEFAULT_RUNTIME, find_runtime, load_runt
 from swise_export.tracing.attempts import Attempt, find_attempts, range_crop
 from swise_export.tracing.faithful import TOLERANCE, find_faithful
 from swise_export.tracing.feeding import bicubic_psnr_y_db, fed_network, find_white
+from swise_export.tracing.int8_timing import LATENCY_LR_SIZE
 from swise_export.tracing.trace import export_onnx, traced_form
 from swise_export.verification.drift import PictureDrift, check_gate, measure_drift
 
 logger = logging.getLogger(__name__)
 
-# Small enough for a reading within seconds on two cores; `swise-bench` measures at any size.
-LATENCY_LR_SIZE = (80, 45)
 _LATENCY_SECONDS = 3.0
 
 

@@ -87,6 +87,8 @@ def _quantised_dict(report: ExportReport, plan: PrecisionPlan) -> dict[str, obje
         },
         "held_out_drift_db": plan.held_out_drift_db,
         "drift_by_step": [dataclasses.asdict(step) for step in plan.drift_by_step],
+        "time_by_step": [dataclasses.asdict(step) for step in plan.time_by_step],
+        "time_by_kind": [dataclasses.asdict(kind) for kind in plan.time_by_kind],
         "time_against_fp32": None if against is None else dataclasses.asdict(against),
         "pareto": None if report.pareto is None else str(report.pareto),
     }
@@ -192,6 +194,20 @@ def _quantised_rows(report: ExportReport, plan: PrecisionPlan) -> list[tuple[str
     if front:
         line = ", ".join(f"{s.mult_adds_share:.0%} {s.drift_db:+.3f} dB" for s in front)
         rows.append((f"{title} share, drift", line))
+    if plan.time_by_step:
+        line = ", ".join(f"{s.mult_adds_share:.0%} {s.time:.2f}" for s in plan.time_by_step)
+        rows.append((f"{title} share, time", f"{line} of fp32's"))
+    rows.extend(
+        (
+            f"back to {plan.rest}",
+            (
+                f"{timed.num_layers} of {timed.kind} ({timed.mult_adds_share:.1%} of the "
+                f"Mult-Adds): the file takes {timed.without.value:.2f} of its time without them"
+            ),
+        )
+        for timed in plan.time_by_kind
+        if not timed.is_kept
+    )
     if report.pareto is not None:
         rows.append(("picture", str(report.pareto)))
     if report.time_against_fp32 is not None:

@@ -89,6 +89,11 @@ def units_from_layers(layers: Sequence[Layer]) -> tuple[Unit, ...]:
     )
 
 
+def in_order_of_noise(units: Sequence[Unit], noise_db: Mapping[str, float]) -> list[Unit]:
+    """Units by the noise of each alone per Mult-Add, the least first."""
+    return sorted(units, key=lambda u: (-noise_db[u.name] / max(1, u.mult_adds), u.name))
+
+
 class Switchable(Protocol):
     """A network of which any set of units can run in the lower precision."""
 
@@ -182,7 +187,7 @@ def place(
         all_mult_adds: Mult-Adds of the whole network.
         report: Receives lines of progress.
     """
-    order = sorted(units, key=lambda u: (-effects[u.name].noise_db / max(1, u.mult_adds), u.name))
+    order = in_order_of_noise(units, {name: effect.noise_db for name, effect in effects.items()})
     steps: dict[tuple[str, ...], Step] = {}
     # The fixed shares, all units, and at most a binary search with the units tried behind it.
     most = len(_PARETO_SHARES) + 2 + len(units).bit_length() + _TRIED_BEHIND

@@ -11,9 +11,11 @@ from swise_deploy.storage.documents import (
     Positive,
     Scale,
     Sha256,
+    Share,
     read_document,
     write_document,
 )
+from swise_deploy.timing import Interval
 from swise_export.manifest import Form
 from swise_export.precision.calibration import RangeMethod, Rounding
 from swise_export.precision.placement import Step
@@ -46,6 +48,39 @@ class PlannedLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class TimedKind:
+    """Layers of one kind, timed in the runtime that the file is for.
+
+    Attributes:
+        kind: Operator, kernel, grouping and output positions.
+        without: Processor time of the file with this kind in the plan's `rest`, as a ratio to the
+            file as it was searched.
+        is_kept: True where the kind stays quantised.
+    """
+
+    kind: str
+    num_layers: Count
+    mult_adds_share: Share
+    without: Interval
+    is_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TimedStep:
+    """A placement on the search's path, timed in the runtime that the file is for.
+
+    Attributes:
+        drift_db: PSNR-Y lost (negative) or gained on the held-out pictures; None if not measured.
+        time: Processor time as a ratio to the fp32 file.
+    """
+
+    mult_adds_share: Share
+    num_layers: Count
+    drift_db: float | None
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
 class PrecisionPlan:
     """A placement that `swise-export --precision-plan` saves and replays.
 
@@ -67,6 +102,8 @@ class PrecisionPlan:
         drift_by_step: Every placement that was measured on the held-out pictures.
         spans: Lowest and highest value of every quantised tensor, where outputs of layers are
             quantised too; empty where they are not.
+        time_by_kind: Time that each kind of layer wins; empty where nothing was timed.
+        time_by_step: Times of placements; empty where nothing was timed.
     """
 
     model: str
@@ -87,6 +124,8 @@ class PrecisionPlan:
     runtime: str = DEFAULT_TARGET
     precision: QuantisedPrecision = "int8"
     spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    time_by_kind: tuple[TimedKind, ...] = ()
+    time_by_step: tuple[TimedStep, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property

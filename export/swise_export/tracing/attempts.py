@@ -16,6 +16,7 @@ from swise_export.precision.half import half_from_fp32
 from swise_export.precision.half_search import nodes_for_fp32
 from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search, calibrate_for_plan
 from swise_export.precision.plan import PrecisionPlan, read_plan
+from swise_export.tracing.int8_timing import placed_by_time
 from swise_export.tracing.trace import opset_of, traced_form
 from swise_export.verification.budget import DriftBudget
 
@@ -138,7 +139,10 @@ def _quantised_attempts(
         if before is None or plan.quantised_layers != before.quantised_layers:
             if not plan.quantised_layers:
                 raise _nothing_fits(plan, config.budget)
-            yield Attempt(int8=Int8Recipe(plan, search.calibration.weights))
+            recipe = Int8Recipe(plan, search.calibration.weights)
+            if not config.target.is_emulated and not config.keep_slower:
+                recipe = placed_by_time(network, config, recipe, report=report)
+            yield Attempt(int8=recipe)
         before = plan
 
 
