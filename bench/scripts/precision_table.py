@@ -5,19 +5,20 @@
 
 SETS and the sets are those of int8_table.py; --crop takes the middle of every picture. Drift is
 against fp32 torch: in ONNX Runtime and OpenVINO as they compute here, in TensorRT by emulated
-rounding. Times are processor times relative to fp32 in the same runtime, from runs in turn. Rows
-are written after each network, and rows that OUTPUT has already are not measured again. --precision
-takes rows of that precision alone.
+rounding. Times are processor times relative to fp32 in the same runtime, from runs in turn. Every
+row is written when it is measured, and rows that OUTPUT has already are measured again with --again
+alone. --precision and --runtime take rows of that precision and in that runtime alone.
 """
 
 import argparse
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from swise_bench.results.host import describe_host
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.command.console import progress, run_command
 from swise_deploy.command.cpus import num_usable_cpus
-from swise_deploy.errors import SwiseError
+from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.evaluation.pairs import Pair, evaluate, read_pairs
 from swise_deploy.pictures.folders import calibration_paths, sample_paths
 from swise_deploy.precision import EXPORT_PRECISIONS, ExportPrecision, quantised_precision
@@ -40,7 +41,7 @@ from swise_deploy.storage.files import write_json
 from swise_deploy.timing import Interval, cpu_ratio, picture_call, time_calls
 from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search
 from swise_export.runtimes.onnxruntime import OnnxRunner
-from swise_export.runtimes.table import open_runner
+from swise_export.runtimes.table import RUNTIMES, open_runner
 from swise_export.tracing.trace import export_onnx, opset_of, traced_form
 from swise_export.verification.budget import DEFAULT_DRIFT_DB, DriftBudget
 
@@ -114,28 +115,27 @@ def main() -> int:
     parser.add_argument("--set", action="append", required=True, dest="sets", metavar="NAME[:N]")
     parser.add_argument("--crop", type=int, default=0, help="side in HR pixels; 0: whole pictures")
     parser.add_argument("--precision", action="append", choices=EXPORT_PRECISIONS)
+    parser.add_argument("--runtime", action="append", choices=sorted({s[1] for s in _SUBJECTS}))
+    parser.add_argument("--again", action="store_true", help="replace rows that OUTPUT has")
     parser.add_argument("--threads", type=int, default=num_usable_cpus())
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
 
     def run() -> int:
-        rows: tuple[Row, ...] = ()
-        if options.output.exists():
-            rows = read_document(
-                options.output, Table, what="the table", advice="Give another --output",
-                schema_version=SCHEMA_VERSION,
-            ).rows  # fmt: skip
+        rows = () if not options.output.exists() else _rows_of(options.output, options)
         for text in options.networks:
             network = opened(text)
-            ours = [
-                row for row in rows if (row.network, row.scale) == (network.name, network.scale)
-            ]
-            known = {(row.precision, row.runtime) for row in ours}
+            known = {
+                (row.precision, row.runtime)
+                for row in rows
+                if (row.network, row.scale) == (network.name, network.scale)
+            }
             subjects = [
                 subject
                 for subject in _SUBJECTS
-                if subject[:2] not in known
+                if (options.again or subject[:2] not in known)
                 and subject[0] in (options.precision or EXPORT_PRECISIONS)
+                and subject[1] in (options.runtime or [subject[1]])
             ]
             if not subjects:
                 continue
@@ -143,17 +143,40 @@ def main() -> int:
                 name: read_pairs(spread(options.data, name), network.scale, crop=options.crop)
                 for name in options.sets
             }
-            rows += tuple(measured(network, sets, options.threads, subjects))
-            rows = tuple(sorted(rows, key=partial(_place, rows)))
-            table = Table(
-                rows, tuple(options.sets), options.crop, options.threads, _TIMED_LR_SIZE,
-                dataclasses.asdict(describe_host()),
-            )  # fmt: skip
-            write_json(options.output, document_from_value(table))
+            for row in measured(network, sets, options.threads, subjects):
+                rows = (*(r for r in rows if _subject_of(r) != _subject_of(row)), row)
+                rows = tuple(sorted(rows, key=partial(_place, rows)))
+                table = Table(
+                    rows, tuple(options.sets), options.crop, options.threads, _TIMED_LR_SIZE,
+                    dataclasses.asdict(describe_host()),
+                )  # fmt: skip
+                write_json(options.output, document_from_value(table))
         sys.stdout.write(markdown(rows))
         return 0
 
     return run_command(run)
+
+
+def _rows_of(path: Path, options: argparse.Namespace) -> tuple[Row, ...]:
+    """The rows of a table of the same pictures.
+
+    Raises:
+        InputError: They are of others.
+    """
+    table = read_document(
+        path, Table, what="the table", advice="Give another --output", schema_version=SCHEMA_VERSION
+    )
+    found, asked = (table.sets, table.crop), (tuple(options.sets), options.crop)
+    if found != asked:
+        raise InputError(
+            f"{path} is a table of {found[0]}, cropped to {found[1]}; asked for {asked[0]}, "
+            f"cropped to {asked[1]}. Give another --output, or the same pictures"
+        )
+    return table.rows
+
+
+def _subject_of(row: Row) -> tuple[str, int, str, str]:
+    return row.network, row.scale, row.precision, row.runtime
 
 
 def _place(rows: Sequence[Row], row: Row) -> tuple[int, int]:
@@ -168,9 +191,8 @@ def measured(
     sets: Mapping[str, Sequence[Pair]],
     threads: int,
     subjects: Sequence[_Subject],
-) -> list[Row]:
-    """The rows of one network."""
-    rows = []
+) -> Iterator[Row]:
+    """The rows of one network, each when it is measured."""
     with tempfile.TemporaryDirectory() as folder:
         files, shares = artefacts(network, Path(folder), threads, subjects)
         with TorchRunner(network) as torch_runner:
@@ -178,27 +200,27 @@ def measured(
         means = {name: float(np.mean([*scores.values()])) for name, scores in full.items()}
         for precision, runtime, made_for in subjects:
             progress(f"{network.name} x{network.scale} {precision} in {runtime}")
-            path = files[precision, made_for if precision in shares else "tensorrt"]
-            share = shares.get(precision, 0.0)
+            is_low = quantised_precision(precision) is not None
+            path = files[precision, made_for if is_low else "tensorrt"]
+            share = shares.get((precision, made_for), 0.0)
             row = Row(network.name, network.scale, precision, runtime, share, means, {}, None, None)
             try:
                 row = _with_drift(row, path, sets, full, threads)
                 if runtime != EMULATED:
                     fp32 = files["fp32", "tensorrt"]
-                    row = dataclasses.replace(row, time=_time(path, fp32, runtime, threads))
+                    row = replace(row, time=_time(path, fp32, runtime, threads))
             except SwiseError as error:
-                row = dataclasses.replace(row, failed=str(error))
-            rows.append(row)
-    return rows
+                row = replace(row, failed=str(error))
+            yield row
 
 
 def artefacts(
     network: LoadedNetwork, folder: Path, threads: int, subjects: Sequence[_Subject]
-) -> tuple[dict[tuple[str, str], Path], dict[str, float]]:
+) -> tuple[dict[tuple[str, str], Path], dict[tuple[str, str], float]]:
     """A file for each precision and runtime that it is made for, and shares of the Mult-Adds."""
     ranges = [pair.lr for pair in read_pairs(sample_paths()[:4], network.scale)]
     files: dict[tuple[str, str], Path] = {}
-    shares: dict[str, float] = {}
+    shares: dict[tuple[str, str], float] = {}
     wanted = {subject[0] for subject in subjects} | {"fp32"}
     for precision in [p for p in EXPORT_PRECISIONS if p in wanted]:
         low = quantised_precision(precision)
@@ -206,28 +228,41 @@ def artefacts(
             path = files[precision, "tensorrt"] = folder / f"{precision}.onnx"
             export_onnx(network, path, precision=precision, range_images=ranges)
             continue
-        search = Int8Search(
-            traced_form(network, opset=opset_of(precision, "fp32")),
-            read_pairs(calibration_paths(), network.scale),
-            scale=network.scale,
-            config=Int8Config(precision=low, threads=threads, cache=cache_folder("int8")),
-            report=progress,
-        )
-        plan = search.plan(
-            DriftBudget(DEFAULT_DRIFT_DB),
-            model_name=network.name,
-            scale=network.scale,
-            form="deploy",
-            weights_sha256=network.weights_sha256,
-        )
-        shares[precision] = plan.mult_adds_share
-        for made_for in dict.fromkeys(m for p, _, m in subjects if p == precision):
-            path = files[precision, made_for] = folder / f"{precision}_{made_for}.onnx"
-            rest = plan if made_for == "tensorrt" else dataclasses.replace(plan, rest="fp32")
-            planned = dataclasses.replace(rest, runtime=made_for)
-            recipe = Int8Recipe(planned, search.calibration.weights)
-            export_onnx(network, path, precision=precision, int8=recipe, range_images=ranges)
+        runtimes = dict.fromkeys(m for p, _, m in subjects if p == precision)
+        for is_own, group in groupby(sorted(runtimes, key=_is_searched), _is_searched):
+            search = Int8Search(
+                traced_form(network, opset=opset_of(precision, "fp32")),
+                read_pairs(calibration_paths(), network.scale),
+                scale=network.scale,
+                config=Int8Config(
+                    precision=low,
+                    rest="fp32" if is_own else "fp16",
+                    runtime="onnxruntime" if is_own else "tensorrt",
+                    threads=threads,
+                    cache=cache_folder("int8"),
+                ),
+                report=progress,
+            )
+            plan = search.plan(
+                DriftBudget(DEFAULT_DRIFT_DB),
+                model_name=network.name,
+                scale=network.scale,
+                form="deploy",
+                weights_sha256=network.weights_sha256,
+            )
+            for made_for in group:
+                path = files[precision, made_for] = folder / f"{precision}_{made_for}.onnx"
+                shares[precision, made_for] = plan.mult_adds_share
+                planned = plan if made_for == "tensorrt" else replace(plan, rest="fp32")
+                planned = replace(planned, runtime=made_for)
+                recipe = Int8Recipe(planned, search.calibration.weights)
+                export_onnx(network, path, precision=precision, int8=recipe, range_images=ranges)
     return files, shares
+
+
+def _is_searched(made_for: str) -> bool:
+    """True where the form of the file has a search of its own: it rounds other tensors."""
+    return RUNTIMES[made_for].quantises_outputs
 
 
 def _with_drift(
@@ -249,7 +284,7 @@ def _with_drift(
     worst = min(((f"{s} {p}", v) for s, of in losses.items() for p, v in of.items()),
                 key=lambda entry: entry[1])  # fmt: skip
     drift = {s: float(np.mean([*of.values()])) for s, of in losses.items()}
-    return dataclasses.replace(row, drift_db=drift, worst=worst)
+    return replace(row, drift_db=drift, worst=worst)
 
 
 def _scores(runner: Runner, pairs: Sequence[Pair]) -> dict[str, float]:
