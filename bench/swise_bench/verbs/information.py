@@ -4,13 +4,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swise_deploy.checkpoints.shipped import WEIGHTS_SUFFIXES
 from swise_deploy.command.console import size_text
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.storage.files import sha256_of
+
+if TYPE_CHECKING:
+    from swise_engines.tensorrt.precision_table import PrecisionTable
 
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 SUFFIXES = (".onnx", *ENGINE_SUFFIXES, *sorted(WEIGHTS_SUFFIXES), ".json")
@@ -57,7 +60,10 @@ def _size(path: Path) -> str:
 
 def _onnx_facts(path: Path) -> dict[str, Any]:
     from swise_export.counting import count_onnx
+    from swise_export.graph.half_emulation import has_halves
+    from swise_export.graph.loading import load_onnx
     from swise_export.interface.onnx_file import read_onnx_file
+    from swise_export.runtimes.table import DEFAULT_RUNTIME
 
     file = read_onnx_file(path)
     interface = file.interface
@@ -84,7 +90,10 @@ def _onnx_facts(path: Path) -> dict[str, Any]:
         }
         if counts.unknown:
             facts["not counted"] = dict(counts.unknown)
-    return {**facts, **_origin(path, file.facts, file.sha256), "runs in": _runtimes("onnx")}
+    runtimes = _runtimes("onnx")
+    if DEFAULT_RUNTIME in runtimes and has_halves(load_onnx(path, external_data=False), ["bf16"]):
+        runtimes.remove(DEFAULT_RUNTIME)  # it has no bf16 convolutions
+    return {**facts, **_origin(path, file.facts, file.sha256), "runs in": runtimes}
 
 
 def _port(port: Any) -> str:
@@ -145,6 +154,10 @@ def _runtimes(takes: str) -> list[str]:
     return [n for n, r in RUNTIMES.items() if r.takes == takes and not unusable_reason(n)]
 
 
+def _by_precision(table: "PrecisionTable") -> dict[str, float]:
+    return {row.precision: row.mult_adds_share for row in table.rows}
+
+
 def _engine_facts(path: Path) -> dict[str, Any]:
     from swise_engines.tensorrt.manifest import read_manifest
 
@@ -152,7 +165,7 @@ def _engine_facts(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     if manifest is None:
         return {**facts, "manifest": "none: built by something else, so it is not loaded"}
-    found = {row.precision: row.mult_adds_share for row in manifest.precision_found.rows}
+    found, compiled = _by_precision(manifest.precision_found), manifest.precision_compiled
     return {
         **facts,
         "takes": _port(manifest.interface.input),
@@ -165,6 +178,7 @@ def _engine_facts(path: Path) -> dict[str, Any]:
         "network": manifest.model,
         "precision asked": manifest.precision_asked or "unknown",
         "precision found": found or "unknown",
+        **({} if compiled is None else {"precision compiled": _by_precision(compiled)}),
         "made from": manifest.onnx_name,
         "made by": f"{manifest.backend} {manifest.backend_version}",
         "runs on": f"SM {', '.join(manifest.sms)}" if manifest.sms else manifest.gpu or "unknown",

@@ -148,27 +148,37 @@ def _rounded_weights(
 def switchable_half(
     full: onnx.ModelProto, nodes_to_switch: Sequence[str], precision: HalfPrecision = "fp16"
 ) -> onnx.ModelProto:
-    """Give each named node of an fp32 model a switch that rounds its float outputs."""
+    """Give each named node of an fp32 model a switch that rounds what it reads and what it gives.
+
+    Stored weights are rounded, too. The values between two nodes whose switches are on are rounded
+    twice, which changes nothing.
+    """
     switchable = copy.deepcopy(full)
     shaped = onnx.shape_inference.infer_shapes(full)
-    floats = {
-        value.name
-        for value in (*shaped.graph.value_info, *shaped.graph.output)
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT
-    }
+    values = (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output)
+    floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    floats |= {t.name for t in full.graph.initializer if t.data_type == TensorProto.FLOAT}
     numbers = {name: i for i, name in enumerate(nodes_to_switch)}
     nodes: list[onnx.NodeProto] = _switch_nodes(len(numbers))
+
+    def add_rounding(name: str, result: str, switch: str) -> None:
+        nodes.extend(rounding(name, f"{result}/rounded", precision, prefix=result))
+        nodes.append(helper.make_node("Where", [switch, f"{result}/rounded", name], [result]))
+
     for node in switchable.graph.node:
-        nodes.append(node)
         if node.name not in numbers:
+            nodes.append(node)
             continue
         switch = _switch(numbers[node.name])
+        for i, name in enumerate(node.input):
+            if name in floats:
+                node.input[i] = f"{node.name}/input{i}"
+                add_rounding(name, node.input[i], switch)
+        nodes.append(node)
         for i, name in enumerate(node.output):
             if name in floats:
-                wide, back = f"{name}/full", f"{name}/back"
-                node.output[i] = wide
-                nodes.extend(rounding(wide, back, precision))
-                nodes.append(helper.make_node("Where", [switch, back, wide], [name]))
+                node.output[i] = f"{name}/full"
+                add_rounding(node.output[i], name, switch)
     return _with_nodes(switchable, nodes, len(numbers))
 
 

@@ -13,7 +13,7 @@ from swise_deploy.pictures.folders import calibration_paths
 from swise_deploy.precision import QuantisedPrecision, half_precision, quantised_precision
 from swise_export.config import ExportConfig
 from swise_export.precision.half import half_from_fp32
-from swise_export.precision.half_search import nodes_for_fp32
+from swise_export.precision.half_search import HalfSearch
 from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search, calibrate_for_plan
 from swise_export.precision.plan import PrecisionPlan, read_plan
 from swise_export.tracing.int8_timing import placed_by_time
@@ -70,18 +70,23 @@ def find_attempts(
         opset = opset_of(config.precision)
         model = traced_form(network, form=config.form, batch=config.batch, opset=opset)
         images = [range_crop(p.lr, None) for p in pairs[:4]]
-        found = nodes_for_fp32(
+        search = HalfSearch(
             model,
             pairs,
             precision=half,
             scale=network.scale,
-            budget=config.budget,
             kept=half_from_fp32(model, images, precision=half).fp32_nodes,
             threads=config.threads,
             report=report,
         )
-        if found:
-            yield Attempt(keep_fp32=found)
+        before: tuple[str, ...] = ()
+        for share in _BUDGET_SHARES:
+            found = search.nodes_for_fp32(config.budget.share(share))
+            if found is None:
+                return
+            if found != before:
+                yield Attempt(keep_fp32=found)
+            before = found
 
 
 def range_crop(lr: RgbImage, size: tuple[int, int] | None) -> RgbImage:

@@ -21,7 +21,7 @@ from swise_export.cli import main
 from swise_export.config import ExportConfig
 from swise_export.job import reason_to_fall_back
 from swise_export.manifest import read_manifest
-from swise_export.precision.half_search import nodes_for_fp32
+from swise_export.precision.half_search import HalfSearch
 from swise_export.precision.plan import read_plan
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.verification.budget import DriftBudget
@@ -181,7 +181,7 @@ def test_settings_of_int8_are_refused_without_it(
 
 def test_operations_that_lose_most_in_fp16_return_to_fp32() -> None:
     # 0.9 * 2^-26 is nothing in fp16, whose smallest number is 2^-24; the next two layers would have
-    # brought it back.
+    # brought it back. Neither the layer that gives it nor the one that reads it can be fp16.
     shape: list[int | str] = ["n", 3, "h", "w"]
     gains = {"shrink": 0.9 * 2.0**-26, "grow": 2.0**13, "restore": 2.0**13}
     eye = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
@@ -204,11 +204,15 @@ def test_operations_that_lose_most_in_fp16_return_to_fp32() -> None:
         ir_version=8,
     )
     image = np.random.default_rng(0).integers(64, 256, (16, 16, 3)).astype(np.uint8)
-    find = partial(nodes_for_fp32, scale=1, budget=DriftBudget(0.01), threads=1)
-    pairs = [Pair("noise", image, image)]
-    assert find(model, pairs, kept=()) == ("shrink",)
-    assert find(model, pairs, kept=("shrink",)) == ()
-    assert find(model, pairs, kept=(), precision="bf16") == ()  # it has the exponents of fp32
+    search = partial(HalfSearch, model, [Pair("noise", image, image)], scale=1, threads=1)
+    budget = DriftBudget(0.01)
+    assert set(search(precision="fp16", kept=()).nodes_for_fp32(budget) or ()) == {"grow", "shrink"}
+    assert search(precision="fp16", kept=("shrink",)).nodes_for_fp32(budget) == ("grow",)
+    assert search(precision="fp16", kept=("shrink", "grow")).nodes_for_fp32(budget) == ()
+    # bf16 has the exponents of fp32, and its 8 bits cost some 0.1 dB of a perfect picture.
+    assert search(precision="bf16", kept=()).nodes_for_fp32(DriftBudget(100)) == ()
+    # No placement gains 100 dB.
+    assert search(precision="bf16", kept=()).nodes_for_fp32(DriftBudget(-100)) is None
 
 
 def test_a_file_for_openvino_is_measured_in_openvino(

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.evaluation.metrics import LUMA_WEIGHTS
 from swise_deploy.evaluation.pairs import Pair, pair_from_hr
-from swise_deploy.precision import ActivationType, QuantisedPrecision
+from swise_deploy.precision import ActivationType, HalfPrecision, QuantisedPrecision
+from swise_export.graph.half_emulation import with_half_rounding
 from swise_export.graph.number_formats import STORED_TYPES
 from swise_export.precision.calibration import Calibration, calibrate
 from swise_export.precision.half import half_from_fp32
@@ -314,13 +315,31 @@ def test_fp16_switch_rounds_one_operation() -> None:
     np.testing.assert_array_equal(rounded, np.full_like(lr, expected))
 
 
-def test_bf16_switch_rounds_one_operation() -> None:
+def test_bf16_switch_rounds_what_one_operation_reads_and_gives() -> None:
     model = two_layers(np.eye(3))
     lr = np.full((1, 3, 2, 2), 1 + 2.0**-12, np.float32)
     switchable = switchable_half(model, ["first", "sum"], "bf16")
     rounded = run(switchable, lr, **{"swise.switches": np.array([True, False])})
-    expected = torch.tensor(np.float32(1 + 2.0**-12) + np.float32(0.123)).bfloat16().float()
+    # The input becomes 1, the bias the nearest bf16 number to 0.123, and the sum is rounded again.
+    bias = torch.tensor(0.123).bfloat16().float()
+    expected = (1 + bias).bfloat16().float()
     np.testing.assert_array_equal(rounded, np.full_like(lr, expected.item()))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_all_switches_on_compute_what_the_converted_file_computes(
+    network_x2: LoadedNetwork, precision: HalfPrecision
+) -> None:
+    model = traced_form(network_x2, opset=19)
+    half = half_from_fp32(model, precision=precision)
+    names = [n.name for n in model.graph.node if n.name not in half.fp32_nodes]
+    lr = np.random.default_rng(0).random((1, 3, 12, 16), np.float32)
+    switches = {"swise.switches": np.ones(len(names), np.bool_)}
+    got = run(switchable_half(model, names, precision), lr, **switches)
+    expected = run(with_half_rounding(half.model), lr)
+    # Sums in another order may fall on the other side of a tie.
+    full = run(model, lr)
+    assert np.mean((got - expected) ** 2) < 0.1 * np.mean((full - expected) ** 2)
 
 
 def test_scales_are_exact_in_fp16() -> None:
