@@ -22,7 +22,13 @@ from swise_deploy.pictures.formats import (
     refuse_size,
     unsupported_name,
 )
-from swise_deploy.pictures.png import bit_depth, deep_colour, holds_deep_colour, key_alpha
+from swise_deploy.pictures.png import (
+    bit_depth,
+    colour_chunks,
+    deep_colour,
+    holds_deep_colour,
+    key_alpha,
+)
 from swise_deploy.pictures.samples import Samples, uint8_from_samples
 from swise_deploy.pictures.tiff import (
     TiffPage,
@@ -51,7 +57,8 @@ class DecodedPicture:
     Attributes:
         colour: (H, W, 3) RGB or (H, W) greyscale.
         alpha: (H, W), of the same dtype; None where the picture is opaque.
-        info: Pillow's facts about the file: "icc_profile", "xmp", "dpi", "comment".
+        info: Pillow's facts about the file: "icc_profile", "xmp", "dpi", "comment"; and
+            "colour_chunks" of a PNG, by name.
         exif: EXIF tags as stored, orientation included.
         text: Notes of a PNG.
         orientation: EXIF orientation, 1 to 8, that was applied to the pixels.
@@ -120,6 +127,7 @@ def _decoded(data: bytes, first_of_many: bool) -> DecodedPicture:
         exif, info, text = image.getexif(), dict(image.info), dict(getattr(image, "text", {}))
         if has_srgb:
             info.pop("icc_profile", None)
+        info["colour_chunks"] = colour_chunks(data)
         orientation = _orientation(exif, info, text)
         if image.format == "AVIF":
             orientation = _avif_orientation(info)

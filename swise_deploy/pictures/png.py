@@ -6,6 +6,7 @@ pure Python (minutes for a photograph), imagecodecs has 26 MB.
 """
 
 import io
+import struct
 import sys
 
 import numpy as np
@@ -18,12 +19,30 @@ _SWAPPED_ORDER = {
     ";16N": ";16B" if sys.byteorder == "little" else ";16L",
 }
 _GREY_ALPHA = "LA;16B"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# PNG 3rd edition, 11.3.2, with the number of their bytes.
+_COLOUR_CHUNKS = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
 _BIT_DEPTH_OFFSET = 24  # signature 8, chunk header 8, width 4, height 4 (PNG 3rd edition, 11.2.1)
 
 
 def bit_depth(data: bytes) -> int:
     """Bits of a sample, or of a palette index, from the header of a PNG."""
     return data[_BIT_DEPTH_OFFSET]
+
+
+def colour_chunks(data: bytes) -> dict[str, bytes]:
+    """The chunks of a PNG that say which colours its numbers are, by name, but for profiles."""
+    found: dict[str, bytes] = {}
+    place = len(_SIGNATURE)
+    while data.startswith(_SIGNATURE) and place + 8 <= len(data):
+        (size,) = struct.unpack_from(">I", data, place)
+        kind = data[place + 4 : place + 8]
+        if kind == b"IDAT":
+            break
+        if kind in _COLOUR_CHUNKS and size == _COLOUR_CHUNKS[kind]:
+            found[kind.decode()] = data[place + 8 : place + 8 + size]
+        place += size + 12
+    return found
 
 
 def raw_modes(image: Image.Image) -> list[str]:

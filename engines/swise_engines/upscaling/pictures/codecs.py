@@ -125,6 +125,12 @@ def encode_picture(picture: Picture, file_format: Format, *, quality: int | None
 
 def _encoded(picture: Picture, file_format: Format, quality: int | None) -> bytes:
     metadata = picture.metadata
+    if metadata.has_other_colours and file_format != "png":
+        logger.warning(
+            "the gamma or the primaries of a PNG (gAMA, cHRM, cICP) are left out: %s has no place "
+            "for them, and its colours will look different",
+            file_format,
+        )
     if metadata.iptc is not None and file_format not in ("jpg", "tiff"):
         logger.warning("IPTC captions are left out: %s has no place for them", file_format)
     samples = picture.colour

@@ -48,6 +48,13 @@ TIFF_XMP = 700  # Adobe XMP specification, part 3
 TIFF_IPTC = 33_723  # the same
 _PHOTOSHOP_IPTC = 0x0404  # Adobe Photoshop file formats: image resource of IPTC-NAA records
 _INCH = 2
+# PNG 3rd edition, 11.3.2.5: what stands for sRGB in older readers; ITU-T H.273 has the codes.
+_SRGB_CHUNKS = {
+    "gAMA": struct.pack(">I", 45_455),
+    "cHRM": struct.pack(">8I", 31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000),
+}
+_SRGB_CODES = bytes([1, 13])
+_ROUNDED = 500  # of 100,000: programs round them to two or three digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,7 @@ class Metadata:
         text: Notes by keyword, as PNG has them.
         comment: The comment of a JPEG file.
         iptc: IPTC-NAA records: captions and keywords of the press.
+        colour_chunks: Chunks of a PNG that say which colours its numbers are, by name.
     """
 
     icc: bytes | None = None
@@ -71,6 +79,23 @@ class Metadata:
     text: Mapping[str, str] = field(default_factory=dict)
     comment: bytes | None = None
     iptc: bytes | None = None
+    colour_chunks: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def has_other_colours(self) -> bool:
+        """True where the chunks of a PNG, and no profile, state other colours than sRGB's."""
+        chunks = {} if self.icc is not None else self.colour_chunks
+        if "cICP" in chunks:
+            return chunks["cICP"][:2] != _SRGB_CODES
+        if "sRGB" in chunks:
+            return False
+        numbers = [
+            value
+            for name, count in (("gAMA", 1), ("cHRM", 8))
+            for value in struct.unpack(f">{count}I", chunks.get(name, _SRGB_CHUNKS[name]))
+        ]
+        usual = struct.unpack(">9I", _SRGB_CHUNKS["gAMA"] + _SRGB_CHUNKS["cHRM"])
+        return any(abs(a - b) > _ROUNDED for a, b in zip(numbers, usual, strict=True))
 
 
 class _StoredText(str):
@@ -86,6 +111,7 @@ def metadata_of(picture: DecodedPicture) -> Metadata:
     """Collect the metadata that also hold for the upright, upscaled picture."""
     info = picture.info
     icc, xmp, comment = (info.get(key) for key in ("icc_profile", "xmp", "comment"))
+    chunks = info.get("colour_chunks")
     notes = {str(k): str(v) for k, v in picture.text.items() if len(str(v)) <= _MAX_NOTE_BYTES}
     packet = notes.pop(_XMP_NOTE, None)
     if packet is not None:
@@ -98,6 +124,7 @@ def metadata_of(picture: DecodedPicture) -> Metadata:
         text={key: note for key, note in notes.items() if not key.startswith(_RAW_PROFILE)},
         comment=comment if isinstance(comment, bytes) else None,
         iptc=_iptc(info.get("photoshop"), picture.exif),
+        colour_chunks=chunks if isinstance(chunks, dict) else {},
     )
 
 
@@ -204,8 +231,11 @@ def photoshop_segment(iptc: bytes) -> bytes:
 
 
 def png_notes(metadata: Metadata) -> PngImagePlugin.PngInfo:
-    """Textual notes and the XMP packet, as Pillow's PNG writer takes them."""
+    """Textual notes, XMP packet and chunks of colour, as Pillow's PNG writer takes them."""
     notes = PngImagePlugin.PngInfo()
+    for name, body in metadata.colour_chunks.items():
+        if name != "sRGB" or metadata.icc is None:
+            notes.add(name.encode(), body)
     texts = dict(metadata.text)
     if metadata.comment:
         texts.setdefault("Comment", _decoded(metadata.comment))

@@ -235,6 +235,34 @@ def test_a_resolution_is_stated_in_exif_where_a_format_has_no_other_place(file_f
     )
 
 
+LINEAR = {"gAMA": struct.pack(">I", 100_000)}
+WIDE = {"cHRM": struct.pack(">8I", 31270, 32900, 70800, 29200, 17000, 79700, 13100, 4600)}
+PQ = {"cICP": bytes([9, 16, 0, 1])}
+USUAL = {"gAMA": struct.pack(">I", 45_455), "sRGB": b"\0"}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("chunks", [LINEAR, WIDE, PQ, USUAL, {**LINEAR, **WIDE}])
+def test_chunks_of_colour_stay_in_a_png_and_are_missed_elsewhere(dtype, chunks, caplog):
+    notes = PngImagePlugin.PngInfo()
+    for name, body in chunks.items():
+        notes.add(name.encode(), body)
+    metadata = decode_picture(encoded(noise((4, 4, 3)), "PNG", pnginfo=notes)).metadata
+    picture = Picture(noise((4, 4, 3), dtype), None, metadata)
+    data = encode_picture(picture, "png")
+    assert decode_picture(data).metadata.colour_chunks == chunks
+    assert all(data.count(name.encode() + body) == 1 for name, body in chunks.items())
+    assert caplog.text == ""
+    encode_picture(picture, "tiff")
+    assert ("gamma or the primaries" in caplog.text) is (chunks is not USUAL)
+
+
+def test_a_profile_overrides_chunks_of_colour(caplog):
+    metadata = Metadata(icc=SRGB, colour_chunks=LINEAR)
+    encode_picture(Picture(noise((4, 4, 3)), None, metadata), "jpg")
+    assert caplog.text == ""
+
+
 def test_a_comment_becomes_a_note_of_a_png():
     data = encoded(noise((4, 4, 3)), "JPEG", comment="né".encode())
     with Image.open(io.BytesIO(encode_picture(decode_picture(data), "png"))) as image:
