@@ -113,6 +113,14 @@ class Counts:
         return sum(layer.mult_adds for layer in self.layers)
 
     @property
+    def precision_shares(self) -> dict[str, float]:
+        """Shares of the Mult-Adds by precision, the largest first."""
+        found: Counter[str] = Counter()
+        for layer in self.layers:
+            found[layer.precision] += layer.mult_adds
+        return {name: n / self.mult_adds for name, n in found.most_common() if n}
+
+    @property
     def activations(self) -> int:
         """Output elements of convolutions and matrix products."""
         return sum(layer.activations for layer in self.layers)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class ExportReport:
     Attributes:
         mult_adds: Of the network as its paper writes it, at `counted_lr_size`.
         artifact_mult_adds: Of the graph that was written.
+        precision_shares: Of those, by precision.
         latency: Of the file on the CPU, at `latency_lr_size`, in `latency_runtime`; None where no
             runtime computes in its precision on a CPU.
         plan: The placement of INT8; None without INT8.
@@ -67,6 +68,7 @@ class ExportReport:
     pictures: tuple[PictureDrift, ...]
     mult_adds: int
     artifact_mult_adds: int
+    precision_shares: Mapping[str, float]
     counted_lr_size: tuple[int, int]
     latency: Timing | None
     latency_lr_size: tuple[int, int]
@@ -197,6 +199,7 @@ def export_verified(
         pictures=tuple(pictures),
         mult_adds=written.mult_adds,
         artifact_mult_adds=counts.mult_adds,
+        precision_shares=counts.precision_shares,
         counted_lr_size=counts.lr_size,
         latency=latency,
         latency_lr_size=lr_size,

@@ -34,6 +34,7 @@ def dict_from_report(report: ExportReport) -> dict[str, object]:
         "params": manifest.num_params,
         "mult_adds_g": report.mult_adds / _GIGA,
         "artifact_mult_adds_g": report.artifact_mult_adds / _GIGA,
+        "mult_adds_shares": dict(report.precision_shares),
         "lr_size": list(report.counted_lr_size),
         "size_bytes": report.size_bytes,
         "parity": {
@@ -149,7 +150,9 @@ def _precision_rows(report: ExportReport) -> list[tuple[str, str]]:
     rows = []
     if manifest.fp32_nodes:
         count = len(manifest.fp32_nodes)
-        rows.append(("kept in fp32", f"{count} nodes (norms, averages, the final sum)"))
+        shares = ", ".join(f"{v:.2%} {name}" for name, v in report.precision_shares.items())
+        text = f"{count} nodes (norms, averages, the final sum); Mult-Adds: {shares}"
+        rows.append(("kept in fp32", text))
     if manifest.activations:
         node, largest = max(manifest.activations.items(), key=lambda item: item[1])
         note = " (fp16 holds 65504)" if manifest.precision != "bf16" else ""

@@ -180,7 +180,7 @@ def test_weights_in_fp8_are_counted_as_such() -> None:
     counts = count_onnx(model, lr_size=(8, 8))
     assert counts.params == 81 + 3
     assert counts.mult_adds == 81 * 64
-    assert counts.layers[-1].precision == "fp8"
+    assert counts.precision_shares == {"fp8": 1.0}
 
 
 def test_half_precision_behind_casts_counts_the_same() -> None:

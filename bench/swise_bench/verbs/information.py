@@ -1,6 +1,5 @@
 """Facts of a file: an ONNX file, an engine, a checkpoint, a precision plan or results."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +85,9 @@ def _onnx_facts(path: Path) -> dict[str, Any]:
             "parameters": counts.params,
             "Mult-Adds": counts.mult_adds,
             "counted at LR": size_text(counts.lr_size),
-            "precision by share": _shares(counts.layers),
+            "precision by share": {
+                name: round(share, 4) for name, share in counts.precision_shares.items()
+            },
         }
         if counts.unknown:
             facts["not counted"] = dict(counts.unknown)
@@ -99,15 +100,6 @@ def _onnx_facts(path: Path) -> dict[str, Any]:
 def _port(port: Any) -> str:
     shape = f"{port.layout}, {port.channels} channels, 0 to {port.white:g}"
     return f"{port.name}: {port.dtype}, {shape}"
-
-
-def _shares(layers: Any) -> dict[str, float]:
-    """Share of the Mult-Adds in each precision."""
-    work: Counter[str] = Counter()
-    for layer in layers:
-        work[layer.precision] += layer.mult_adds
-    total = sum(work.values())
-    return {name: round(macs / total, 4) for name, macs in work.most_common() if macs}
 
 
 def _origin(path: Path, stated: Mapping[str, str], sha256: str) -> dict[str, Any]:

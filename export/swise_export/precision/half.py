@@ -2,9 +2,9 @@
 
 TensorRT 11 takes precision from the graph alone, so the graph states it for every runtime. These
 nodes stay in fp32: sums over many values (norms, averages), the final sum, on which the last bits
-of a picture depend, and every node that reads or writes a tensor too large for the format, found by
-running the network on pictures. docs/adr/0001-deploy-form.md and docs/precision.md have the
-measured effect of each.
+of a picture depend, in bf16 the layers that read the picture, and every node that reads or writes a
+tensor too large for the format, found by running the network on pictures.
+docs/adr/0001-deploy-form.md and docs/precision.md have the measured effect of each.
 """
 
 import logging
@@ -18,7 +18,9 @@ from onnx import numpy_helper
 from swise_deploy.errors import ExportError, first_line
 from swise_deploy.pictures.files import RgbImage
 from swise_deploy.precision import PRECISIONS, HalfPrecision
+from swise_export.counting import count_onnx
 from swise_export.graph.activations import ActivationRange, measure_ranges
+from swise_export.graph.half_emulation import MOVES
 from swise_export.graph.number_formats import ONNX_TYPES, tensor_from_values, values_of_tensor
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ _FP32_OPS = frozenset(
 _ARITHMETIC = frozenset(
     {"Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Round", "Sub", "Transpose"}
 )
+# A larger first layer costs time in fp32; the search for nodes that need it decides then.
+_MAX_FIRST_SHARE = 0.01
 # Modules that run in fp32 as a whole, without casts inside them.
 _FP32_SCOPES = ("norm", "picture")
 
@@ -93,12 +97,13 @@ def half_from_fp32(
     ranges = measure_ranges(model, images) if images else []
     too_large = _tensors_too_large(model, ranges, precision)
     last = _last_arithmetic(model)
+    first = _first_layers(model) if precision == "bf16" else set()
     kept = [
         node.name
         for node in model.graph.node
         if node.op_type in _FP32_OPS
         or any(part.startswith(_FP32_SCOPES) for part in node.name.split("/"))
-        or node.name in last
+        or node.name in last | first
         or node.name in keep_fp32
         or any(name in too_large for name in (*node.input, *node.output))
     ]
@@ -221,6 +226,29 @@ def _tensors_too_large(
         )
         too_large.update(found.tensor for found in overflowing)
     return too_large
+
+
+def _first_layers(model: onnx.ModelProto) -> set[str]:
+    """Names of the nodes up to the layers that read the picture, where they have few Mult-Adds.
+
+    A picture of 8 bits in [0, 1] does not fit into the 8 bits of bf16's precision.
+    """
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    pending = [value.name for value in model.graph.input if value.name not in stored]
+    found: set[str] = set()
+    while pending:
+        for node in readers.get(pending.pop(), []):
+            if node.name not in found:
+                found.add(node.name)
+                if node.op_type in _ARITHMETIC | MOVES:
+                    pending.extend(node.output)
+    counts = count_onnx(model)
+    mult_adds = sum(layer.mult_adds for layer in counts.layers if layer.name in found)
+    return found if mult_adds <= _MAX_FIRST_SHARE * counts.mult_adds else set()
 
 
 def _last_arithmetic(model: onnx.ModelProto) -> set[str]:

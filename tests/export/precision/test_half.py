@@ -100,6 +100,40 @@ def test_bf16_has_the_range_of_fp32() -> None:
     assert (run(with_half_rounding(half.model), lr) == 1.375 * 2**16).all()
 
 
+@pytest.mark.parametrize(
+    ("precision", "width", "kept"),
+    [("bf16", 48, {"centre", "first"}), ("bf16", 12, set()), ("fp16", 48, set())],
+)
+def test_small_layers_that_read_the_picture_are_not_bf16(
+    precision: HalfPrecision, width: int, kept: set[str]
+) -> None:
+    # 9 MACs a pixel in the first layer, 27 * width in the second: 0.7% of them, or 2.7%. 1/255 and
+    # its multiples need more than the 8 bits of bf16's precision.
+    shape: list[int | str] = ["n", 3, "h", "w"]
+    stored = {
+        "mean": np.full((1, 3, 1, 1), 0.4),
+        "w1": np.eye(3).reshape(3, 3, 1, 1),
+        "w2": np.zeros((width, 3, 3, 3)),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Sub", ["lr", "mean"], ["x"], name="centre"),
+            helper.make_node("Conv", ["x", "w1"], ["y"], name="first"),
+            helper.make_node("Conv", ["y", "w2"], ["z"], name="second", pads=[1] * 4),
+            helper.make_node("Relu", ["z"], ["a"], name="act"),
+            helper.make_node(
+                "DepthToSpace", ["a"], ["sr"], name="up", blocksize=2 if width == 12 else 4
+            ),
+        ],
+        "small",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ["n", 3, "h2", "w2"])],
+        [numpy_helper.from_array(a.astype(np.float32), name) for name, a in stored.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert set(half_from_fp32(model, precision=precision).fp32_nodes) == kept
+
+
 def test_constants_are_rounded_to_bf16_once() -> None:
     # 1 + 2^-8 + 2^-12 lies above the tie of two bf16 numbers; by way of fp16 it would be the tie.
     half = half_from_fp32(identity_model(1 + 2.0**-8 + 2.0**-12, 0), precision="bf16").model
@@ -216,8 +250,8 @@ def test_norms_averages_and_the_final_sum_stay_in_fp32(
     assert not {"/head/Conv", "/fuse/Conv"} & kept
     assert any(name.endswith("norm1/Sqrt") for name in kept)
     stored = {t.name: t.data_type for t in half.model.graph.initializer}
-    assert stored["head.weight"] == ONNX_TYPES[precision]
-    assert stored["head.weight"] != TensorProto.FLOAT
+    assert stored["fuse.weight"] == ONNX_TYPES[precision]
+    assert stored["fuse.weight"] != TensorProto.FLOAT
 
 
 def test_a_bf16_file_is_valid_onnx_and_close_to_the_network(
