@@ -1,6 +1,7 @@
 """A new video file: encoded frames; copied sound, subtitles, covers, chapters and fonts."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +11,17 @@ from typing import TYPE_CHECKING, Any, cast
 from swise_deploy.command.dependencies import require
 from swise_deploy.errors import InputError, OutputError
 from swise_deploy.storage.context import Closing
-from swise_engines.upscaling.video.colour import frame_from_rgb, is_transparent
+from swise_engines.upscaling.video.colour import ColourCoding, frame_from_rgb, is_transparent
 from swise_engines.upscaling.video.encoders import encoder_settings, encoders_for, formats_of
 from swise_engines.upscaling.video.hdr import encoder_parameters
 from swise_engines.upscaling.video.muxers import M2TS_SUFFIXES, names_codec, other_container
 from swise_engines.upscaling.video.options import VideoOptions
-from swise_engines.upscaling.video.pixel_formats import choose_pixel_format, losses, pixel_format
+from swise_engines.upscaling.video.pixel_formats import (
+    PixelFormat,
+    choose_pixel_format,
+    losses,
+    pixel_format,
+)
 from swise_engines.upscaling.video.reader import Event, Shot, VideoReader
 from swise_engines.upscaling.video.subtitles import CONVERSIONS, HEADER, converted
 
@@ -44,12 +50,15 @@ _WITH_CHAPTERS = (
 )
 # What tools state about the old stream or file.
 _OLD_TAGS = ("encoder", "duration", "bps", "number_of_", "_statistics", "rotate", "vendor_id")
+# ITU-T H.264 and H.265, annex E, and AV1, 6.4.2: for 4:2:0 only.
+_STATING_CHROMA = ("h264", "hevc", "av1")
 _ALPHA_TAGS = ("alpha_mode",)
 _OLD_FILE_TAGS = ("major_brand", "minor_version", "compatible_brands")
 # They store one order of frames only, so B-frames would be shown in that of decoding.
 _WITHOUT_REORDERING = ("avi", "asf", "mxf")
 # Their video lasts as long as the frame that is decoded last, which need not be shown last.
 _ENDING_BY_DECODING_ORDER = ("mp4", "mov", "ipod", "3gp", "3g2", "f4v")
+_MOST_REORDERED = 16  # frames that an encoder holds back, at most (ITU-T H.265, A.4.2)
 _WITH_COVERS = ("mp4", "mov", "ipod")
 # Matroska's guidelines for cover art, by codec.
 _COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
@@ -214,9 +223,16 @@ class VideoWriter(Closing):
             if duration and packet.time_base == self._video.codec_context.time_base:
                 packet.duration = duration
             # libx265 gives a random time of decoding where a video has two frames only.
-            if None not in (packet.dts, packet.pts) and packet.dts > packet.pts:
+            if None not in (packet.dts, packet.pts) and not self._is_plausible(packet):
                 packet.dts = packet.pts
             self._first_dts = packet.dts if self._first_dts is None else self._first_dts
+
+    def _is_plausible(self, packet: Any) -> bool:
+        """True where a packet is decoded neither after it is shown nor long before the start."""
+        assert self._first_pts is not None, "packets come after frames"
+        encoded = self._end_pts - self._first_pts
+        earliest = self._first_pts - _MOST_REORDERED * max(encoded, 1)
+        return bool(earliest <= packet.dts <= packet.pts)
 
     def _write_packet(self, packet: Any) -> None:
         copy, codec = self._copies.get(packet.stream.index, (None, ""))
@@ -242,6 +258,7 @@ class VideoWriter(Closing):
         is_odd = bool(width % 2 or height % 2)
         stream.pix_fmt = choose_pixel_format(reader.pix_fmt, formats_of(encoder), is_odd=is_odd)
         form = pixel_format(stream.pix_fmt)
+        self._coding = self._stated_coding(reader.coding, form, encoder.canonical_name)
         self.notes += losses(reader.pix_fmt, stream.pix_fmt)
         self._keeps_alpha = form.has_alpha
         context = stream.codec_context
@@ -250,7 +267,10 @@ class VideoWriter(Closing):
             self._output.format.flags & self._pyav.format.Flags.variable_fps.value
         )
         context.time_base = reader.time_base if has_timestamps else 1 / reader.rate
-        coding = reader.coding
+        coding = self._coding
+        if not form.is_rgb:
+            options_with_place = {"chroma_sample_location": coding.chroma_position}
+            context.options = {**context.options, **options_with_place}
         context.colorspace = 0 if form.is_rgb else coding.matrix
         context.color_range = 2 if form.is_rgb else coding.range
         context.color_primaries, context.color_trc = coding.primaries, coding.transfer
@@ -262,6 +282,13 @@ class VideoWriter(Closing):
             context.options = {**context.options, "auto-alt-ref": "0"}  # it refuses both together
         stream.disposition = reader.stream.disposition
         return stream
+
+    def _stated_coding(self, coding: ColourCoding, form: PixelFormat, codec: str) -> ColourCoding:
+        """The coding of the source, with the usual place of chroma where no other can be stated."""
+        can_state = form.chroma == (0.5, 0.5) and (
+            codec in _STATING_CHROMA or self._output.format.name in ("matroska", "webm")
+        )
+        return coding if can_state else dataclasses.replace(coding, chroma_position="left")
 
     def _open_encoder(
         self, reader: VideoReader, options: VideoOptions
@@ -297,8 +324,6 @@ class VideoWriter(Closing):
                 settings["bf"] = "0"
             for option, value in encoder_parameters(reader.hdr, name).items():
                 settings[option] = ":".join(filter(None, [settings.get(option), value]))
-            if not pixel_format(reader.pix_fmt).is_rgb:
-                settings["chroma_sample_location"] = reader.coding.chroma_position
             try:
                 stream = self._output.add_stream(name, rate=reader.rate, options=settings)
             except ValueError:
