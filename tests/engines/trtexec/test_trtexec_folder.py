@@ -326,11 +326,14 @@ def test_the_folder_of_a_shipped_file_is_written_here_not_into_the_package(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["swisenet_x2_fp16.jetson-nano.trtexec"]
 
 
-@pytest.mark.parametrize("target", [None, "jetson-orin-nano"])
-def test_bf16_goes_to_trtexec_without_a_folder(make_onnx, tmp_path, target):
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [("bf16", None), ("bf16", "jetson-orin-nano"), ("fp8", None), ("fp8", "jetson-thor")],
+)
+def test_newer_formats_go_to_trtexec_without_a_folder(make_onnx, tmp_path, kind, target):
     device = None if target is None else find_target(target)
     with pytest.raises(
-        InputError, match=r"computes in bf16.*TensorRT 10 or later.*--stronglyTyped"
+        InputError, match=rf"computes in {kind}.*TensorRT 10 or later.*--stronglyTyped"
     ):
-        write_folder(make_onnx("bf16"), tmp_path / "out", device)
+        write_folder(make_onnx(kind), tmp_path / "out", device)
     assert not (tmp_path / "out").exists()
