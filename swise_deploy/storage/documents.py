@@ -50,6 +50,9 @@ NonNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1.000001)]
 """A share of a whole; rounding may take a sum of shares just above 1."""
 
+Factor = Annotated[float, Meta(gt=0, le=1)]
+"""A factor that makes nothing larger."""
+
 MAX_BYTES = 64 << 20
 _BIG_NUMBER = re.compile(rb"[0-9]{400}")
 

@@ -7,8 +7,8 @@ picture has.
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -26,6 +26,8 @@ from swise_deploy.storage.ownership import reason_not_own
 from swise_export.graph.activations import session_with_outputs
 from swise_export.graph.number_formats import STORED_TYPES
 from swise_export.precision.countdown import Countdown
+from swise_export.precision.crops import hash_of_pictures
+from swise_export.precision.equalisation import Factors
 from swise_export.precision.qdq import (
     INT8_MAX,
     Int8Weights,
@@ -33,7 +35,12 @@ from swise_export.precision.qdq import (
     rounded_to_nearest,
     scale_from_range,
 )
-from swise_export.precision.rounding import input_rows, rounded_by_moments, second_moment
+from swise_export.precision.rounding import (
+    input_rows,
+    is_rounded_by_moments,
+    rounded_by_moments,
+    second_moment,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +59,7 @@ _CANDIDATES = 40
 # The ranges whose rounding errors of the input the weights are rounded for.
 _ROUNDED_WITH: Mapping[QuantisedPrecision, RangeMethod] = {"int8": "mse", "fp8": "minmax"}
 # Part of the cache key. Raise the last number when the code computes something else.
-_CHOICES = (_PERCENTILE, _SAMPLED_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 3)
+_CHOICES = (_PERCENTILE, _SAMPLED_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,55 +71,14 @@ class Calibration:
         weights: Quantised weights of every layer.
         pictures_sha256: Hash of the crops.
         num_pictures: Number of crops.
+        factors: The divisors of the inputs' channels, for which ranges and weights hold.
     """
 
     ranges: Mapping[RangeMethod, Mapping[str, float]]
     weights: Mapping[str, Int8Weights]
     pictures_sha256: str
     num_pictures: int
-
-
-def textured_crops(pairs: Sequence[Pair], *, size: int, per_picture: int, scale: int) -> list[Pair]:
-    """Cut the crops with the most texture out of every picture, without overlap.
-
-    Args:
-        pairs: Pictures.
-        size: Side in LR pixels; a smaller picture is used whole.
-        per_picture: Largest number of crops from each picture.
-        scale: Output size over input size.
-    """
-    crops = []
-    for pair in pairs:
-        height, width = pair.lr.shape[:2]
-        rows, columns = (
-            range(0, max(1, side - size + 1), max(1, size // 2)) for side in (height, width)
-        )
-        corners = sorted(
-            ((top, left) for top in rows for left in columns),
-            key=lambda at: -_texture(pair.lr[at[0] : at[0] + size, at[1] : at[1] + size]),
-        )
-        taken: list[tuple[int, int]] = []
-        for top, left in corners:
-            free = all(abs(top - t) >= size or abs(left - c) >= size for t, c in taken)
-            if free and len(taken) < per_picture:
-                taken.append((top, left))
-                crops.append(crop_pair(pair, top, left, size, scale))
-    return crops
-
-
-def _texture(lr: NDArray[np.uint8]) -> float:
-    grey = lr.astype(np.float64).mean(axis=2)
-    return float(sum(np.abs(np.diff(grey, axis=a)).mean() for a in (0, 1) if grey.shape[a] > 1))
-
-
-def crop_pair(pair: Pair, top: int, left: int, size: int, scale: int) -> Pair:
-    """Cut `size` x `size` LR pixels at (top, left) out of a pair; its name states the crop."""
-    lr = pair.lr[top : top + size, left : left + size]
-    height, width = lr.shape[:2]
-    rows = slice(top * scale, (top + height) * scale)
-    columns = slice(left * scale, (left + width) * scale)
-    name = f"{pair.name} {width}x{height}+{left}+{top}"
-    return Pair(name, np.ascontiguousarray(lr), np.ascontiguousarray(pair.hr[rows, columns]))
+    factors: Mapping[str, Factors] = field(default_factory=dict)
 
 
 def calibrate(
@@ -120,6 +86,7 @@ def calibrate(
     layers: Sequence[Layer],
     pairs: Sequence[Pair],
     *,
+    largest: Mapping[str, float] | None = None,
     precision: QuantisedPrecision = "int8",
     rounding: Rounding = "moments",
     cache: Path | None = None,
@@ -131,14 +98,16 @@ def calibrate(
         model: An fp32 model with float io.
         layers: The result of `find_layers`.
         pairs: Pictures or crops; the model runs on their LR sides.
+        largest: Largest magnitude of each layer's input, by layer name, where it was measured on
+            more pictures than these.
         precision: The format.
         rounding: "nearest" rounds each weight by itself, for weights that were trained in INT8.
         cache: Folder for results, by the content of model and pictures; None stores none.
         report: Receives lines of progress.
     """
     sha256 = hash_of_pictures(pairs)
-    names = [layer.name for layer in layers]
-    digest = hashlib.sha256(f"{sha256} {precision} {rounding} {names} {_CHOICES}".encode())
+    known = [(layer.name, (largest or {}).get(layer.name, 0.0)) for layer in layers]
+    digest = hashlib.sha256(f"{sha256} {precision} {rounding} {known} {_CHOICES}".encode())
     digest.update(model.SerializeToString(deterministic=True))
     cached = cache / f"{digest.hexdigest()}.npz" if cache is not None else None
     kept = None
@@ -153,9 +122,11 @@ def calibrate(
     report("choosing ranges")
     of_input = {
         layer.input: ranges_of_values(
-            statistics.values[layer.input], statistics.largest[layer.input], precision
+            statistics.values[layer.input],
+            max(statistics.largest[layer.input], dict(known)[layer.name]),
+            precision,
         )
-        for layer in layers
+        for layer in reversed(layers)
     }
     ranges = {
         method: {layer.name: of_input[layer.input][method] for layer in layers}
@@ -163,6 +134,7 @@ def calibrate(
     }
     report(f"rounding the weights of {len(layers)} layers")
     initializers = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    nodes = {node.name: node for node in model.graph.node}
     weights = {}
     for layer in layers:
         moments = statistics.moments.get(layer.name)
@@ -172,7 +144,11 @@ def calibrate(
             by_method = ranges[_ROUNDED_WITH[precision]]
             step = scale_from_range(by_method[layer.name], precision)
             found = rounded_by_moments(
-                layer, initializers[layer.weight], moments, step=step, precision=precision
+                nodes[layer.name],
+                initializers[layer.weight],
+                moments,
+                step=step,
+                precision=precision,
             )
         weights[layer.name] = found
     calibration = Calibration(ranges, weights, sha256, len(pairs))
@@ -184,13 +160,46 @@ def calibrate(
     return calibration
 
 
-def hash_of_pictures(pairs: Sequence[Pair]) -> str:
-    """Hash of the LR sides of pictures, in order."""
-    digest = hashlib.sha256()
+def largest_by_channel(
+    model: onnx.ModelProto,
+    layers: Sequence[Layer],
+    pairs: Sequence[Pair],
+    *,
+    report: Callable[[str], None] = logger.info,
+) -> dict[str, NDArray[np.float32]]:
+    """Largest magnitude of every channel of every layer's input (C,), by layer name.
+
+    Args:
+        model: An fp32 model with float io.
+        layers: The result of `find_layers`.
+        pairs: Pictures or crops; the model runs on their LR sides.
+        report: Receives lines of progress.
+    """
+    largest: dict[str, NDArray[np.float32]] = {}
+    countdown = Countdown("channels", len(pairs), "crops", report=report)
+    for found in _inputs_of_layers(model, layers, pairs):
+        for layer in layers:
+            values = found[layer.input]
+            axis = values.ndim - 1 if layer.op_type == "MatMul" else 1
+            others = tuple(a for a in range(values.ndim) if a != axis)
+            new = np.abs(values).max(axis=others, initial=0.0)
+            largest[layer.name] = np.maximum(largest.get(layer.name, new), new)
+        countdown.advance()
+    return largest
+
+
+def _inputs_of_layers(
+    model: onnx.ModelProto, layers: Sequence[Layer], pairs: Sequence[Pair]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """For each picture the inputs of the layers, by tensor name."""
+    feed = model.graph.input[0].name
+    fetched = [name for name in dict.fromkeys(layer.input for layer in layers) if name != feed]
+    session = session_with_outputs(model, fetched)
     for pair in pairs:
-        digest.update(str(pair.lr.shape).encode())
-        digest.update(pair.lr.tobytes())
-    return digest.hexdigest()
+        lr = float_from_image(pair.lr)
+        # With an empty list of outputs a session computes all of them.
+        outputs = session.run(fetched, {feed: lr}) if fetched else []
+        yield dict(zip(fetched, outputs, strict=True)) | {feed: lr}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,18 +220,11 @@ def _collect(
 ) -> _Statistics:
     nodes = {node.name: node for node in model.graph.node}
     tensors = list(dict.fromkeys(layer.input for layer in layers))
-    feed = model.graph.input[0].name
-    fetched = [name for name in tensors if name != feed]
-    session = session_with_outputs(model, fetched)
     largest = dict.fromkeys(tensors, 0.0)
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
     moments: dict[str, list[NDArray[np.float64]]] = {}
     countdown = Countdown("calibration", len(pairs), "crops", report=report)
-    for pair in pairs:
-        lr = float_from_image(pair.lr)
-        # With an empty list of outputs a session computes all of them.
-        outputs = session.run(fetched, {feed: lr}) if fetched else []
-        found = dict(zip(fetched, outputs, strict=True)) | {feed: lr}
+    for found in _inputs_of_layers(model, layers, pairs):
         for name in tensors:
             magnitudes = np.abs(found[name]).ravel()
             largest[name] = max(largest[name], float(magnitudes.max(initial=0.0)))
@@ -230,7 +232,7 @@ def _collect(
         # Layers that read the same values in the same way share their moments.
         of_input: dict[bytes, list[NDArray[np.float64]]] = {}
         for layer in layers:
-            if rounding == "moments" and layer.op_type != "ConvTranspose":
+            if rounding == "moments" and is_rounded_by_moments(nodes[layer.name]):
                 key = _reading_of(nodes[layer.name])
                 if key not in of_input:
                     rows = input_rows(

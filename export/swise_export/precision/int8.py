@@ -10,6 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from swise_deploy.errors import ExportError, InputError
 from swise_deploy.evaluation.pairs import Pair
@@ -21,12 +22,24 @@ from swise_export.precision.calibration import (
     RangeMethod,
     Rounding,
     calibrate,
-    crop_pair,
-    hash_of_pictures,
+    largest_by_channel,
     range_methods,
-    textured_crops,
 )
 from swise_export.precision.countdown import Countdown
+from swise_export.precision.crops import (
+    Split,
+    hash_of_pictures,
+    split_pictures,
+    spread,
+    textured_crops,
+)
+from swise_export.precision.equalisation import (
+    Equalised,
+    Factors,
+    equalised,
+    factors_of,
+    folded,
+)
 from swise_export.precision.half import HalfModel, half_from_fp32
 from swise_export.precision.placement import (
     Journal,
@@ -55,14 +68,9 @@ from swise_export.verification.budget import DriftBudget
 
 logger = logging.getLogger(__name__)
 
-# Calibration crops: their side in LR pixels, and the largest number of pictures.
-_CROP = 48
-_MAX_CROPS = 12
 # The sensitivity is measured for every layer, so on fewer and smaller crops.
 _SENSITIVITY_CROP = 32
 _SENSITIVITY_CROPS = 4
-# Held-out pictures are cropped to this side around their centre.
-_HELD_OUT_CROP = 96
 # Part of the cache key. Raise it when the search measures something else.
 _JOURNAL_VERSION = 2
 
@@ -134,40 +142,74 @@ class Int8Search:
             )
         self._model, self._scale = model, scale
         self._networks: dict[str, SwitchableNetwork] = {}
-        crops, held_out = split_pictures(pairs, scale)
-        report(f"calibrating {title} on {len(crops)} crops, holding {len(held_out)} pictures out")
-        self.calibration = calibrate(
-            model,
-            everything,
-            crops,
-            precision=config.precision,
-            rounding=config.rounding,
-            cache=config.cache,
-            report=report,
+        split = split_pictures(pairs, scale)
+        report(
+            f"calibrating {title} on {len(split.crops)} crops, holding {len(split.held_out)} "
+            "pictures out"
         )
-        self._spans = measure_spans(model, self.layers, crops) if has_outputs else {}
+        self._spans = measure_spans(model, self.layers, split.crops) if has_outputs else {}
+        self._equal, self.calibration = self._calibrated(everything, split, config.rounding)
         self.units = units_from_layers(self.layers)
         every = range_methods(config.precision)
         methods = every if config.method is None else (config.method,)
-        graphs = {method: self._switchable(self.calibration.ranges[method]) for method in methods}
-        journals = {method: self._journal(graphs[method], held_out) for method in methods}
+        graphs = {
+            method: self._switchable(self._equal, self.calibration, method) for method in methods
+        }
+        journals = {method: self._journal(graphs[method], split.held_out) for method in methods}
         only = methods[0] if len(methods) == 1 else None
         self.method: RangeMethod = only or self._best_method(pairs, journals)
         self._held_out = journals[self.method]
-        small = textured_crops(crops, size=_SENSITIVITY_CROP, per_picture=1, scale=scale)
-        sensitivity = self._journal(graphs[self.method], _spread(small, _SENSITIVITY_CROPS))
+        small = textured_crops(split.crops, size=_SENSITIVITY_CROP, per_picture=1, scale=scale)
+        sensitivity = self._journal(graphs[self.method], spread(small, _SENSITIVITY_CROPS))
         self._effects = measure_sensitivity(sensitivity, self.units, report=report)
 
-    def _switchable(self, ranges: Mapping[str, float]) -> onnx.ModelProto:
+    def _calibrated(
+        self, layers: Sequence[Layer], split: Split, rounding: Rounding
+    ) -> tuple[Equalised, Calibration]:
+        """Equalise the search's layers, and calibrate these."""
+        config = self._config
+        channels = _channels(self._model, layers, split, self._report)
+        factors = self._factors(channels)
+        everything = equalised(self._model, layers, factors)
+        calibration = calibrate(
+            everything.model,
+            everything.layers,
+            split.crops,
+            largest=_largest(channels, factors),
+            precision=config.precision,
+            rounding=rounding,
+            cache=config.cache,
+            report=self._report,
+        )
+        equal = equalised(self._model, self.layers, factors)
+        return equal, dataclasses.replace(calibration, factors=factors)
+
+    def _factors(self, channels: Mapping[str, NDArray[np.float32]]) -> dict[str, Factors]:
+        """Factors of the layers, where these are better rounded with them."""
+        # The steps of FP8 follow the values. Where outputs are quantised, kernels of INT8 compute
+        # from one layer to the next, with nothing between.
+        if self._config.precision == "fp8" or self._spans:
+            return {}
+        # A colour of the picture may be rare where INT8 is calibrated, and fill the next picture.
+        picture = self._model.graph.input[0].name
+        return {
+            layer.name: factors_of(channels[layer.name])
+            for layer in self.layers
+            if layer.input != picture
+        }
+
+    def _switchable(
+        self, equal: Equalised, calibration: Calibration, method: RangeMethod
+    ) -> onnx.ModelProto:
         quantised = int8_from_fp32(
-            self._model,
-            self.layers,
-            ranges=ranges,
-            weights=self.calibration.weights,
+            equal.model,
+            equal.layers,
+            ranges=calibration.ranges[method],
+            weights=calibration.weights,
             precision=self._config.precision,
             **_outputs(self._model, self.layers, self._spans),
         )
-        return switchable_int8(self._model, quantised, self.layers)
+        return switchable_int8(equal.model, quantised, equal.layers)
 
     def _journal(self, switchable: onnx.ModelProto, pictures: Sequence[Pair]) -> Journal:
         names = [layer.name for layer in self.layers]
@@ -193,21 +235,13 @@ class Int8Search:
         with finer or sharper lines. The mean over a few pictures, scored once, does not show that.
         """
         everything = [layer.name for layer in self.layers]
-        crops, scored = split_pictures(pairs, self._scale, swapped=True)
-        other = calibrate(
-            self._model,
-            self.layers,
-            crops,
-            precision=self._config.precision,
-            rounding="nearest",
-            cache=self._config.cache,
-            report=self._report,
-        )
+        split = split_pictures(pairs, self._scale, swapped=True)
+        equal, other = self._calibrated(self.layers, split, "nearest")
         worst = {}
         title = self._config.precision.upper()
         countdown = Countdown("ranges", len(journals), "methods", report=self._report)
         for method in journals:
-            swapped = self._journal(self._switchable(other.ranges[method]), scored)
+            swapped = self._journal(self._switchable(equal, other, method), split.held_out)
             worst[method] = min(
                 journal.effect(everything).worst_db for journal in (journals[method], swapped)
             )
@@ -261,21 +295,11 @@ class Int8Search:
             name=layer.name,
             precision=self._config.precision if lowered else self._config.rest,
             range=self.calibration.ranges[self.method][layer.name],
+            factors=self.calibration.factors.get(layer.name, ()),
             mult_adds=layer.mult_adds,
             alone_db=effect.drift_db,
             noise_db=effect.noise_db,
         )
-
-
-def split_pictures(
-    pairs: Sequence[Pair], scale: int, *, swapped: bool = False
-) -> tuple[list[Pair], list[Pair]]:
-    """Split pictures alternately into calibration crops and held-out pictures, or swapped."""
-    starts = (1, 0) if swapped else (0, 1)
-    calibrated, held_out = (_spread(pairs[start::2], _MAX_CROPS) for start in starts)
-    per_picture = max(1, _MAX_CROPS // len(calibrated))
-    crops = textured_crops(calibrated, size=_CROP, per_picture=per_picture, scale=scale)
-    return crops, [_centre(pair, scale) for pair in held_out]
 
 
 def calibrate_for_plan(
@@ -292,30 +316,54 @@ def calibrate_for_plan(
     The same pictures give the same weights. A plan with rounding "nearest" does not depend on them.
     """
     layers = planned_layers(model, plan)
+    factors = {layer.name: layer.factors for layer in plan.layers}
     if plan.rounding == "nearest":
-        stored = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        equal = equalised(model, layers, factors)
+        stored = {t.name: onnx.numpy_helper.to_array(t) for t in equal.model.graph.initializer}
         return {
             layer.name: rounded_to_nearest(
                 np.asarray(stored[layer.weight]), layer.channel_axis, plan.precision
             )
-            for layer in layers
+            for layer in equal.layers
         }
-    crops, _ = split_pictures(pairs, scale)
-    if hash_of_pictures(crops) != plan.pictures_sha256:
+    split = split_pictures(pairs, scale)
+    if hash_of_pictures(split.crops) != plan.pictures_sha256:
         report("the plan was made with other pictures; the weights are rounded on these pictures")
     # The search calibrates all layers, so its result is in the cache.
     known = find_layers(model)[0]
     everything = (*known, *(layer for layer in layers if layer not in known))
-    found: Calibration = calibrate(
-        model,
-        everything,
-        crops,
+    channels = _channels(model, everything, split, report)
+    equal = equalised(model, everything, factors)
+    found = calibrate(
+        equal.model,
+        equal.layers,
+        split.crops,
+        largest=_largest(channels, factors),
         precision=plan.precision,
         rounding=plan.rounding,
         cache=cache,
         report=report,
     )
     return found.weights
+
+
+def _channels(
+    model: onnx.ModelProto,
+    layers: Sequence[Layer],
+    split: Split,
+    report: Callable[[str], None],
+) -> dict[str, NDArray[np.float32]]:
+    return largest_by_channel(model, layers, [*split.crops, *split.extremes], report=report)
+
+
+def _largest(
+    channels: Mapping[str, NDArray[np.float32]], factors: Mapping[str, Factors]
+) -> dict[str, float]:
+    """Largest magnitude of each layer's input, equalised."""
+    return {
+        name: float((largest / np.array(factors.get(name) or 1.0, np.float32)).max(initial=0.0))
+        for name, largest in channels.items()
+    }
 
 
 def planned_layers(model: onnx.ModelProto, plan: PrecisionPlan) -> tuple[Layer, ...]:
@@ -355,12 +403,16 @@ def int8_model(
     layers = planned_layers(model, recipe.plan)
     runtime = find_runtime(recipe.plan.runtime)
     if layers:
-        ranges = {layer.name: layer.range for layer in recipe.plan.quantised_layers}
+        planned = recipe.plan.quantised_layers
+        equal, weights = folded(
+            equalised(model, layers, {layer.name: layer.factors for layer in planned}),
+            recipe.weights,
+        )
         model = int8_from_fp32(
-            model,
-            layers,
-            ranges=ranges,
-            weights=recipe.weights,
+            equal.model,
+            equal.layers,
+            ranges={layer.name: layer.range for layer in planned},
+            weights=weights,
             precision=recipe.plan.precision,
             # TensorRT 8, which documents INT8 so, has no FP8.
             fp32_weights=recipe.plan.precision == "int8"
@@ -391,17 +443,6 @@ def quantises_outputs(config: Int8Config) -> bool:
     """True where the runtime wins time only if outputs of layers are quantised too."""
     runtime = find_runtime(config.runtime)
     return runtime.quantises_outputs and (config.precision, config.rest) == ("int8", "fp32")
-
-
-def _spread(pairs: Sequence[Pair], max_pairs: int) -> list[Pair]:
-    """At most `max_pairs` pictures, spread evenly over the sequence."""
-    chosen = np.linspace(0, len(pairs) - 1, min(max_pairs, len(pairs))).round().astype(int)
-    return [pairs[i] for i in chosen]
-
-
-def _centre(pair: Pair, scale: int) -> Pair:
-    top, left = (max(0, (side - _HELD_OUT_CROP) // 2) for side in pair.lr.shape[:2])
-    return dataclasses.replace(crop_pair(pair, top, left, _HELD_OUT_CROP, scale), name=pair.name)
 
 
 def _journal_path(

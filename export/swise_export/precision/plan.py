@@ -7,6 +7,7 @@ from pathlib import Path
 from swise_deploy.precision import ExportPrecision, QuantisedPrecision, RestPrecision
 from swise_deploy.storage.documents import (
     Count,
+    Factor,
     NonNegative,
     Positive,
     Scale,
@@ -37,6 +38,8 @@ class PlannedLayer:
             and those that share its input are quantised.
         noise_db: The same, if its error were independent of the network's own error; layers are
             sorted by it.
+        factors: Divisor of each channel of its input in front of the rounding, at most 1; `range`
+            is that of the divided values. Empty for none.
     """
 
     name: str
@@ -45,6 +48,7 @@ class PlannedLayer:
     mult_adds: Count
     alone_db: float
     noise_db: float
+    factors: tuple[Factor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 INT8_MAX = int(PRECISIONS["int8"].max_finite)
 """Largest magnitude of a quantised value; -128 is not used, so that the range is symmetric."""
 
-# The axis of the output channels in an operator's weights.
-_CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}
+CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}
+"""The axis of the output channels in an operator's weights."""
 # A layer with a smaller share of the Mult-Adds gains nothing from INT8: attention on averages.
 _MIN_SHARE = 1e-4
 
@@ -59,7 +59,7 @@ class Layer:
     @property
     def channel_axis(self) -> int:
         """The axis of the output channels in the weights."""
-        return _CHANNEL_AXIS[self.op_type]
+        return CHANNEL_AXIS[self.op_type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def find_layers(
     layers = tuple(
         Layer(node.name, node.op_type, node.input[0], node.input[1], mult_adds.get(node.name, 0))
         for node in model.graph.node
-        if node.op_type in _CHANNEL_AXIS and node.input[1] in stored and node.input[0] not in stored
+        if node.op_type in CHANNEL_AXIS and node.input[1] in stored and node.input[0] not in stored
     )
     min_mult_adds = min_share * counts.mult_adds
     return tuple(x for x in layers if x.mult_adds >= min_mult_adds), counts.mult_adds
@@ -195,7 +195,7 @@ def int8_from_fp32(
         limits = {name: bound for name, bound in bounds.items() if name not in signed}
         ranges_of_tensors |= _within(spans, limits)
         overrides = {name: o for name, o in overrides.items() if name not in limits}
-    op_types = {*_CHANNEL_AXIS, *(n.op_type for n in model.graph.node if n.name in between)}
+    op_types = {*CHANNEL_AXIS, *(n.op_type for n in model.graph.node if n.name in between)}
     quantizer = QDQQuantizer(
         prepared,
         per_channel=True,
@@ -218,7 +218,7 @@ def int8_from_fp32(
             "QuantizeBias": spans is not None,
             "AddQDQPairToWeight": fp32_weights,
             "OpTypesToExcludeOutputQuantization": [
-                kind for kind in _CHANNEL_AXIS if spans is None or kind != "Conv"
+                kind for kind in CHANNEL_AXIS if spans is None or kind != "Conv"
             ],
             "TensorQuantOverrides": overrides,
         },
@@ -227,7 +227,8 @@ def int8_from_fp32(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     quantised: onnx.ModelProto = quantizer.model.model
-    _restore_inputs(quantised, {*(layer.name for layer in layers), *between})
+    names = {layer.name for layer in layers}
+    _restore_inputs(quantised, {*names, *between}, {*names, *between} if spans else ())
     _own_scales(quantised)
     return quantised
 
@@ -266,13 +267,15 @@ def _within(
     return found
 
 
-def _restore_inputs(model: onnx.ModelProto, quantised: Collection[str]) -> None:
-    """Let only the quantised nodes read rounded tensors, but for tensors that one of them gives.
+def _restore_inputs(
+    model: onnx.ModelProto, quantised: Collection[str], giving: Collection[str]
+) -> None:
+    """Let only the quantised nodes read rounded tensors, but for outputs of the `giving` ones.
 
     The quantizer makes every reader of a tensor read the rounded one. A node that adds it to
     another tensor, such as the skip around a block, would lose precision and gain nothing.
     """
-    given = {name for node in model.graph.node if node.name in quantised for name in node.output}
+    given = {name for node in model.graph.node if node.name in giving for name in node.output}
     rounded = {
         node.output[0]: node.input[0]
         for node in model.graph.node

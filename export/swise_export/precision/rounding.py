@@ -8,6 +8,8 @@ al., "GPTQ", 2023). docs/precision.md has the measured effect.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +18,7 @@ from onnx import helper
 
 from swise_deploy.precision import QuantisedPrecision
 from swise_export.graph.number_formats import STORED_TYPES, rounded
-from swise_export.precision.qdq import Int8Weights, Layer, scales_of_weights
+from swise_export.precision.qdq import CHANNEL_AXIS, Int8Weights, scales_of_weights
 
 # Added to the diagonal, as a share of its mean: a few pictures do not cover every direction.
 _DAMPING = 0.01
@@ -26,24 +28,37 @@ _DAMPING = 0.01
 _FP8_NOISE = 2**-6 / 12 * 3 / (8 * math.log(2))
 
 
+def is_rounded_by_moments(node: onnx.NodeProto) -> bool:
+    """True for a Conv or MatMul, and for a ConvTranspose without groups and dilations."""
+    settings = _settings(node)
+    is_plain = settings.get("group", 1) == 1 and set(settings.get("dilations", [1])) == {1}
+    return node.op_type != "ConvTranspose" or is_plain
+
+
 def input_rows(
     node: onnx.NodeProto, values: NDArray[np.float32], *, max_positions: int
 ) -> list[NDArray[np.float32]]:
-    """The input values that a layer multiplies by its weights, for each group of a convolution.
+    """The input values that a layer multiplies by its weights, for each part of the weights.
 
     Args:
-        node: A Conv or MatMul.
+        node: A layer of which `is_rounded_by_moments` is true.
         values: Its input, (N, C, H, W) for a convolution, (..., K) for a matrix product.
         max_positions: Largest number of positions; a fixed random sample of more.
 
     Returns:
-        For each group (positions, weights per output), in the order of the weights.
+        For each group of a Conv, or each position of a ConvTranspose's output within its stride
+        (`_phases`), (positions, weights per output), in the order of the weights.
     """
     draw = np.random.default_rng(0)
     if node.op_type == "MatMul":
         rows = values.reshape(-1, values.shape[-1])
         return [rows[_sample(draw, len(rows), max_positions)]]
-    settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    settings = _settings(node)
+    if node.op_type == "ConvTranspose":
+        return [
+            _transposed_rows(values, phase, max_positions, np.random.default_rng(0))
+            for phase in _phases(node)
+        ]
     top, left, bottom, right = settings.get("pads", [0, 0, 0, 0])
     padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
     down, across = settings.get("strides", [1, 1])
@@ -58,6 +73,51 @@ def input_rows(
     return list(taken.transpose(1, 0, 2))
 
 
+def _settings(node: onnx.NodeProto) -> dict[str, Any]:
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """Weights of a ConvTranspose that make the outputs at one position within the stride.
+
+    Attributes:
+        taken: Which rows and columns of the kernel.
+        size: How many.
+    """
+
+    taken: tuple[slice, slice]
+    size: tuple[int, int]
+
+
+def _phases(node: onnx.NodeProto) -> list[_Phase]:
+    """The parts of a ConvTranspose's kernel, each a convolution of the input with stride 1."""
+    settings = _settings(node)
+    strides, kernel = settings.get("strides", [1, 1]), settings["kernel_shape"]
+    return [
+        _Phase(
+            (slice(row, None, strides[0]), slice(column, None, strides[1])),
+            (-(-(kernel[0] - row) // strides[0]), -(-(kernel[1] - column) // strides[1])),
+        )
+        for row in range(min(strides[0], kernel[0]))
+        for column in range(min(strides[1], kernel[1]))
+    ]
+
+
+def _transposed_rows(
+    values: NDArray[np.float32], phase: _Phase, max_positions: int, draw: np.random.Generator
+) -> NDArray[np.float32]:
+    """Inputs that a phase multiplies, (positions, C * rows * columns)."""
+    height, width = phase.size
+    padded = np.pad(values, ((0, 0), (0, 0), (height - 1,) * 2, (width - 1,) * 2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, phase.size, axis=(2, 3))
+    windows = windows[..., ::-1, ::-1]  # the first weight is for the last input
+    batch, _, rows, columns = windows.shape[:4]
+    chosen = _sample(draw, batch * rows * columns, max_positions)
+    n, y, x = np.unravel_index(chosen, (batch, rows, columns))
+    return np.asarray(windows[n, :, y, x].reshape(len(chosen), -1))
+
+
 def _sample(draw: np.random.Generator, count: int, largest: int) -> NDArray[np.int64]:
     if count <= largest:
         return np.arange(count)
@@ -70,7 +130,7 @@ def second_moment(rows: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def rounded_by_moments(
-    layer: Layer,
+    node: onnx.NodeProto,
     weights: NDArray[np.float32],
     moments: Sequence[NDArray[np.float64]],
     *,
@@ -80,26 +140,36 @@ def rounded_by_moments(
     """Round a layer's weights by the second moments of its input.
 
     Args:
-        layer: A Conv or MatMul.
+        node: A layer of which `is_rounded_by_moments` is true.
         weights: Its weights, in the operator's layout.
-        moments: Results of `second_moment` for the input before quantisation, one for each group.
+        moments: Results of `second_moment` for the input before quantisation, one for each part
+            that `input_rows` returns.
         step: Quantisation scale of the input.
         precision: The format of weights and input.
     """
-    scales = scales_of_weights(weights, layer.channel_axis, precision)
-    by_output = weights if layer.op_type == "Conv" else weights.T
-    rows = by_output.reshape(len(by_output), -1).astype(np.float64)
-    values = np.concatenate(
-        [
-            _round_rows(group, scale, moment + _noise_of_input(moment, step, precision), precision)
-            for group, scale, moment in zip(
-                np.split(rows, len(moments)), np.split(scales, len(moments)), moments, strict=True
-            )
-        ]
-    ).reshape(by_output.shape)
-    return Int8Weights(
-        (values if layer.op_type == "Conv" else values.T).astype(STORED_TYPES[precision]), scales
-    )
+    scales = scales_of_weights(weights, CHANNEL_AXIS[node.op_type], precision)
+
+    def rounded_part(
+        part: NDArray[np.float32], steps: NDArray[np.float32], moment: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Round (outputs, ...)."""
+        rows = part.reshape(len(part), -1).astype(np.float64)
+        noisy = moment + _noise_of_input(moment, step, precision)
+        return _round_rows(rows, steps, noisy, precision).reshape(part.shape)
+
+    by_output = weights if node.op_type == "Conv" else weights.swapaxes(0, 1)
+    values = np.zeros(by_output.shape, np.float32)
+    if node.op_type == "ConvTranspose":
+        for phase, moment in zip(_phases(node), moments, strict=True):
+            taken = (slice(None), slice(None), *phase.taken)
+            values[taken] = rounded_part(by_output[taken], scales, moment)
+    else:
+        count = len(by_output) // len(moments)
+        for i, moment in enumerate(moments):
+            group = slice(i * count, (i + 1) * count)
+            values[group] = rounded_part(by_output[group], scales[group], moment)
+    in_layout = values if node.op_type == "Conv" else values.swapaxes(0, 1)
+    return Int8Weights(np.ascontiguousarray(in_layout).astype(STORED_TYPES[precision]), scales)
 
 
 def _noise_of_input(

@@ -93,47 +93,85 @@ def quantised_form(network: nn.Module, plan: PrecisionPlan, *, name: str) -> nn.
     ranges = {layer.name: layer.range for layer in plan.quantised_layers}
     # As in the graph, layers that share an input share its rounding: the first one's range counts.
     steps = {layer.input: scale_from_range(ranges[layer.name]) for layer in reversed(layers)}
+    factors = {layer.name: layer.factors for layer in plan.quantised_layers}
     for layer, (module, tensor) in zip(layers, _find_modules(deployed, layers), strict=True):
-        module.add_module(_INPUT, RoundedInput(steps[layer.input]))
+        own = torch.tensor(factors[layer.name] or (1.0,))
+        module.add_module(_INPUT, RoundedInput(steps[layer.input], own))
         module.register_forward_pre_hook(_round_input)
         parametrize.register_parametrization(
-            module, tensor, RoundedWeights(layer.channel_axis), unsafe=True
+            module, tensor, RoundedWeights(layer.channel_axis, own, _group(module)), unsafe=True
         )
     return deployed
 
 
 class RoundedInput(nn.Module):
-    """Rounds a tensor of any shape to INT8 values, -128 to 127, as QuantizeLinear does."""
+    """Divides channels by factors, rounds to INT8 values, -128 to 127, and multiplies again.
+
+    Args:
+        step: Of the rounding, as in QuantizeLinear.
+        factors: One for each channel (C,), or one for all.
+    """
 
     step: Tensor
     zero: Tensor
+    factors: Tensor
 
-    def __init__(self, step: float) -> None:
+    def __init__(self, step: float, factors: Tensor) -> None:
         super().__init__()
         self.register_buffer("step", torch.tensor(step))
         self.register_buffer("zero", torch.tensor(0, dtype=torch.int32))
+        self.register_buffer("factors", factors.reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Round and clip; gradients pass where nothing was clipped."""
-        return torch.fake_quantize_per_tensor_affine(
-            x, self.step, self.zero, -INT8_MAX - 1, INT8_MAX
+        """Round and clip (N, C, H, W); gradients pass where nothing was clipped."""
+        rounded = torch.fake_quantize_per_tensor_affine(
+            x / self.factors, self.step, self.zero, -INT8_MAX - 1, INT8_MAX
         )
+        return rounded * self.factors
 
 
 class RoundedWeights(nn.Module):
-    """Rounds weights to INT8 values; each output channel's largest weight becomes 127."""
+    """Rounds weights to INT8 values; each output channel's largest weight becomes 127.
 
-    def __init__(self, axis: int) -> None:
+    Args:
+        axis: Of the output channels.
+        factors: Of the input channels, by which the weights are multiplied before; one for all of
+            them is allowed.
+        group: Of the convolution.
+    """
+
+    factors: Tensor
+
+    def __init__(self, axis: int, factors: Tensor, group: int) -> None:
         super().__init__()
-        self.axis = axis
+        self.axis, self.group = axis, group
+        self.register_buffer("factors", factors)
 
     def forward(self, weights: Tensor) -> Tensor:
         """Round; gradients pass."""
-        steps = _steps_of(weights.detach(), self.axis)
+        factors = self._factors(weights)
+        scaled = weights * factors
+        steps = _steps_of(scaled.detach(), self.axis)
         zeros = torch.zeros_like(steps, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(
-            weights, steps, zeros, self.axis, -INT8_MAX, INT8_MAX
+        rounded = torch.fake_quantize_per_channel_affine(
+            scaled, steps, zeros, self.axis, -INT8_MAX, INT8_MAX
         )
+        return rounded / factors
+
+    def _factors(self, weights: Tensor) -> Tensor:
+        """In a shape that multiplies the weights."""
+        if self.factors.numel() == 1:
+            return self.factors
+        if self.axis != 0:  # a transposed convolution, whose first axis is the input's
+            return self.factors.reshape(-1, *(1,) * (weights.ndim - 1))
+        by_group = self.factors.reshape(self.group, 1, -1)
+        by_output = by_group.expand(-1, len(weights) // self.group, -1).flatten(0, 1)
+        return by_output.reshape(*by_output.shape, *(1,) * (weights.ndim - 2))
+
+
+def _group(module: nn.Module) -> int:
+    found: int = getattr(module, "groups", 1)
+    return found
 
 
 def _steps_of(weights: Tensor, axis: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Crops, ranges, and what is kept between runs."""
+"""Ranges, and what is kept between runs."""
 
 import pickle
 from functools import partial
@@ -11,40 +11,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import InputError
-from swise_deploy.evaluation.pairs import Pair, pair_from_hr
+from swise_deploy.evaluation.pairs import Pair
 from swise_deploy.precision import QuantisedPrecision
 from swise_export.graph.number_formats import STORED_TYPES
 from swise_export.precision.calibration import (
     calibrate,
-    hash_of_pictures,
+    largest_by_channel,
     ranges_of_values,
-    textured_crops,
 )
-from swise_export.precision.int8 import Int8Config, Int8Search, calibrate_for_plan, split_pictures
+from swise_export.precision.crops import hash_of_pictures
+from swise_export.precision.int8 import Int8Config, Int8Search, calibrate_for_plan
 from swise_export.precision.plan import PlannedLayer, PrecisionPlan
 from swise_export.precision.qdq import find_layers
 from swise_export.tracing.trace import traced_form
 from tests.export.precision.test_qdq import picture
-
-
-def flat_with_one_busy_corner() -> Pair:
-    hr = np.full((64, 96, 3), 128, np.uint8)
-    hr[32:64, 64:96] = np.random.default_rng(0).integers(0, 256, (32, 32, 3))
-    return pair_from_hr("corner", hr, 2)
-
-
-def test_crops_contain_the_most_texture() -> None:
-    pair = flat_with_one_busy_corner()
-    first, second = textured_crops([pair], size=16, per_picture=2, scale=2)
-    np.testing.assert_array_equal(first.lr, pair.lr[16:32, 32:48])
-    np.testing.assert_array_equal(first.hr, pair.hr[32:64, 64:96])
-    assert first.name != second.name
-
-
-def test_small_pictures_are_used_whole() -> None:
-    pair = flat_with_one_busy_corner()
-    (crop,) = textured_crops([pair], size=100, per_picture=3, scale=2)
-    np.testing.assert_array_equal(crop.lr, pair.lr)
 
 
 def test_ranges_by_their_definitions() -> None:
@@ -70,6 +50,24 @@ def test_fp8_clips_nothing() -> None:
     # It rounds small values by their own size.
     values = np.append(np.linspace(0, 1, 999_999), 1.5).astype(np.float32)
     assert ranges_of_values(values, 1.5, "fp8") == {"minmax": 1.5}
+
+
+def test_the_largest_values_are_found_channel_by_channel() -> None:
+    model = nearest_x2()
+    layers, _ = find_layers(model)
+    lr = np.zeros((4, 5, 3), np.uint8)
+    lr[1, 2], lr[3, 4] = (51, 0, 255), (102, 0, 0)
+    found = largest_by_channel(model, layers, [Pair("a", lr, lr), Pair("b", lr // 2, lr)])
+    np.testing.assert_allclose(found["conv"], [0.4, 0.0, 1.0])
+
+
+def test_a_range_reaches_as_far_as_it_is_told(network_x2: LoadedNetwork) -> None:
+    model = traced_form(network_x2)
+    layers = find_layers(model)[0][:2]
+    own = calibrate(model, layers, [picture(0)])
+    wide = calibrate(model, layers, [picture(0)], largest={layers[0].name: 1000.0})
+    assert wide.ranges["minmax"][layers[0].name] == 1000.0
+    assert wide.ranges["minmax"][layers[1].name] == own.ranges["minmax"][layers[1].name]
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
@@ -128,20 +126,6 @@ def test_a_cache_that_cannot_be_written_stops_no_calibration(
     (tmp_path / "file").touch()
     calibrate(model, find_layers(model)[0][:1], [picture(0)], cache=tmp_path / "file")
     assert "the calibration is made again next time" in caplog.text
-
-
-def test_every_other_picture_is_held_out() -> None:
-    pairs = [picture(i, size=64) for i in range(5)]
-    crops, held_out = split_pictures(pairs, 2)
-    assert {crop.name.split()[0] for crop in crops} == {"p0", "p2", "p4"}
-    assert [pair.name for pair in held_out] == ["p1", "p3"]
-
-
-def test_halves_can_be_swapped() -> None:
-    pairs = [picture(i, size=64) for i in range(5)]
-    crops, held_out = split_pictures(pairs, 2, swapped=True)
-    assert {crop.name.split()[0] for crop in crops} == {"p1", "p3"}
-    assert [pair.name for pair in held_out] == ["p0", "p2", "p4"]
 
 
 def nearest_x2() -> onnx.ModelProto:

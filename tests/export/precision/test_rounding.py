@@ -7,11 +7,11 @@ import torch
 from onnx import helper
 
 from swise_export.graph.number_formats import rounded
-from swise_export.precision.qdq import Int8Weights, Layer, rounded_to_nearest
+from swise_export.precision.qdq import Int8Weights, rounded_to_nearest
 from swise_export.precision.rounding import input_rows, rounded_by_moments, second_moment
 
 STEP = 2.0**-7
-POINTWISE = Layer("conv", "Conv", "x", "w", 1)
+POINTWISE = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[1, 1])
 
 
 def test_the_next_weight_compensates_the_error_of_one() -> None:
@@ -46,7 +46,7 @@ def test_outputs_change_less_than_with_nearest(groups: int) -> None:
     )
     rows = input_rows(node, x, max_positions=10_000)
     assert [r.shape for r in rows] == [(2 * 9 * 10, 72 // groups)] * groups
-    found = rounded_by_moments(POINTWISE, weights, [second_moment(r) for r in rows], step=1e-6)
+    found = rounded_by_moments(node, weights, [second_moment(r) for r in rows], step=1e-6)
 
     def error(rounded: np.ndarray) -> float:
         change = (rounded - weights).reshape(groups, 8 // groups, -1)
@@ -82,13 +82,60 @@ def test_rows_are_the_inputs_that_a_convolution_multiplies(dilations: tuple[int,
     np.testing.assert_allclose(got, flat, rtol=1e-4, atol=1e-5)
 
 
+TRANSPOSED = helper.make_node(
+    "ConvTranspose",
+    ["x", "w"],
+    ["y"],
+    kernel_shape=[5, 4],
+    strides=[2, 3],
+    pads=[2, 1, 2, 1],
+    output_padding=[1, 0],
+)
+
+
+def transposed(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The whole output of TRANSPOSED, without its crop."""
+    tensors = torch.from_numpy(x), torch.from_numpy(weights)
+    return torch.nn.functional.conv_transpose2d(*tensors, stride=(2, 3)).numpy()
+
+
+def test_rows_of_a_transposed_convolution_make_its_output_phase_by_phase() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 3, 6, 5)).astype(np.float32)
+    weights = rng.standard_normal((3, 7, 5, 4)).astype(np.float32)
+    rows = input_rows(TRANSPOSED, x, max_positions=10_000)
+    expected = transposed(x, weights)
+    phases = [(row, column) for row in range(2) for column in range(3)]
+    for (row, column), taken in zip(phases, rows, strict=True):
+        part = weights[:, :, row::2, column::3].swapaxes(0, 1).reshape(7, -1)
+        got = (taken @ part.T).reshape(2, -1, 7).transpose(0, 2, 1)
+        of_phase = expected[:, :, row::2, column::3].reshape(2, 7, -1)
+        np.testing.assert_allclose(got, of_phase, rtol=1e-4, atol=1e-5)
+
+
+def test_transposed_convolutions_change_less_than_with_nearest() -> None:
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((3, 8))
+    x = np.einsum("nchw,cd->ndhw", rng.standard_normal((1, 3, 12, 13)), mixing).astype(np.float32)
+    weights = rng.standard_normal((8, 4, 5, 4)).astype(np.float32)
+    moments = [second_moment(r) for r in input_rows(TRANSPOSED, x, max_positions=10_000)]
+    found = rounded_by_moments(TRANSPOSED, weights, moments, step=1e-6)
+    nearest = rounded_to_nearest(weights, 1)
+    assert found.values.shape == weights.shape
+    np.testing.assert_array_equal(found.scales, nearest.scales)
+
+    def error(rounded: np.ndarray) -> float:
+        return float(np.mean((transposed(x, rounded) - transposed(x, weights)) ** 2))
+
+    assert error(found.dequantised(1)) < 0.7 * error(nearest.dequantised(1))
+
+
 def test_matrix_products_round_along_their_inputs() -> None:
-    layer = Layer("product", "MatMul", "x", "w", 1)
     weights = np.array([[100.4], [100.4], [127.0]], np.float32) * STEP
     rows = np.random.default_rng(0).standard_normal((1000, 2)).astype(np.float32)[:, [0, 0, 1]]
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     (taken,) = input_rows(node, rows.reshape(10, 100, 3), max_positions=5000)
-    found = rounded_by_moments(layer, weights, [second_moment(taken)], step=1e-3)
+    found = rounded_by_moments(node, weights, [second_moment(taken)], step=1e-3)
     assert found.values.shape == (3, 1)
     assert int(found.values[:2].sum()) == 201
 

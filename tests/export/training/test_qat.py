@@ -18,10 +18,10 @@ from swise_deploy.training.loop import train
 from swise_deploy.training.run.run_files import read_log
 from swise_deploy.training.start.trained_form import PLAN_NAME
 from swise_deploy.training.step.averaging import WeightAverage
+from swise_export.precision.int8 import Int8Recipe, calibrate_for_plan, int8_model
 from swise_export.precision.plan import PlannedLayer, PrecisionPlan, read_plan, write_plan
 from swise_export.precision.qdq import (
     find_layers,
-    int8_from_fp32,
     rounded_to_nearest,
 )
 from swise_export.rewriting.deploy_form import deploy_form
@@ -46,8 +46,10 @@ def swisenet():
     return loaded_swisenet(2)
 
 
-def plan_for(network: LoadedNetwork, *, keep=None, slack: float = 1.0):
+def plan_for(network: LoadedNetwork, *, keep=None, slack: float = 1.0, equalise: bool = False):
     """A plan with some layers in INT8; ranges are the largest inputs on noise, times `slack`.
+
+    With `equalise` every second channel of every input is divided by 1/2.
 
     A test of arithmetic may run on noise: nothing is judged by its quality.
     """
@@ -69,6 +71,7 @@ def plan_for(network: LoadedNetwork, *, keep=None, slack: float = 1.0):
                 layer.mult_adds,
                 0.0,
                 0.0,
+                factors_for(model, layer) if equalise else (),
             )
             for layer in layers
         ),
@@ -80,6 +83,15 @@ def plan_for(network: LoadedNetwork, *, keep=None, slack: float = 1.0):
         max_drift_db=1.0,
         held_out_drift_db=0.0,
     )
+
+
+def factors_for(model, layer):
+    dims = stored_weights(model)[layer.weight].shape
+    group = next(
+        (a.i for n in model.graph.node if n.name == layer.name for a in n.attribute
+         if a.name == "group"), 1)  # fmt: skip
+    num_channels = dims[0] if layer.op_type == "ConvTranspose" else dims[1] * group
+    return tuple(0.5 if i % 2 else 1.0 for i in range(num_channels))
 
 
 def largest_inputs(model, layers):
@@ -109,18 +121,8 @@ def picture():
 def exported(network: LoadedNetwork, plan: PrecisionPlan):
     """The plan's INT8 graph of a network, as `swise-export --int8` writes it."""
     model = deployed_model(network)
-    int8 = {layer.name for layer in plan.quantised_layers}
-    layers = [layer for layer in find_layers(model)[0] if layer.name in int8]
-    weights = stored_weights(model)
-    return int8_from_fp32(
-        model,
-        layers,
-        ranges={layer.name: layer.range for layer in plan.quantised_layers},
-        weights={
-            layer.name: rounded_to_nearest(weights[layer.weight], layer.channel_axis)
-            for layer in layers
-        },
-    )
+    weights = calibrate_for_plan(model, plan, [], scale=network.scale, cache=None)
+    return int8_model(model, Int8Recipe(plan, weights), []).model
 
 
 def stored_weights(model):
@@ -161,10 +163,11 @@ def test_all_rounded_layers_together_stay_nearer_to_the_graph_than_to_fp32(swise
     assert distance_db(ours, full) == pytest.approx(distance_db(graph, full), abs=0.5)
 
 
-def test_transposed_convolutions_are_rounded_along_their_own_axis():
+@pytest.mark.parametrize("equalise", [False, True])
+def test_transposed_convolutions_are_rounded_along_their_own_axis(equalise):
     torch.manual_seed(0)
     network = LoadedNetwork(network_module("fsrcnn").build(3).eval(), "fsrcnn", 3, "", "0" * 64)
-    plan = plan_for(network)
+    plan = plan_for(network, slack=2.0, equalise=equalise)
     assert "ConvTranspose" in {layer.op_type for layer in find_layers(deployed_model(network))[0]}
     ours = upscaled(quantised_form(network.module, plan, name="fsrcnn"))
     (graph,) = session(exported(network, plan)).run(None, {"lr": picture()})
@@ -321,10 +324,10 @@ def test_a_plan_for_another_network_is_refused(run, swisenet):
 class Skipping(torch.nn.Module):
     """A convolution and a skip around it that reads the same tensor; x2."""
 
-    def __init__(self):
+    def __init__(self, groups=1):
         super().__init__()
         self.first = torch.nn.Conv2d(3, 8, 3, padding=1)
-        self.conv = torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.conv = torch.nn.Conv2d(8, 8, 3, padding=1, groups=groups)
         self.last = torch.nn.Conv2d(8, 12, 1)
 
     def forward(self, lr):
@@ -332,10 +335,12 @@ class Skipping(torch.nn.Module):
         return torch.nn.functional.pixel_shuffle(self.last(x + self.conv(x)), 2)
 
 
-def test_a_skip_around_a_rounded_layer_keeps_its_precision_in_both():
+@pytest.mark.parametrize("rounded", [{"conv.weight"}, {"first.weight", "conv.weight"}])
+@pytest.mark.parametrize(("groups", "equalise"), [(1, False), (1, True), (4, True)])
+def test_a_skip_around_a_rounded_layer_keeps_its_precision_in_both(groups, equalise, rounded):
     torch.manual_seed(0)
-    network = LoadedNetwork(Skipping().eval(), "skipping", 2, "", "0" * 64)
-    plan = plan_for(network, keep={"conv.weight"})
+    network = LoadedNetwork(Skipping(groups).eval(), "skipping", 2, "", "0" * 64)
+    plan = plan_for(network, keep=rounded, equalise=equalise)
     ours = upscaled(quantised_form(network.module, plan, name="skipping"))
     (graph,) = session(exported(network, plan)).run(None, {"lr": picture()})
     assert np.abs(ours - graph).max() < 1e-5
