@@ -29,6 +29,8 @@ _SMALLEST = 0.02
 # Where the noise of rounding would not fall below this share, nothing is gained.
 _MAX_NOISE = 0.8
 _DIGITS = 4
+# Below 1, small channels keep room for values that calibration has not seen.
+_EXPONENT = 0.85
 # Number of inputs of a Pad that names its axes.
 _PADS_WITH_AXES = 4
 # Operators that a positive factor of a channel passes through.
@@ -43,7 +45,7 @@ def factors_of(largest: NDArray[np.float32]) -> Factors:
     top = float(largest.max(initial=0.0))
     if not top:
         return ()
-    factors = np.maximum(largest / top, _SMALLEST)
+    factors = np.maximum(largest / top, _SMALLEST) ** _EXPONENT
     # The variance of an error is the square of its step.
     if float(np.mean(factors.astype(np.float64) ** 2)) > _MAX_NOISE:
         return ()
