@@ -56,7 +56,7 @@ def layers_of(model: onnx.ModelProto) -> tuple[Layer, ...]:
 def test_factors_follow_the_largest_values_of_the_channels() -> None:
     largest = np.array([4, 2, 0.01, 1], np.float32)
     # 0.5 ** 0.85 and 0.25 ** 0.85; 0.01 counts as 0.02 of the largest.
-    assert factors_of(largest) == pytest.approx((1.0, 0.5548, 0.0360, 0.3078), rel=1e-3)
+    assert factors_of(largest) == pytest.approx((1.0, 0.5548, 0.0360, 0.3078), rel=2e-3)
 
 
 @pytest.mark.parametrize("largest", [[1, 0.95, 0.9], [0, 0, 0], [3]])
