@@ -168,7 +168,11 @@ def frame_from_rgb(rgb: Rgb, coding: ColourCoding, pix_fmt: str) -> "av.VideoFra
 
 
 def _scaled(frame: "av.VideoFrame", options: dict[str, str], pix_fmt: str) -> "av.VideoFrame":
-    """Run FFmpeg's scale filter, which unlike PyAV's `reformat` knows chroma positions."""
+    """Run FFmpeg's scale filter, which unlike PyAV's `reformat` knows chroma positions.
+
+    Raises:
+        MemoryError: There is none for the result.
+    """
     graph_module = require("av.filter", extra="video", purpose="upscaling a video")
     graph = graph_module.Graph()
     source = graph.add_buffer(
@@ -188,5 +192,8 @@ def _scaled(frame: "av.VideoFrame", options: dict[str, str], pix_fmt: str) -> "a
         first.link_to(second)
     graph.configure()
     graph.push(frame)
-    scaled: av.VideoFrame = graph.pull()
+    try:
+        scaled: av.VideoFrame = graph.pull()
+    except BlockingIOError as error:  # what FFmpeg says where it cannot allocate the frame
+        raise MemoryError(f"for a frame of {frame.width}x{frame.height} {pix_fmt}") from error
     return scaled
