@@ -116,7 +116,7 @@ def half_from_fp32(
         op_block_list=[],
         node_block_list=kept,
     )
-    _merge_casts(half)
+    _merge_casts(half, {n.output[0] for n in model.graph.node if n.op_type == "Cast"})
     if precision == "bf16":
         _store_as_bf16(half, model)
     OnnxModel.graph_topological_sort(half.graph)
@@ -167,11 +167,15 @@ def _without_dequantising(model: onnx.ModelProto, kept: Sequence[str]) -> list[s
     return [name for name in kept if name not in narrow]
 
 
-def _merge_casts(model: onnx.ModelProto) -> None:
+def _merge_casts(model: onnx.ModelProto, own: Collection[str]) -> None:
     """Remove the converter's redundant casts.
 
     The converter casts around every fp32 node separately. Between two fp32 nodes a value would be
     rounded and back, and a tensor with several readers would be cast once for each.
+
+    Args:
+        model: The converted model.
+        own: Outputs of the network's own casts, which read other types, such as a mask's bool.
     """
     casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
     first: dict[tuple[str, int], str] = {}
@@ -180,8 +184,11 @@ def _merge_casts(model: onnx.ModelProto) -> None:
         target = node.attribute[0].i
         source = casts.get(node.input[0])
         if target == onnx.TensorProto.FLOAT and source is not None and _is_rounding(source):
-            merged[output] = source.input[0]
-        elif first.setdefault((node.input[0], target), output) != output:
+            if source.output[0] not in own:
+                merged[output] = source.input[0]
+                continue
+            node.input[0] = source.input[0]
+        if first.setdefault((node.input[0], target), output) != output:
             merged[output] = first[node.input[0], target]
     # A graph output keeps its name: the node that computes its value takes the name over.
     outputs = [value.name for value in model.graph.output]
@@ -248,7 +255,7 @@ def _first_layers(model: onnx.ModelProto) -> set[str]:
                     pending.extend(node.output)
     counts = count_onnx(model)
     mult_adds = sum(layer.mult_adds for layer in counts.layers if layer.name in found)
-    return found if mult_adds <= _MAX_FIRST_SHARE * counts.mult_adds else set()
+    return found if mult_adds < _MAX_FIRST_SHARE * counts.mult_adds else set()
 
 
 def _last_arithmetic(model: onnx.ModelProto) -> set[str]:

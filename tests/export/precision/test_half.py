@@ -285,3 +285,34 @@ def test_no_value_is_rounded_between_two_fp32_nodes(network_x2: LoadedNetwork) -
         )
     keys = [(n.input[0], n.attribute[0].i) for n in casts.values()]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_mask_that_fp32_reads_is_cast_to_fp32(precision: HalfPrecision) -> None:
+    # SMSR: the network casts a bool itself, and a sum in fp32 reads the result.
+    graph = helper.make_graph(
+        [
+            helper.make_node("Greater", ["lr", "half"], ["mask"], name="mask"),
+            helper.make_node("Cast", ["mask"], ["number"], name="cast", to=TensorProto.FLOAT),
+            helper.make_node("Conv", ["number", "w"], ["x"], name="conv"),
+            helper.make_node("ReduceMean", ["number"], ["mean"], name="mean", axes=[2, 3]),
+            helper.make_node("Add", ["x", "mean"], ["sum"], name="sum"),
+            helper.make_node("Conv", ["sum", "w"], ["sr"], name="last"),
+        ],
+        "mask",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [
+            numpy_helper.from_array(np.array(0.5, np.float32), "half"),
+            numpy_helper.from_array(np.full((1, 1, 1, 1), 2, np.float32), "w"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    half = half_from_fp32(model, precision=precision).model
+    onnx.checker.check_model(half, full_check=True)
+    session = ort.InferenceSession(
+        with_half_rounding(half).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (sr,) = session.run(None, {"lr": np.array([[[[0.1, 0.2], [0.3, 0.9]]]], np.float32)})
+    # One of four is 1: 2 * (2 * number + 1/4), exact in half precision.
+    np.testing.assert_array_equal(sr, [[[[0.5, 0.5], [0.5, 4.5]]]])
