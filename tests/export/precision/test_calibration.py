@@ -161,7 +161,7 @@ def test_a_range_that_clips_the_other_half_is_not_chosen() -> None:
     )
     assert search.method == "minmax"
     worst = {
-        line.split("by ")[1].split(":")[0]: float(line.split(": ")[1].split()[0])
+        line.split("by ")[1].split(":")[0]: float(line.split(" dB")[0].split()[-1])
         for line in reported
         if "ranges by" in line
     }
