@@ -127,7 +127,7 @@ def test_a_command_explains_itself_with_the_base_install_alone(module):
     ],
 )
 def test_a_command_that_needs_torch_says_so_and_how_to_get_it(module, arguments, tmp_path):
-    (tmp_path / "in.png").write_bytes(b"")
+    Image.new("RGB", (8, 6)).save(tmp_path / "in.png")
     code = f"import sys\nfrom {module} import main\nsys.exit(main(sys.argv[1:]))"
     done = run_without(code, *arguments, cwd=tmp_path)
     assert done.returncode == 3, done.stderr

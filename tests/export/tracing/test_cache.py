@@ -49,7 +49,7 @@ def test_an_export_is_found_where_there_is_no_torch(
 def test_the_code_that_decides_about_a_graph_is_in_the_name() -> None:
     names = {source.name for source in kept_exports._sources()}
     networks = {"swisenet.py", "scale_wise.py", "matlab_bicubic.py", "imresize.py"}
-    assert {"trace.py", "deploy_form.py", "periodic_resize.py", "fp16.py", *networks} <= names
+    assert {"trace.py", "deploy_form.py", "periodic_resize.py", "half.py", *networks} <= names
 
 
 @pytest.mark.parametrize("damage", ["cut", "exchanged", "no manifest", "manifest of another"])
