@@ -3,12 +3,13 @@
 fp16 has no number above 65504. An overflow that nobody measured shows as a black picture.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from swise_deploy.errors import ExportError
 from swise_deploy.pictures.files import RgbImage
@@ -52,6 +53,23 @@ def measure_ranges(model: onnx.ModelProto, images: Sequence[RgbImage]) -> list[A
     ]
     _refuse_non_finite(ranges)
     return ranges
+
+
+def tensors_on_pictures(
+    model: onnx.ModelProto, names: Collection[str], images: Iterable[RgbImage]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Run an fp32 model with float io on LR pictures; gives some of its tensors for each, by name.
+
+    The model's input may be one of them.
+    """
+    feed = model.graph.input[0].name
+    fetched = [name for name in dict.fromkeys(names) if name != feed]
+    session = session_with_outputs(model, fetched)
+    for image in images:
+        lr = float_from_image(image)
+        # With an empty list of outputs a session computes all of them.
+        outputs = session.run(fetched, {feed: lr}) if fetched else []
+        yield dict(zip(fetched, outputs, strict=True)) | {feed: lr}
 
 
 def session_with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:

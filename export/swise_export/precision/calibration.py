@@ -7,7 +7,7 @@ picture has.
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,10 +20,9 @@ from onnx import numpy_helper
 from swise_deploy.errors import OutputError, first_line
 from swise_deploy.evaluation.pairs import Pair
 from swise_deploy.precision import QuantisedPrecision
-from swise_deploy.runner import float_from_image
 from swise_deploy.storage.files import writing
 from swise_deploy.storage.ownership import reason_not_own
-from swise_export.graph.activations import session_with_outputs
+from swise_export.graph.activations import tensors_on_pictures
 from swise_export.graph.number_formats import STORED_TYPES
 from swise_export.precision.countdown import Countdown
 from swise_export.precision.crops import hash_of_pictures
@@ -177,7 +176,7 @@ def largest_by_channel(
     """
     largest: dict[str, NDArray[np.float32]] = {}
     countdown = Countdown("channels", len(pairs), "crops", report=report)
-    for found in _inputs_of_layers(model, layers, pairs):
+    for found in tensors_on_pictures(model, [x.input for x in layers], [p.lr for p in pairs]):
         for layer in layers:
             values = found[layer.input]
             axis = values.ndim - 1 if layer.op_type == "MatMul" else 1
@@ -186,20 +185,6 @@ def largest_by_channel(
             largest[layer.name] = np.maximum(largest.get(layer.name, new), new)
         countdown.advance()
     return largest
-
-
-def _inputs_of_layers(
-    model: onnx.ModelProto, layers: Sequence[Layer], pairs: Sequence[Pair]
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """For each picture the inputs of the layers, by tensor name."""
-    feed = model.graph.input[0].name
-    fetched = [name for name in dict.fromkeys(layer.input for layer in layers) if name != feed]
-    session = session_with_outputs(model, fetched)
-    for pair in pairs:
-        lr = float_from_image(pair.lr)
-        # With an empty list of outputs a session computes all of them.
-        outputs = session.run(fetched, {feed: lr}) if fetched else []
-        yield dict(zip(fetched, outputs, strict=True)) | {feed: lr}
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +209,7 @@ def _collect(
     values: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
     moments: dict[str, list[NDArray[np.float64]]] = {}
     countdown = Countdown("calibration", len(pairs), "crops", report=report)
-    for found in _inputs_of_layers(model, layers, pairs):
+    for found in tensors_on_pictures(model, tensors, [pair.lr for pair in pairs]):
         for name in tensors:
             magnitudes = np.abs(found[name]).ravel()
             largest[name] = max(largest[name], float(magnitudes.max(initial=0.0)))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from swise_deploy.errors import InputError
+from swise_export.graph.operators import attribute
 from swise_export.precision.qdq import INT8_MAX, Int8Weights, Layer, scale_from_range
 
 Factors = tuple[float, ...]
@@ -94,7 +95,8 @@ def equalised(
             continue
         values = np.array(own, np.float32)
         node, weights = nodes[layer.name], numpy_helper.to_array(stored[layer.weight])
-        num_channels = weights.shape[1] * _group(node) if layer.op_type == "Conv" else len(weights)
+        group = attribute(node, "group", 1)
+        num_channels = weights.shape[1] * group if layer.op_type == "Conv" else len(weights)
         if len(own) != num_channels:
             raise InputError(
                 f"the precision plan has {len(own)} factors for the input of layer {layer.name}; "
@@ -104,7 +106,7 @@ def equalised(
         if layer.input not in divisions:
             rank = 1 if layer.op_type == "MatMul" else weights.ndim
             divisions[layer.input] = _division(changed.graph, layer.input, values, rank)
-        weights = scaled_weights(weights, values, layer.op_type, _group(node))
+        weights = scaled_weights(weights, values, layer.op_type, group)
         replaced = dataclasses.replace(
             layer, input=divisions[layer.input].output[0], weight=f"{layer.name}/equalised"
         )
@@ -137,10 +139,6 @@ def _division(
         numpy_helper.from_array((1 / factors).reshape(shape), f"{name}/factors")
     )
     return helper.make_node("Mul", [tensor, f"{name}/factors"], [name], name=f"{name}/Mul")
-
-
-def _group(node: onnx.NodeProto) -> int:
-    return next((a.i for a in node.attribute if a.name == "group"), 1)
 
 
 def _insert(graph: onnx.GraphProto, behind: Mapping[str, onnx.NodeProto]) -> None:
@@ -243,8 +241,12 @@ class _Folding:
             return None
         if node.op_type in ("Conv", "ConvTranspose"):
             is_stored = all(name in self._stored for name in node.input[1:])
-            return [node] if is_stored and (node.op_type == "Conv" or _group(node) == 1) else None
-        if node.op_type == "Concat" and _attribute(node, "axis") == 1:
+            return (
+                [node]
+                if is_stored and (node.op_type == "Conv" or attribute(node, "group", 1) == 1)
+                else None
+            )
+        if node.op_type == "Concat" and attribute(node, "axis", 0) == 1:
             layers: list[onnx.NodeProto] = []
             for part in node.input:
                 found = self._layers_before(part)
@@ -293,7 +295,3 @@ class _Folding:
         self._stored[name] = tensor
         layer.input[i] = name
         return name
-
-
-def _attribute(node: onnx.NodeProto, name: str) -> object:
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), None)

@@ -165,23 +165,23 @@ class Int8Search:
     def _calibrated(
         self, layers: Sequence[Layer], split: Split, rounding: Rounding
     ) -> tuple[Equalised, Calibration]:
-        """Equalise the search's layers, and calibrate these."""
+        """Calibrate some layers; the network is equalised for those of the search."""
         config = self._config
         channels = _channels(self._model, layers, split, self._report)
-        factors = self._factors(channels)
-        everything = equalised(self._model, layers, factors)
-        calibration = calibrate(
-            everything.model,
-            everything.layers,
-            split.crops,
-            largest=_largest(channels, factors),
+        equal, calibration = _calibrated(
+            self._model,
+            layers,
+            split,
+            channels=channels,
+            factors=self._factors(channels),
             precision=config.precision,
             rounding=rounding,
             cache=config.cache,
             report=self._report,
         )
-        equal = equalised(self._model, self.layers, factors)
-        return equal, dataclasses.replace(calibration, factors=factors)
+        names = {layer.name for layer in self.layers}
+        searched = tuple(layer for layer in equal.layers if layer.name in names)
+        return dataclasses.replace(equal, layers=searched), calibration
 
     def _factors(self, channels: Mapping[str, NDArray[np.float32]]) -> dict[str, Factors]:
         """Factors of the layers, where these are better rounded with them."""
@@ -341,19 +341,45 @@ def calibrate_for_plan(
     # The search calibrates all layers, so its result is in the cache.
     known = find_layers(model)[0]
     everything = (*known, *(layer for layer in layers if layer not in known))
-    channels = _channels(model, everything, split, report)
-    equal = equalised(model, everything, factors)
-    found = calibrate(
-        equal.model,
-        equal.layers,
-        split.crops,
-        largest=_largest(channels, factors),
+    _, found = _calibrated(
+        model,
+        everything,
+        split,
+        channels=_channels(model, everything, split, report),
+        factors=factors,
         precision=plan.precision,
         rounding=plan.rounding,
         cache=cache,
         report=report,
     )
     return found.weights
+
+
+def _calibrated(
+    model: onnx.ModelProto,
+    layers: Sequence[Layer],
+    split: Split,
+    *,
+    channels: Mapping[str, NDArray[np.float32]],
+    factors: Mapping[str, Factors],
+    precision: QuantisedPrecision,
+    rounding: Rounding,
+    cache: Path | None,
+    report: Callable[[str], None],
+) -> tuple[Equalised, Calibration]:
+    """Equalise the inputs of layers by some factors, and calibrate on what results."""
+    equal = equalised(model, layers, factors)
+    found = calibrate(
+        equal.model,
+        equal.layers,
+        split.crops,
+        largest=_largest(channels, factors),
+        precision=precision,
+        rounding=rounding,
+        cache=cache,
+        report=report,
+    )
+    return equal, dataclasses.replace(found, factors=factors)
 
 
 def _channels(

@@ -11,16 +11,13 @@ from collections.abc import Collection, Sequence
 import onnx
 
 from swise_deploy.evaluation.pairs import Pair
-from swise_deploy.runner import float_from_image
-from swise_export.graph.activations import session_with_outputs
-from swise_export.precision.qdq import Layer
+from swise_export.graph.activations import tensors_on_pictures
+from swise_export.precision.qdq import CHANNEL_AXIS, Layer
 
 # Operators that ONNX Runtime's CPU computes in INT8 (QLinear...), or that move values alone.
 _BETWEEN = frozenset(
     {"Concat", "DepthToSpace", "GlobalAveragePool", "LeakyRelu", "Mul", "Pad", "Relu", "Slice"}
 )
-# Operators between the last layers and the picture.
-_LAYERS = frozenset({"Conv", "ConvTranspose", "MatMul"})
 
 Span = tuple[float, float]
 """Lowest and highest value of a tensor."""
@@ -81,7 +78,6 @@ def measure_spans(
     """Spans of the tensors around some layers and the nodes between them, on LR pictures."""
     names = {layer.name for layer in layers} | set(nodes_between(model, layers))
     stored = {tensor.name for tensor in model.graph.initializer}
-    feed = model.graph.input[0].name
     tensors = [
         name
         for name in dict.fromkeys(
@@ -90,13 +86,10 @@ def measure_spans(
             if node.name in names
             for name in (*_data_inputs(node), node.output[0])
         )
-        if name not in stored and name != feed
+        if name not in stored
     ]
-    session = session_with_outputs(model, tensors)
     spans: dict[str, Span] = {}
-    for pair in pairs:
-        lr = float_from_image(pair.lr)
-        values = dict(zip(tensors, session.run(tensors, {feed: lr}), strict=True)) | {feed: lr}
+    for values in tensors_on_pictures(model, tensors, [pair.lr for pair in pairs]):
         for name, value in values.items():
             lowest, highest = spans.get(name, (0.0, 0.0))
             spans[name] = min(lowest, float(value.min())), max(highest, float(value.max()))
@@ -119,7 +112,7 @@ def _in_front_of_picture(model: onnx.ModelProto) -> set[str]:
         if node is None or name in seen:
             continue
         seen.add(name)
-        if node.op_type in _LAYERS:
+        if node.op_type in CHANNEL_AXIS:
             found.add(node.name)
         else:
             pending.extend(node.input)

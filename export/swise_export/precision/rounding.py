@@ -9,15 +9,14 @@ al., "GPTQ", 2023). docs/precision.md has the measured effect.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from swise_deploy.precision import QuantisedPrecision
 from swise_export.graph.number_formats import STORED_TYPES, rounded
+from swise_export.graph.operators import attribute
 from swise_export.precision.qdq import CHANNEL_AXIS, Int8Weights, scales_of_weights
 
 # Added to the diagonal, as a share of its mean: a few pictures do not cover every direction.
@@ -30,8 +29,7 @@ _FP8_NOISE = 2**-6 / 12 * 3 / (8 * math.log(2))
 
 def is_rounded_by_moments(node: onnx.NodeProto) -> bool:
     """True for a Conv or MatMul, and for a ConvTranspose without groups and dilations."""
-    settings = _settings(node)
-    is_plain = settings.get("group", 1) == 1 and set(settings.get("dilations", [1])) == {1}
+    is_plain = attribute(node, "group", 1) == 1 and set(attribute(node, "dilations", [1])) == {1}
     return node.op_type != "ConvTranspose" or is_plain
 
 
@@ -53,28 +51,24 @@ def input_rows(
     if node.op_type == "MatMul":
         rows = values.reshape(-1, values.shape[-1])
         return [rows[_sample(draw, len(rows), max_positions)]]
-    settings = _settings(node)
     if node.op_type == "ConvTranspose":
         return [
             _transposed_rows(values, phase, max_positions, np.random.default_rng(0))
             for phase in _phases(node)
         ]
-    top, left, bottom, right = settings.get("pads", [0, 0, 0, 0])
+    top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
     padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    down, across = settings.get("strides", [1, 1])
-    spread = settings.get("dilations", [1, 1])
-    extent = tuple((k - 1) * d + 1 for k, d in zip(settings["kernel_shape"], spread, strict=True))
+    down, across = attribute(node, "strides", [1, 1])
+    spread = attribute(node, "dilations", [1, 1])
+    kernel = attribute(node, "kernel_shape", ())
+    extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, spread, strict=True))
     windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=(2, 3))
     windows = windows[:, :, ::down, ::across, :: spread[0], :: spread[1]]
     batch, _, height, width = windows.shape[:4]
     chosen = _sample(draw, batch * height * width, max_positions)
     n, y, x = np.unravel_index(chosen, (batch, height, width))
-    taken = windows[n, :, y, x].reshape(len(chosen), settings.get("group", 1), -1)
+    taken = windows[n, :, y, x].reshape(len(chosen), attribute(node, "group", 1), -1)
     return list(taken.transpose(1, 0, 2))
-
-
-def _settings(node: onnx.NodeProto) -> dict[str, Any]:
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +86,7 @@ class _Phase:
 
 def _phases(node: onnx.NodeProto) -> list[_Phase]:
     """The parts of a ConvTranspose's kernel, each a convolution of the input with stride 1."""
-    settings = _settings(node)
-    strides, kernel = settings.get("strides", [1, 1]), settings["kernel_shape"]
+    strides, kernel = attribute(node, "strides", [1, 1]), attribute(node, "kernel_shape", ())
     return [
         _Phase(
             (slice(row, None, strides[0]), slice(column, None, strides[1])),

@@ -19,6 +19,7 @@ from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.storage.files import scratch
 from swise_deploy.timing import Interval, cpu_ratio, picture_call, time_calls
 from swise_export.config import ExportConfig
+from swise_export.graph.operators import attribute
 from swise_export.precision.int8 import Int8Recipe
 from swise_export.precision.placement import Step, Unit, in_order_of_noise, units_from_layers
 from swise_export.precision.plan import PrecisionPlan, TimedKind, TimedStep
@@ -143,7 +144,7 @@ def kinds_of_layers(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str
     found: dict[str, list[str]] = {}
     for layer in layers:
         shape = dims[layer.weight]
-        groups = next((a.i for a in nodes[layer.name].attribute if a.name == "group"), 1)
+        groups = attribute(nodes[layer.name], "group", 1)
         kernel = "x".join(map(str, shape[2:]))
         grouping = ""
         if groups > 1:
