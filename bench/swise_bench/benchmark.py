@@ -50,8 +50,7 @@ from swise_deploy.pictures.folders import find_images, folder_label, sample_path
 from swise_deploy.precision import QUANTISED_OR_ROUNDED
 from swise_deploy.runner import Runner, upscale
 from swise_deploy.storage.caches import cache_folder
-from swise_export.graph.half_emulation import has_halves
-from swise_export.graph.loading import load_onnx
+from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.runtimes.table import DEFAULT_RUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ def _emulated(one: _Measured, settings: Settings, stack: ExitStack) -> Runner | 
     if one.path is None or one.subject.runner != DEFAULT_RUNTIME or one.path.suffix != ".onnx":
         return None
     with suppress(SwiseError):  # a damaged file
-        if has_halves(load_onnx(one.path, external_data=False), ["bf16"]):
+        if "bf16" in read_onnx_file(one.path).formats:
             return stack.enter_context(_rounded(one.path, settings))
     return None
 
@@ -388,9 +387,10 @@ def _rounding(
     runner: Runner, path: Path | None, settings: Settings
 ) -> "AbstractContextManager[Runner]":
     """The runner for scores: it rounds to fp16 as a file states where ONNX Runtime would not."""
-    if path is None or runner.runtime != DEFAULT_RUNTIME or not has_halves(load_onnx(path)):
+    if path is None or runner.runtime != DEFAULT_RUNTIME:
         return nullcontext(runner)
-    return _rounded(path, settings)
+    is_rounded = {"fp16", "bf16"} & read_onnx_file(path).formats
+    return _rounded(path, settings) if is_rounded else nullcontext(runner)
 
 
 def _rounded(path: Path, settings: Settings) -> "OnnxRunner":

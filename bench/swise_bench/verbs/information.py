@@ -59,8 +59,6 @@ def _size(path: Path) -> str:
 
 def _onnx_facts(path: Path) -> dict[str, Any]:
     from swise_export.counting import count_onnx
-    from swise_export.graph.half_emulation import has_halves
-    from swise_export.graph.loading import load_onnx
     from swise_export.interface.onnx_file import read_onnx_file
     from swise_export.runtimes.table import DEFAULT_RUNTIME
 
@@ -92,7 +90,7 @@ def _onnx_facts(path: Path) -> dict[str, Any]:
         if counts.unknown:
             facts["not counted"] = dict(counts.unknown)
     runtimes = _runtimes("onnx")
-    if DEFAULT_RUNTIME in runtimes and has_halves(load_onnx(path, external_data=False), ["bf16"]):
+    if DEFAULT_RUNTIME in runtimes and "bf16" in file.formats:
         runtimes.remove(DEFAULT_RUNTIME)  # it has no bf16 convolutions
     return {**facts, **_origin(path, file.facts, file.sha256), "runs in": runtimes}
 

@@ -8,7 +8,7 @@ a Reshape to the same shape between them, without which they would be removed. A
 layers that are fp16 themselves is not enough: some of them become fp32 with it (1.32.0).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 import onnx
@@ -26,18 +26,6 @@ MOVES = frozenset(
 _FORMATS: Sequence[HalfPrecision] = get_args(HalfPrecision)
 _BY_TYPE: Mapping[int, HalfPrecision] = {ONNX_TYPES[name]: name for name in _FORMATS}
 _FP32 = ONNX_TYPES["fp32"]
-
-
-def has_halves(
-    model: onnx.ModelProto, formats: Collection[HalfPrecision] = tuple(_FORMATS)
-) -> bool:
-    """True where a model stores weights in fp16 or bf16, or casts to it."""
-    types = {ONNX_TYPES[name] for name in formats}
-    return any(tensor.data_type in types for tensor in model.graph.initializer) or any(
-        attribute.name == "to" and attribute.i in types
-        for node in model.graph.node
-        for attribute in node.attribute
-    )
 
 
 def with_half_rounding(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -29,6 +29,8 @@ ONNX_TYPES: Mapping[Precision, int] = {
 }
 """Element types of ONNX."""
 
+_NARROW: tuple[Precision, ...] = ("fp16", "bf16", "fp8")
+
 
 def rounded(values: NDArray[np.floating], precision: Precision) -> NDArray[np.float32]:
     """Round to the nearest number of a format, ties to even; 8-bit formats saturate.
@@ -56,6 +58,12 @@ def values_of_tensor(tensor: onnx.TensorProto) -> NDArray[np.float32]:
     return np.asarray(numpy_helper.to_array(tensor)).astype(np.float32)
 
 
-def stores_fp8(model: onnx.ModelProto) -> bool:
-    """True where a model stores weights or zero points in FP8."""
-    return any(tensor.data_type == ONNX_TYPES["fp8"] for tensor in model.graph.initializer)
+def narrow_formats(model: onnx.ModelProto) -> frozenset[Precision]:
+    """Those of fp16, bf16 and FP8 in which a model stores numbers, or to which it converts them."""
+    types = {tensor.data_type for tensor in model.graph.initializer} | {
+        attribute.i
+        for node in model.graph.node
+        for attribute in node.attribute
+        if attribute.name == "to"
+    }
+    return frozenset(name for name in _NARROW if ONNX_TYPES[name] in types)

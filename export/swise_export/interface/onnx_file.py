@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from swise_deploy.errors import InputError
-from swise_deploy.precision import FilePrecision
+from swise_deploy.precision import FilePrecision, Precision
 from swise_deploy.runner import PictureIO
 from swise_export.graph.loading import (
     facts_of_model,
@@ -21,6 +21,7 @@ from swise_export.graph.loading import (
     sha256_of_onnx,
     translated_damage,
 )
+from swise_export.graph.number_formats import narrow_formats
 from swise_export.interface.ports import Interface
 from swise_export.interface.probing import probe_interface
 from swise_export.interface.stated import interface_of_model
@@ -36,6 +37,7 @@ class OnnxFile:
         interface: Pictures that it takes and gives.
         facts: Metadata that swise-export wrote, by key; empty for other files.
         opset: Version of the default operator set.
+        formats: Result of `narrow_formats`.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class OnnxFile:
     interface: Interface
     facts: Mapping[str, str] = field(hash=False)
     opset: int
+    formats: frozenset[Precision]
 
     @property
     def scale(self) -> int:
@@ -99,7 +102,7 @@ def _read_cached(path: Path, identity: object) -> OnnxFile:
     if interface is None or "schema_version" not in facts:
         interface = probe_interface(path, sha256, model, interface)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    return OnnxFile(path, sha256, interface, facts, opset)
+    return OnnxFile(path, sha256, interface, facts, opset, narrow_formats(model))
 
 
 def _identity(path: Path) -> tuple[object, ...]:

@@ -24,8 +24,9 @@ from swise_deploy.pictures.folders import sample_paths
 from swise_deploy.runner import batch_from_images
 from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.documents import read_cached, write_cached
-from swise_export.graph.half_emulation import has_halves, with_half_rounding
+from swise_export.graph.half_emulation import with_half_rounding
 from swise_export.graph.loading import load_onnx, session_source
+from swise_export.graph.number_formats import narrow_formats
 from swise_export.interface.adapter import PictureAdapter
 from swise_export.interface.ports import WHITES, ElementType, Interface, Layout, Port
 from swise_export.interface.stated import (
@@ -105,7 +106,7 @@ def _measure(path: Path, model: onnx.ModelProto, stated: Interface | None) -> In
         )
     if not model.graph.output:
         raise InputError(f"{path} gives nothing; expected a picture. Export the network again")
-    session = _Session(path, computes_bf16=has_halves(model, ["bf16"]))
+    session = _Session(path, computes_bf16="bf16" in narrow_formats(model))
     starts = [stated] if stated is not None else list(_guesses(path, model))
     reasons: list[str] = []
     unusable: tuple[tuple[int, int], dict[str, NDArray[np.number]]] | None = None

@@ -4,20 +4,20 @@ import contextlib
 import json
 import logging
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from swise_deploy.command.console import choose
 from swise_deploy.errors import BackendMissingError, InputError, first_line
+from swise_deploy.precision import Precision
 from swise_deploy.storage.files import scratch
-from swise_export.graph.half_emulation import has_halves, with_half_rounding
+from swise_export.graph.half_emulation import with_half_rounding
 from swise_export.graph.loading import load_onnx, session_source
-from swise_export.graph.number_formats import stores_fp8
 from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.runtimes.onnx_file import OnnxFileRunner
 
@@ -116,7 +116,7 @@ class OnnxRunner(OnnxFileRunner):
                 options.add_session_config_entry("session.intra_op.allow_spinning", "0")
                 source = with_half_rounding(load_onnx(self.path)).SerializeToString()
             else:
-                keep_fp8(options, load_onnx(self.path, external_data=False))
+                keep_fp8(options, self.file.formats)
             if self.provider in _NEED_CUDA:
                 _load_cuda_libraries()
             provider = (self.provider, _PROVIDER_OPTIONS.get(self.provider, {}))
@@ -134,26 +134,25 @@ class OnnxRunner(OnnxFileRunner):
 
     def _refusal(self, error: Exception) -> InputError:
         """What to raise for a file that does not load."""
-        with contextlib.suppress(InputError):
-            if has_halves(load_onnx(self.path), ["bf16"]):
-                return InputError(
-                    f"{self.path} computes in bf16, for which ONNX Runtime's {self.provider} lacks "
-                    "kernels. Run the fp32 file of the network (swise-export --fp32), or this one "
-                    "with --runner openvino, or build an engine with swise-build"
-                )
+        if "bf16" in self.file.formats:
+            return InputError(
+                f"{self.path} computes in bf16, for which ONNX Runtime's {self.provider} lacks "
+                "kernels. Run the fp32 file of the network (swise-export --fp32), or this one "
+                "with --runner openvino, or build an engine with swise-build"
+            )
         return InputError(
             f"ONNX Runtime cannot load {self.path}: {first_line(error)}. Expected a whole ONNX "
             "model"
         )
 
 
-def keep_fp8(options: ort.SessionOptions, model: onnx.ModelProto) -> None:
-    """Let a session compute FP8 as the model states it.
+def keep_fp8(options: ort.SessionOptions, formats: Collection[Precision]) -> None:
+    """Let a session compute FP8, if it is among the formats of a model, as the model states it.
 
     ONNX Runtime's pass WeightBiasQuantization quantises biases as if the weights were INT8, by
     which SwiseNet x2 loses 1.2 dB (1.32.0). FP8 kernels, which the entry would disable, it lacks.
     """
-    if stores_fp8(model):
+    if "fp8" in formats:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
 
 
@@ -198,7 +197,7 @@ def profile(
         options.intra_op_num_threads = threads
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
-        keep_fp8(options, load_onnx(path, external_data=False))
+        keep_fp8(options, file.formats)
         options.log_severity_level = 4
         session = ort.InferenceSession(session_source(path), options, providers=[PROVIDERS["cpu"]])
         for _ in range(num_runs):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from swise_engines.upscaling.tiles.memory import bytes_per_pixel_of
 from swise_engines.upscaling.tiles.splitting import Grid, SplitNetwork, core_weights, weight_names
 from swise_engines.upscaling.tiles.tiling import Span, whole_span
+from swise_export.graph.number_formats import narrow_formats
 from swise_export.runtimes.onnx_file import OnnxFileRunner
 from swise_export.runtimes.onnxruntime import OnnxRunner, keep_fp8
 
@@ -283,7 +284,7 @@ class ExactRunner(OnnxFileRunner):
             options.log_severity_level = 4  # errors are raised
             # Or it keeps a block for all values of a run beside those of the first run.
             options.enable_mem_pattern = False
-            keep_fp8(options, model)
+            keep_fp8(options, narrow_formats(model))
             if self._threads is not None:
                 options.intra_op_num_threads = self._threads
             self._loaded = (
