@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -60,9 +61,14 @@ def placed_by_time(
         times: Times files; None runs them in the runtime that the file is for.
     """
     plan = recipe.plan
-    model = traced_form(
-        network, form=config.form, batch=config.batch, opset=opset_of(plan.precision, plan.rest)
+    trace = partial(
+        traced_form,
+        network,
+        form=config.form,
+        batch=config.batch,
+        opset=opset_of(plan.precision, plan.rest),
     )
+    model = trace()
     known = {layer.name: layer for layer in find_layers(model, min_share=0)[0]}
     layers = [known[layer.name] for layer in plan.quantised_layers]
     kinds = kinds_of_layers(model, layers)
@@ -80,8 +86,11 @@ def placed_by_time(
         placements[kind] = set(placements[_PLAN]) - set(names)
     with scratch() as folder:
         measure = times or (lambda files: _cpu_times(files, config))
+        export = partial(
+            _exported, network, config, recipe, graph=trace(io=config.io, size=config.size)
+        )
         paths = {
-            name: _exported(network, config, recipe, lowered, folder / f"{i}.onnx")
+            name: export(lowered, folder / f"{i}.onnx")
             for i, (name, lowered) in enumerate(placements.items())
         }
         found = measure(paths)
@@ -91,7 +100,7 @@ def placed_by_time(
         if kept and slow:
             # Two kinds that win nothing one by one may do so together: at their borders values
             # are converted.
-            together = _exported(network, config, recipe, kept, folder / "together.onnx")
+            together = export(kept, folder / "together.onnx")
             final = measure({_PLAN: paths[_PLAN], _FULL: paths[_FULL], "without": together})
             if final["without"].value > 1:
                 slow, returned = set(), set()
@@ -183,7 +192,10 @@ def _exported(
     recipe: Int8Recipe,
     lowered: Collection[str],
     path: Path,
+    *,
+    graph: onnx.ModelProto,
 ) -> Path:
+    """Export a network with some layers in INT8, from its graph as it was traced for `config`."""
     plan = replace(
         recipe.plan,
         layers=tuple(
@@ -203,6 +215,7 @@ def _exported(
         form=config.form,
         int8=replace(recipe, plan=plan) if lowered else None,
         batch=config.batch,
+        graph=graph,
     )
     return path
 

@@ -1,6 +1,7 @@
 """From a torch network to an ONNX file."""
 
 import contextlib
+import copy
 import dataclasses
 import inspect
 import logging
@@ -89,6 +90,7 @@ def export_onnx(
     keep_fp32: Collection[str] = (),
     int8: Int8Recipe | None = None,
     batch: int | None = None,
+    graph: onnx.ModelProto | None = None,
 ) -> Manifest:
     """Export a network to one ONNX file with its manifest beside it.
 
@@ -105,13 +107,18 @@ def export_onnx(
         keep_fp32: More nodes that stay in fp32.
         int8: The layers that are quantised, and their weights.
         batch: 1 traces for one picture at a time; None for any number.
+        graph: The result of `traced_form` for these settings, where it is there already; not
+            changed.
 
     Raises:
         ExportError: The network cannot be traced, or it gives values that are not finite.
         OutputError: The file cannot be written.
     """
-    opset = opset_of(precision) if int8 is None else opset_of(int8.plan.precision, int8.plan.rest)
-    model = traced_form(network, form=form, io=io, size=size, batch=batch, opset=opset)
+    if graph is None:
+        plan = None if int8 is None else int8.plan
+        opset = opset_of(precision) if plan is None else opset_of(plan.precision, plan.rest)
+        graph = traced_form(network, form=form, io=io, size=size, batch=batch, opset=opset)
+    model = copy.deepcopy(graph)
     found = HalfModel(model, (), ())
     written: FilePrecision = precision if int8 is None else int8.precision
     half = half_precision(precision)
