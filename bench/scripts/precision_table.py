@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,12 @@ from swise_deploy.command.cpus import num_usable_cpus
 from swise_deploy.errors import InputError, SwiseError
 from swise_deploy.evaluation.pairs import Pair, evaluate, read_pairs
 from swise_deploy.pictures.folders import calibration_paths, sample_paths
-from swise_deploy.precision import EXPORT_PRECISIONS, ExportPrecision, quantised_precision
+from swise_deploy.precision import (
+    EXPORT_PRECISIONS,
+    ExportPrecision,
+    RestPrecision,
+    quantised_precision,
+)
 from swise_deploy.runner import Runner, upscale
 from swise_deploy.runners.torch_cpu import TorchRunner
 from swise_deploy.storage.caches import cache_folder
@@ -228,16 +232,16 @@ def artefacts(
             path = files[precision, "tensorrt"] = folder / f"{precision}.onnx"
             export_onnx(network, path, precision=precision, range_images=ranges)
             continue
-        runtimes = dict.fromkeys(m for p, _, m in subjects if p == precision)
-        for is_own, group in groupby(sorted(runtimes, key=_is_searched), _is_searched):
+        for made_for in dict.fromkeys(m for p, _, m in subjects if p == precision):
+            rest: RestPrecision = "fp16" if RUNTIMES[made_for].is_emulated else "fp32"
             search = Int8Search(
-                traced_form(network, opset=opset_of(precision, "fp32")),
+                traced_form(network, opset=opset_of(precision, rest)),
                 read_pairs(calibration_paths(), network.scale),
                 scale=network.scale,
                 config=Int8Config(
                     precision=low,
-                    rest="fp32" if is_own else "fp16",
-                    runtime="onnxruntime" if is_own else "tensorrt",
+                    rest=rest,
+                    runtime=made_for,
                     threads=threads,
                     cache=cache_folder("int8"),
                 ),
@@ -250,19 +254,11 @@ def artefacts(
                 form="deploy",
                 weights_sha256=network.weights_sha256,
             )
-            for made_for in group:
-                path = files[precision, made_for] = folder / f"{precision}_{made_for}.onnx"
-                shares[precision, made_for] = plan.mult_adds_share
-                planned = plan if made_for == "tensorrt" else replace(plan, rest="fp32")
-                planned = replace(planned, runtime=made_for)
-                recipe = Int8Recipe(planned, search.calibration.weights)
-                export_onnx(network, path, precision=precision, int8=recipe, range_images=ranges)
+            path = files[precision, made_for] = folder / f"{precision}_{made_for}.onnx"
+            shares[precision, made_for] = plan.mult_adds_share
+            recipe = Int8Recipe(plan, search.calibration.weights)
+            export_onnx(network, path, precision=precision, int8=recipe, range_images=ranges)
     return files, shares
-
-
-def _is_searched(made_for: str) -> bool:
-    """True where the form of the file has a search of its own: it rounds other tensors."""
-    return RUNTIMES[made_for].quantises_outputs
 
 
 def _with_drift(

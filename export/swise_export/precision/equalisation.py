@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from swise_deploy.errors import InputError
+from swise_export.graph.insertion import drop_unread, insert_behind
 from swise_export.graph.operators import attribute
 from swise_export.precision.qdq import INT8_MAX, Int8Weights, Layer, scale_from_range
 
@@ -113,8 +114,8 @@ def equalised(
         changed.graph.initializer.append(numpy_helper.from_array(weights, replaced.weight))
         node.input[0], node.input[1] = replaced.input, replaced.weight
         found.append(replaced)
-    _insert(changed.graph, divisions)
-    _drop_unused(changed.graph)
+    insert_behind(changed.graph, {name: [node] for name, node in divisions.items()})
+    drop_unread(changed.graph)
     return Equalised(changed, tuple(found), tuple(node.name for node in divisions.values()))
 
 
@@ -139,25 +140,6 @@ def _division(
         numpy_helper.from_array((1 / factors).reshape(shape), f"{name}/factors")
     )
     return helper.make_node("Mul", [tensor, f"{name}/factors"], [name], name=f"{name}/Mul")
-
-
-def _insert(graph: onnx.GraphProto, behind: Mapping[str, onnx.NodeProto]) -> None:
-    """Insert a node behind the node that makes each tensor, or at the start."""
-    made = {name for node in graph.node for name in node.output}
-    nodes = [node for name, node in behind.items() if name not in made]
-    for node in graph.node:
-        nodes.append(node)
-        nodes.extend(behind[name] for name in node.output if name in behind)
-    kept = [copy.deepcopy(node) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
 
 
 def folded(
@@ -228,7 +210,7 @@ class _Folding:
         kept = [copy.deepcopy(node) for node in self._model.graph.node if node.name in self.nodes]
         del self._model.graph.node[:]
         self._model.graph.node.extend(kept)
-        _drop_unused(self._model.graph)
+        drop_unread(self._model.graph)
         return self._model
 
     def _readers(self, tensor: str) -> list[onnx.NodeProto]:

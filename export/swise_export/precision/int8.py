@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -43,6 +43,7 @@ from swise_export.precision.equalisation import (
 from swise_export.precision.half import HalfModel, half_from_fp32
 from swise_export.precision.placement import (
     Journal,
+    Placement,
     Unit,
     measure_sensitivity,
     place,
@@ -62,7 +63,8 @@ from swise_export.precision.quantised_outputs import (
     nodes_between,
     with_int8_kernels,
 )
-from swise_export.precision.switchable_graph import SwitchableNetwork, switchable_int8
+from swise_export.precision.switchable_graph import Effect, SwitchableNetwork, switchable_int8
+from swise_export.precision.unsigned import Inputs, find_unsigned, shifted
 from swise_export.runtimes.table import DEFAULT_TARGET, find_runtime
 from swise_export.verification.budget import DriftBudget
 
@@ -71,6 +73,8 @@ logger = logging.getLogger(__name__)
 # The sensitivity is measured for every layer, so on fewer and smaller crops.
 _SENSITIVITY_CROP = 32
 _SENSITIVITY_CROPS = 4
+# Layers with less of the Mult-Adds are not tried again with unsigned inputs.
+_WORTHWHILE = 0.01
 # A method that clips is taken if its loss is below this share of the largest values' loss.
 _CLEARLY_LESS = 0.9
 # Part of the cache key. Raise it when the search measures something else.
@@ -99,6 +103,20 @@ class Int8Config:
     rounding: Rounding = "moments"
     threads: int = 1
     cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A placement, where some layers read their inputs unsigned.
+
+    Attributes:
+        unsigned: Their names.
+        effects: Effect of each unit alone, by its name.
+    """
+
+    unsigned: frozenset[str]
+    effects: Mapping[str, Effect]
+    placement: Placement
 
 
 class Int8Search:
@@ -152,15 +170,19 @@ class Int8Search:
         self._spans = measure_spans(model, self.layers, split.crops) if has_outputs else {}
         self._equal, self.calibration = self._calibrated(everything, split, config.rounding)
         self.units = units_from_layers(self.layers)
+        # FP8 has a sign in any case; where outputs are quantised, every tensor has its zero point.
+        can_be_unsigned = config.precision == "int8" and not has_outputs
+        self._positive = find_unsigned(model, self.layers) if can_be_unsigned else frozenset[str]()
+        is_free = find_runtime(config.runtime).activations == "uint8"
+        self._unsigned = self._positive if is_free else frozenset[str]()
         every = range_methods(config.precision)
         methods = every if config.method is None else (config.method,)
         only = methods[0] if len(methods) == 1 else None
         self.method: RangeMethod = only or self._best_method(methods, pairs, split.held_out)
-        graph = self._switchable(self._equal, self.calibration, self.method)
-        self._held_out = self._journal(graph, split.held_out)
-        small = textured_crops(split.crops, size=_SENSITIVITY_CROP, per_picture=1, scale=scale)
-        sensitivity = self._journal(graph, spread(small, _SENSITIVITY_CROPS))
-        self._effects = measure_sensitivity(sensitivity, self.units, report=report)
+        self._split = split
+        self._held_out: dict[frozenset[str], Journal] = {}
+        self._effects = self._sensitivity(self._unsigned)
+        self._unsigned_effects: dict[str, Effect] | None = None
 
     def _calibrated(
         self, layers: Sequence[Layer], split: Split, rounding: Rounding
@@ -197,8 +219,25 @@ class Int8Search:
             if layer.input != picture
         }
 
+    def _sensitivity(self, unsigned: frozenset[str]) -> dict[str, Effect]:
+        """Measure every unit alone, where some layers read their inputs unsigned.
+
+        The graph is slow to make; it serves the held-out pictures too.
+        """
+        graph = self._switchable(self._equal, self.calibration, self.method, unsigned)
+        self._held_out[unsigned] = self._journal(graph, self._split.held_out)
+        small = textured_crops(
+            self._split.crops, size=_SENSITIVITY_CROP, per_picture=1, scale=self._scale
+        )
+        journal = self._journal(graph, spread(small, _SENSITIVITY_CROPS))
+        return measure_sensitivity(journal, self.units, report=self._report)
+
     def _switchable(
-        self, equal: Equalised, calibration: Calibration, method: RangeMethod
+        self,
+        equal: Equalised,
+        calibration: Calibration,
+        method: RangeMethod,
+        unsigned: Collection[str] = (),
     ) -> onnx.ModelProto:
         quantised = int8_from_fp32(
             equal.model,
@@ -206,6 +245,7 @@ class Int8Search:
             ranges=calibration.ranges[method],
             weights=calibration.weights,
             precision=self._config.precision,
+            unsigned=unsigned,
             **_outputs(self._model, self.layers, self._spans),
         )
         return switchable_int8(equal.model, quantised, equal.layers)
@@ -244,13 +284,16 @@ class Int8Search:
             countdown.advance()
             return worst_db
 
-        worst = {m: worst_of(self._switchable(equal, other, m), split.held_out) for m in methods}
+        worst = {
+            m: worst_of(self._switchable(equal, other, m, self._unsigned), split.held_out)
+            for m in methods
+        }
         best_db = float("-inf")
         for method in sorted(methods, key=lambda method: -worst[method]):
             # The other half can only lower a method's worst picture. That of minmax is compared.
             is_beaten = worst[method] < best_db and method != "minmax"
             if not is_beaten:
-                graph = self._switchable(self._equal, self.calibration, method)
+                graph = self._switchable(self._equal, self.calibration, method, self._unsigned)
                 worst[method] = min(worst[method], worst_of(graph, held_out))
                 best_db = max(best_db, worst[method])
             self._report(
@@ -265,14 +308,8 @@ class Int8Search:
         self, budget: DriftBudget, *, model_name: str, scale: int, form: Form, weights_sha256: str
     ) -> PrecisionPlan:
         """Find the placement with the most quantised layers within `budget`."""
-        placement = place(
-            self._held_out,
-            self.units,
-            self._effects,
-            budget=budget,
-            all_mult_adds=self.mult_adds,
-            report=self._report,
-        )
+        placed = self._placed(budget)
+        placement = placed.placement
         unit_of = {name: unit for unit in self.units for name in unit.layers}
         return PrecisionPlan(
             model=model_name,
@@ -283,8 +320,7 @@ class Int8Search:
             rest=self._config.rest,
             runtime=self._config.runtime,
             layers=tuple(
-                self._planned(layer, unit_of[layer.name], unit_of[layer.name] in placement.units)
-                for layer in self.layers
+                self._planned(layer, unit_of[layer.name], placed) for layer in self.layers
             ),
             mult_adds=self.mult_adds,
             method=self.method,
@@ -298,13 +334,61 @@ class Int8Search:
             spans=self._spans,
         )
 
-    def _planned(self, layer: Layer, unit: Unit, lowered: bool) -> PlannedLayer:
-        effect = self._effects[unit.name]
+    def _placed(self, budget: DriftBudget) -> _Placed:
+        """Place layers; inputs are unsigned where more of the Mult-Adds fit for it.
+
+        They cost TensorRT a little time, so that no more of them are taken than it needs: those of
+        the units that lose most, twice as many in every try. For CPUs all of them are at once.
+        """
+        found = [self._place(self._unsigned, self._effects, budget)]
+        left = [unit for unit in self.units if unit not in found[0].placement.units]
+        more = self._positive - self._unsigned
+        positive = [unit for unit in self.units if more.issuperset(unit.layers)]
+        if not positive or self._share(left) < _WORTHWHILE:
+            return found[0]
+        if self._unsigned_effects is None:
+            self._report("some layers do not fit: trying unsigned inputs, where none is negative")
+            self._unsigned_effects = self._sensitivity(self._positive)
+        by_loss = sorted(positive, key=lambda unit: self._effects[unit.name].noise_db)
+        count = max(1, sum(unit in positive for unit in left))
+        while self._share(left) >= _WORTHWHILE:
+            chosen = by_loss[:count]
+            effects = self._effects | {u.name: self._unsigned_effects[u.name] for u in chosen}
+            unsigned = frozenset(name for unit in chosen for name in unit.layers)
+            found.append(self._place(unsigned, effects, budget))
+            left = [unit for unit in self.units if unit not in found[-1].placement.units]
+            if count >= len(positive):
+                break
+            count *= 2
+        return max(found, key=lambda placed: self._share(placed.placement.units))
+
+    def _place(
+        self, unsigned: frozenset[str], effects: Mapping[str, Effect], budget: DriftBudget
+    ) -> _Placed:
+        if unsigned not in self._held_out:
+            graph = self._switchable(self._equal, self.calibration, self.method, unsigned)
+            self._held_out[unsigned] = self._journal(graph, self._split.held_out)
+        placement = place(
+            self._held_out[unsigned],
+            self.units,
+            effects,
+            budget=budget,
+            all_mult_adds=self.mult_adds,
+            report=self._report,
+        )
+        return _Placed(unsigned, effects, placement)
+
+    def _share(self, units: Iterable[Unit]) -> float:
+        return sum(unit.mult_adds for unit in units) / self.mult_adds
+
+    def _planned(self, layer: Layer, unit: Unit, placed: _Placed) -> PlannedLayer:
+        effect, lowered = placed.effects[unit.name], unit in placed.placement.units
         return PlannedLayer(
             name=layer.name,
             precision=self._config.precision if lowered else self._config.rest,
             range=self.calibration.ranges[self.method][layer.name],
             factors=self.calibration.factors.get(layer.name, ()),
+            unsigned=layer.name in placed.unsigned,
             mult_adds=layer.mult_adds,
             alone_db=effect.drift_db,
             noise_db=effect.noise_db,
@@ -443,10 +527,15 @@ def int8_model(
             equalised(model, layers, {layer.name: layer.factors for layer in planned}),
             recipe.weights,
         )
+        inputs = Inputs(equal.model, equal.layers, {x.name: x.range for x in planned})
+        unsigned = _unsigned_layers(model, layers, recipe.plan)
+        if runtime.activations == "int8":
+            inputs = shifted(inputs, unsigned, weights)
+            unsigned = frozenset()
         model = int8_from_fp32(
-            equal.model,
-            equal.layers,
-            ranges={layer.name: layer.range for layer in planned},
+            inputs.model,
+            inputs.layers,
+            ranges=inputs.ranges,
             weights=weights,
             precision=recipe.plan.precision,
             # TensorRT 8, which documents INT8 so, has no FP8.
@@ -454,11 +543,31 @@ def int8_model(
             and recipe.plan.rest == "fp32"
             and runtime.is_emulated,
             activation_type=runtime.activations,
+            unsigned=unsigned,
             **_outputs(model, layers, recipe.plan.spans),
         )
     if recipe.plan.rest == "fp32":
         return HalfModel(model, (), ())
     return half_from_fp32(model, range_images)
+
+
+def _unsigned_layers(
+    model: onnx.ModelProto, layers: Sequence[Layer], plan: PrecisionPlan
+) -> frozenset[str]:
+    """Layers whose input is unsigned in a plan.
+
+    Raises:
+        InputError: The input of one of them can be negative.
+    """
+    unsigned = {layer.name for layer in plan.quantised_layers if layer.unsigned}
+    wrong = unsigned - find_unsigned(model, layers)
+    if wrong:
+        raise InputError(
+            f"in the precision plan the input of layer {min(wrong)} is unsigned, but its values "
+            "can be negative. Make a plan for this network: "
+            f"swise-export --{plan.precision} --precision-plan NEW"
+        )
+    return frozenset(unsigned)
 
 
 class _Outputs(TypedDict):

@@ -40,6 +40,8 @@ class PlannedLayer:
             sorted by it.
         factors: Divisor of each channel of its input in front of the rounding, at most 1; `range`
             is that of the divided values. Empty for none.
+        unsigned: True where its input is never negative and takes all 256 values: `range` in 255
+            steps, not 127.
     """
 
     name: str
@@ -49,6 +51,7 @@ class PlannedLayer:
     alone_db: float
     noise_db: float
     factors: tuple[Factor, ...] = ()
+    unsigned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 INT8_MAX = int(PRECISIONS["int8"].max_finite)
 """Largest magnitude of a quantised value; -128 is not used, so that the range is symmetric."""
 
+_UINT8_MAX = 255
+# The value of uint8 that stands for 0 where a tensor has negative values.
+_UINT8_ZERO = 128
+
 CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}
 """The axis of the output channels in an operator's weights."""
 # A layer with a smaller share of the Mult-Adds gains nothing from INT8: attention on averages.
@@ -129,6 +133,28 @@ def rounded_to_nearest(
     return Int8Weights(values.astype(STORED_TYPES[precision]), scales)
 
 
+def steps_of_inputs(
+    layers: Collection[Layer],
+    ranges: Mapping[str, float],
+    precision: QuantisedPrecision = "int8",
+    unsigned: Collection[str] = (),
+) -> dict[str, float]:
+    """The quantisation scale of each input; of layers that share one, the first one's range counts.
+
+    Args:
+        layers: Quantised layers.
+        ranges: Largest magnitude of each layer's input, by layer name.
+        precision: The format.
+        unsigned: Names of layers whose input is unsigned: its range is divided into 255 steps.
+    """
+    return {
+        layer.input: scale_from_range(
+            ranges[layer.name] * (INT8_MAX / _UINT8_MAX if layer.name in unsigned else 1), precision
+        )
+        for layer in reversed([*layers])
+    }
+
+
 def int8_from_fp32(
     model: onnx.ModelProto,
     layers: Collection[Layer],
@@ -138,6 +164,7 @@ def int8_from_fp32(
     precision: QuantisedPrecision = "int8",
     fp32_weights: bool = False,
     activation_type: ActivationType = "int8",
+    unsigned: Collection[str] = (),
     between: Collection[str] = (),
     spans: Mapping[str, tuple[float, float]] | None = None,
 ) -> onnx.ModelProto:
@@ -154,6 +181,8 @@ def int8_from_fp32(
             documents it, not in the format.
         activation_type: With INT8, stored type of the inputs of convolutions; both hold the same
             values. Inputs of matrix products are int8.
+        unsigned: Layers whose input is uint8 with zero point 0, in steps of half the size: results
+            of `find_unsigned` (unsigned.py, which also has the form for TensorRT).
         between: With `spans`, nodes between the layers that are quantised as well.
         spans: Quantise outputs of convolutions and biases too: lowest and highest value of every
             tensor around the layers and the nodes between them, as uint8 with any zero point.
@@ -162,20 +191,19 @@ def int8_from_fp32(
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    steps = {
-        layer.input: scale_from_range(ranges[layer.name], precision)
-        for layer in reversed([*layers])
-    }
+    steps = steps_of_inputs(layers, ranges, precision, unsigned)
     largest = PRECISIONS[precision].max_finite
     bounds = {name: float(np.float32(step * largest)) for name, step in steps.items()}
-    # OpenVINO 2026.4 does not compile a MatMul that reads a Concat rounded with a zero point.
-    signed = {
-        layer.input
-        for layer in layers
-        if activation_type == "int8" or precision != "int8" or layer.op_type == "MatMul"
-    }
+    zero = np.zeros((), STORED_TYPES[precision])
+    zeros = dict.fromkeys(steps, zero)
+    if activation_type == "uint8" and precision == "int8":
+        # OpenVINO 2026.4 does not compile a MatMul that reads a Concat rounded with a zero point.
+        signed = {layer.input for layer in layers if layer.op_type == "MatMul"}
+        zeros |= dict.fromkeys(steps.keys() - signed, np.array(_UINT8_ZERO, np.uint8))
+    positive = {layer.input for layer in layers if layer.name in unsigned}
+    zeros |= dict.fromkeys(positive, np.zeros((), np.uint8))
     overrides: dict[str, list[dict[str, object]]] = {
-        name: [_override(step, precision, is_signed=name in signed)] for name, step in steps.items()
+        name: [_override(step, zeros[name])] for name, step in steps.items()
     }
     prepared = copy.deepcopy(model)
     initializers = {tensor.name: tensor for tensor in prepared.graph.initializer}
@@ -183,7 +211,7 @@ def int8_from_fp32(
         found, tensor = weights[layer.name], initializers[layer.weight]
         overrides[layer.weight] = [
             {
-                **_override(float(scale), precision, is_signed=True),
+                **_override(float(scale), zero),
                 "axis": layer.channel_axis % found.values.ndim,
             }
             for scale in found.scales
@@ -192,7 +220,7 @@ def int8_from_fp32(
         tensor.CopyFrom(numpy_helper.from_array(values, layer.weight))
     ranges_of_tensors = {name: (-bound, bound) for name, bound in bounds.items()}
     if spans is not None:
-        limits = {name: bound for name, bound in bounds.items() if name not in signed}
+        limits = {name: bound for name, bound in bounds.items() if zeros[name].any()}
         ranges_of_tensors |= _within(spans, limits)
         overrides = {name: o for name, o in overrides.items() if name not in limits}
     op_types = {*CHANNEL_AXIS, *(n.op_type for n in model.graph.node if n.name in between)}
@@ -241,10 +269,12 @@ def _quant_type(precision: QuantisedPrecision, *, is_signed: bool) -> "QuantType
     return QuantType.QInt8 if is_signed else QuantType.QUInt8
 
 
-def _override(step: float, precision: QuantisedPrecision, *, is_signed: bool) -> dict[str, object]:
-    zero = np.array(0, STORED_TYPES[precision]) if is_signed else np.array(128, np.uint8)
+def _override(step: float, zero: NDArray[np.generic]) -> dict[str, object]:
+    from onnxruntime.quantization import QuantType
+
+    kinds = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
     return {
-        "quant_type": _quant_type(precision, is_signed=is_signed),
+        "quant_type": kinds.get(zero.dtype.name, QuantType.QFLOAT8E4M3FN),
         "scale": np.array(step, np.float32),
         "zero_point": zero,
     }

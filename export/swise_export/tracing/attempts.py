@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _RANGE_CROP = 64
 # Shares of the drift that the search is given in turn, where the verification pictures lose more
 # than those that it held out.
-_BUDGET_SHARES = (1.0, 0.5, 0.25, 0.1)
+_BUDGET_SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)
 _NAMED_OBSTACLES = 3
 
 

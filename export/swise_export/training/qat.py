@@ -23,7 +23,7 @@ from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.start.trained_form import PLAN_NAME, TrainedForm
 from swise_export.precision.int8 import planned_layers
 from swise_export.precision.plan import PrecisionPlan, read_plan, write_plan
-from swise_export.precision.qdq import INT8_MAX, Layer, scale_from_range
+from swise_export.precision.qdq import INT8_MAX, Layer, scale_from_range, steps_of_inputs
 from swise_export.rewriting.deploy_form import DeployScaleWiseUpsample, deploy_form
 from swise_export.rewriting.plain_form import network_from_deploy_form
 from swise_export.tracing.trace import traced
@@ -91,12 +91,12 @@ def quantised_form(network: nn.Module, plan: PrecisionPlan, *, name: str) -> nn.
     layers = planned_layers(traced(deployed, loaded), plan)
     _set_trainable(deployed, network)
     ranges = {layer.name: layer.range for layer in plan.quantised_layers}
-    # As in the graph, layers that share an input share its rounding: the first one's range counts.
-    steps = {layer.input: scale_from_range(ranges[layer.name]) for layer in reversed(layers)}
+    unsigned = {layer.name for layer in plan.quantised_layers if layer.unsigned}
+    steps = steps_of_inputs(layers, ranges, unsigned=unsigned)
     factors = {layer.name: layer.factors for layer in plan.quantised_layers}
     for layer, (module, tensor) in zip(layers, _find_modules(deployed, layers), strict=True):
         own = torch.tensor(factors[layer.name] or (1.0,))
-        module.add_module(_INPUT, RoundedInput(steps[layer.input], own))
+        module.add_module(_INPUT, RoundedInput(steps[layer.input], own, layer.name in unsigned))
         module.register_forward_pre_hook(_round_input)
         parametrize.register_parametrization(
             module, tensor, RoundedWeights(layer.channel_axis, own, _group(module)), unsafe=True
@@ -105,19 +105,21 @@ def quantised_form(network: nn.Module, plan: PrecisionPlan, *, name: str) -> nn.
 
 
 class RoundedInput(nn.Module):
-    """Divides channels by factors, rounds to INT8 values, -128 to 127, and multiplies again.
+    """Divides channels by factors, rounds to INT8 values and multiplies again.
 
     Args:
         step: Of the rounding, as in QuantizeLinear.
         factors: One for each channel (C,), or one for all.
+        unsigned: Values are 0 to 255, not -128 to 127.
     """
 
     step: Tensor
     zero: Tensor
     factors: Tensor
 
-    def __init__(self, step: float, factors: Tensor) -> None:
+    def __init__(self, step: float, factors: Tensor, unsigned: bool = False) -> None:
         super().__init__()
+        self.lowest = 0 if unsigned else -INT8_MAX - 1
         self.register_buffer("step", torch.tensor(step))
         self.register_buffer("zero", torch.tensor(0, dtype=torch.int32))
         self.register_buffer("factors", factors.reshape(1, -1, 1, 1))
@@ -125,7 +127,7 @@ class RoundedInput(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Round and clip (N, C, H, W); gradients pass where nothing was clipped."""
         rounded = torch.fake_quantize_per_tensor_affine(
-            x / self.factors, self.step, self.zero, -INT8_MAX - 1, INT8_MAX
+            x / self.factors, self.step, self.zero, self.lowest, self.lowest + 255
         )
         return rounded * self.factors
 

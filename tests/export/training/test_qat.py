@@ -24,6 +24,7 @@ from swise_export.precision.qdq import (
     find_layers,
     rounded_to_nearest,
 )
+from swise_export.precision.unsigned import find_unsigned
 from swise_export.rewriting.deploy_form import deploy_form
 from swise_export.rewriting.plain_form import network_from_deploy_form
 from swise_export.tracing.trace import traced
@@ -46,10 +47,18 @@ def swisenet():
     return loaded_swisenet(2)
 
 
-def plan_for(network: LoadedNetwork, *, keep=None, slack: float = 1.0, equalise: bool = False):
+def plan_for(
+    network: LoadedNetwork,
+    *,
+    keep=None,
+    slack: float = 1.0,
+    equalise: bool = False,
+    unsigned: bool = False,
+):
     """A plan with some layers in INT8; ranges are the largest inputs on noise, times `slack`.
 
-    With `equalise` every second channel of every input is divided by 1/2.
+    With `equalise` every second channel of every input is divided by 1/2; with `unsigned` every
+    input that is never negative is unsigned.
 
     A test of arithmetic may run on noise: nothing is judged by its quality.
     """
@@ -57,6 +66,7 @@ def plan_for(network: LoadedNetwork, *, keep=None, slack: float = 1.0, equalise:
     layers, mult_adds = find_layers(model)
     largest = largest_inputs(model, layers)
     keep = {layer.weight for layer in layers} if keep is None else keep
+    positive = find_unsigned(model, layers) if unsigned else ()
     return PrecisionPlan(
         model=network.name,
         scale=network.scale,
@@ -72,6 +82,7 @@ def plan_for(network: LoadedNetwork, *, keep=None, slack: float = 1.0, equalise:
                 0.0,
                 0.0,
                 factors_for(model, layer) if equalise else (),
+                layer.name in positive,
             )
             for layer in layers
         ),
@@ -172,6 +183,22 @@ def test_transposed_convolutions_are_rounded_along_their_own_axis(equalise):
     ours = upscaled(quantised_form(network.module, plan, name="fsrcnn"))
     (graph,) = session(exported(network, plan)).run(None, {"lr": picture()})
     assert distance_db(ours, graph) > 60
+
+
+def test_unsigned_inputs_are_rounded_as_in_the_graph():
+    torch.manual_seed(0)
+    network = LoadedNetwork(network_module("vdsr").build(2).eval(), "vdsr", 2, "", "0" * 64)
+    with torch.no_grad():
+        for parameter in network.module.parameters():
+            parameter.mul_(2.5)  # torch's own start leaves nothing of a picture after 18 ReLUs
+    third = find_layers(deployed_model(network))[0][2].weight
+    signed, plan = (plan_for(network, keep={third}, unsigned=by) for by in (False, True))
+    assert [layer.unsigned for layer in plan.quantised_layers] == [True]
+    ours = upscaled(quantised_form(network.module, plan, name="vdsr"))
+    (graph,) = session(exported(network, plan)).run(None, {"lr": picture()})
+    (other,) = session(exported(network, signed)).run(None, {"lr": picture()})
+    # A value on the border of two levels falls either way.
+    assert np.quantile(np.abs(ours - graph), 0.9) < np.median(np.abs(other - graph)) / 100
 
 
 def test_gradients_reach_all_that_is_trained_and_nothing_that_is_fixed(swisenet):
