@@ -7,7 +7,7 @@ picture has.
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -29,6 +29,7 @@ from swise_export.precision.crops import hash_of_pictures
 from swise_export.precision.equalisation import Factors
 from swise_export.precision.qdq import (
     INT8_MAX,
+    UINT8_MAX,
     Int8Weights,
     Layer,
     rounded_to_nearest,
@@ -54,11 +55,13 @@ _SAMPLED_VALUES = 1 << 16
 # Sampled positions of a layer's input in each picture, from which its moments are computed.
 _MOMENT_POSITIONS = 4096
 _HISTOGRAM_BINS = 256
+# Names of the unsigned ranges in a file of the cache.
+_UNSIGNED = "unsigned_"
 _CANDIDATES = 40
 # The ranges whose rounding errors of the input the weights are rounded for.
 _ROUNDED_WITH: Mapping[QuantisedPrecision, RangeMethod] = {"int8": "mse", "fp8": "minmax"}
 # Part of the cache key. Raise the last number when the code computes something else.
-_CHOICES = (_PERCENTILE, _SAMPLED_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 4)
+_CHOICES = (_PERCENTILE, _SAMPLED_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Calibration:
 
     Attributes:
         ranges: For each method, the largest magnitude of each layer's input that is represented.
+        unsigned_ranges: The same for values that take all 256 values: smaller steps clip less.
         weights: Quantised weights of every layer.
         pictures_sha256: Hash of the crops.
         num_pictures: Number of crops.
@@ -74,10 +78,16 @@ class Calibration:
     """
 
     ranges: Mapping[RangeMethod, Mapping[str, float]]
+    unsigned_ranges: Mapping[RangeMethod, Mapping[str, float]]
     weights: Mapping[str, Int8Weights]
     pictures_sha256: str
     num_pictures: int
     factors: Mapping[str, Factors] = field(default_factory=dict)
+
+    def ranges_for(self, method: RangeMethod, unsigned: Collection[str]) -> dict[str, float]:
+        """The range of each layer's input, by layer name, where those of some are unsigned."""
+        found = {name: self.unsigned_ranges[method][name] for name in unsigned}
+        return {**self.ranges[method], **found}
 
 
 def calibrate(
@@ -119,18 +129,26 @@ def calibrate(
         return kept
     statistics = _collect(model, layers, pairs, rounding, report)
     report("choosing ranges")
-    of_input = {
-        layer.input: ranges_of_values(
-            statistics.values[layer.input],
-            max(statistics.largest[layer.input], dict(known)[layer.name]),
-            precision,
-        )
+    largest_of = {
+        layer.input: max(statistics.largest[layer.input], dict(known)[layer.name])
         for layer in reversed(layers)
+    }
+
+    of_input = {
+        name: ranges_of_values(statistics.values[name], value, precision)
+        for name, value in largest_of.items()
     }
     ranges = {
         method: {layer.name: of_input[layer.input][method] for layer in layers}
         for method in range_methods(precision)
     }
+    unsigned_ranges = dict(ranges)
+    if precision == "int8":
+        finer = {
+            name: _mse_range(statistics.values[name], value, UINT8_MAX) if value else value
+            for name, value in largest_of.items()
+        }
+        unsigned_ranges["mse"] = {layer.name: finer[layer.input] for layer in layers}
     report(f"rounding the weights of {len(layers)} layers")
     initializers = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     nodes = {node.name: node for node in model.graph.node}
@@ -150,7 +168,7 @@ def calibrate(
                 precision=precision,
             )
         weights[layer.name] = found
-    calibration = Calibration(ranges, weights, sha256, len(pairs))
+    calibration = Calibration(ranges, unsigned_ranges, weights, sha256, len(pairs))
     if cached is not None:
         try:
             _save(cached, calibration, layers)
@@ -263,17 +281,20 @@ def ranges_of_values(
         "minmax": largest,
         "percentile": float(np.percentile(values, _PERCENTILE)),
         "entropy": _entropy_range(values, largest),
-        "mse": _mse_range(values, largest),
+        "mse": _mse_range(values, largest, INT8_MAX),
     }
 
 
-def _mse_range(values: NDArray[np.float32], largest: float) -> float:
-    """The range with the least mean squared rounding error, clipped values included."""
+def _mse_range(values: NDArray[np.float32], largest: float, steps: int) -> float:
+    """The range with the least mean squared rounding error, clipped values included.
+
+    Between it and 0 there are `steps`.
+    """
     candidates = largest * np.linspace(0.2, 1.0, _CANDIDATES)
     errors = []
     for candidate in candidates:
-        step = candidate / INT8_MAX
-        restored = np.minimum(np.rint(values / step), INT8_MAX) * step
+        step = candidate / steps
+        restored = np.minimum(np.rint(values / step), steps) * step
         errors.append(float(np.mean((restored - values) ** 2)))
     return float(candidates[int(np.argmin(errors))])
 
@@ -303,8 +324,9 @@ def _save(path: Path, calibration: Calibration, layers: Sequence[Layer]) -> None
         # NumPy does not name the type of FP8 in its files; its bytes are those of int8.
         arrays[f"values{i}"] = calibration.weights[layer.name].values.view(np.int8)
         arrays[f"scales{i}"] = calibration.weights[layer.name].scales
-    for method, by_layer in calibration.ranges.items():
-        arrays[method] = np.array([by_layer[layer.name] for layer in layers])
+    for prefix, ranges in (("", calibration.ranges), (_UNSIGNED, calibration.unsigned_ranges)):
+        for method, by_layer in ranges.items():
+            arrays[f"{prefix}{method}"] = np.array([by_layer[layer.name] for layer in layers])
     with writing(path) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
@@ -345,7 +367,8 @@ def _fits(calibration: Calibration, model: onnx.ModelProto, layers: Sequence[Lay
             return False
         if not np.all((weights.scales > 0) & np.isfinite(weights.scales)):
             return False
-    ranges = [value for by_layer in calibration.ranges.values() for value in by_layer.values()]
+    every = (*calibration.ranges.values(), *calibration.unsigned_ranges.values())
+    ranges = [value for by_layer in every for value in by_layer.values()]
     return all(math.isfinite(value) and value >= 0 for value in ranges)
 
 
@@ -358,13 +381,16 @@ def _read(
 ) -> Calibration:
     # Of a damaged archive NumPy leaves the file open.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        ranges: dict[RangeMethod, dict[str, float]] = {
-            method: {
-                layer.name: float(value)
-                for layer, value in zip(layers, arrays[method], strict=True)
+        signed, unsigned = (
+            {
+                method: {
+                    layer.name: float(value)
+                    for layer, value in zip(layers, arrays[f"{prefix}{method}"], strict=True)
+                }
+                for method in range_methods(precision)
             }
-            for method in range_methods(precision)
-        }
+            for prefix in ("", _UNSIGNED)
+        )
         weights = {}
         for i, layer in enumerate(layers):
             stored = arrays[f"values{i}"]
@@ -372,4 +398,4 @@ def _read(
                 raise ValueError(f"weights of {layer.name} are {stored.dtype}, not int8")
             values = stored.view(STORED_TYPES[precision])
             weights[layer.name] = Int8Weights(values, arrays[f"scales{i}"])
-    return Calibration(ranges, weights, sha256, num_pictures)
+    return Calibration(signed, unsigned, weights, sha256, num_pictures)

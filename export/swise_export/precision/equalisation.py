@@ -169,6 +169,16 @@ def folded(
     return Equalised(folding.finished(), layers, left), folding.weights
 
 
+def foldable(
+    model: onnx.ModelProto, layers: Sequence[Layer], factors: Mapping[str, Factors]
+) -> dict[str, Factors]:
+    """The factors that leave no division in the graph; arguments are those of `equalised`."""
+    short, _ = folded(equalised(model, layers, factors), {})
+    left = {x.output[0] for x in short.model.graph.node if x.name in short.divisions}
+    divided = {layer.name for layer in short.layers if layer.input in left}
+    return {name: own for name, own in factors.items() if name not in divided}
+
+
 class _Folding:
     """Folds divisions of a model into the layers before them.
 

@@ -38,6 +38,7 @@ from swise_export.precision.equalisation import (
     Factors,
     equalised,
     factors_of,
+    foldable,
     folded,
 )
 from swise_export.precision.half import HalfModel, half_from_fp32
@@ -106,6 +107,23 @@ class Int8Config:
 
 
 @dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A network that can be rounded.
+
+    Attributes:
+        equal: It computes the same in fp32.
+        weights: Quantised weights of its layers, by name; those of `calibration` are for the
+            network before layers took divisions over.
+        spans: Of the tensors, where outputs of layers are quantised.
+    """
+
+    equal: Equalised
+    weights: Mapping[str, Int8Weights]
+    calibration: Calibration
+    spans: Mapping[str, Span]
+
+
+@dataclass(frozen=True, slots=True)
 class _Placed:
     """A placement, where some layers read their inputs unsigned.
 
@@ -152,8 +170,8 @@ class Int8Search:
         self._config, self._report = config, report
         self.layers, self.mult_adds = find_layers(model)
         everything = self.layers
-        has_outputs = quantises_outputs(config)
-        if has_outputs:
+        self._has_outputs = quantises_outputs(config)
+        if self._has_outputs:
             self.layers = with_int8_kernels(model, self.layers)
         if not self.layers:
             raise ExportError(
@@ -167,11 +185,11 @@ class Int8Search:
             f"calibrating {title} on {len(split.crops)} crops, holding {len(split.held_out)} "
             "pictures out"
         )
-        self._spans = measure_spans(model, self.layers, split.crops) if has_outputs else {}
-        self._equal, self.calibration = self._calibrated(everything, split, config.rounding)
+        self._prepared = self._prepare(everything, split, config.rounding)
+        self.calibration = self._prepared.calibration
         self.units = units_from_layers(self.layers)
         # FP8 has a sign in any case; where outputs are quantised, every tensor has its zero point.
-        can_be_unsigned = config.precision == "int8" and not has_outputs
+        can_be_unsigned = config.precision == "int8" and not self._has_outputs
         self._positive = find_unsigned(model, self.layers) if can_be_unsigned else frozenset[str]()
         is_free = find_runtime(config.runtime).activations == "uint8"
         self._unsigned = self._positive if is_free else frozenset[str]()
@@ -184,9 +202,7 @@ class Int8Search:
         self._effects = self._sensitivity(self._unsigned)
         self._unsigned_effects: dict[str, Effect] | None = None
 
-    def _calibrated(
-        self, layers: Sequence[Layer], split: Split, rounding: Rounding
-    ) -> tuple[Equalised, Calibration]:
+    def _prepare(self, layers: Sequence[Layer], split: Split, rounding: Rounding) -> _Prepared:
         """Calibrate some layers; the network is equalised for those of the search."""
         config = self._config
         channels = _channels(self._model, layers, split, self._report)
@@ -203,28 +219,35 @@ class Int8Search:
         )
         names = {layer.name for layer in self.layers}
         searched = tuple(layer for layer in equal.layers if layer.name in names)
-        return dataclasses.replace(equal, layers=searched), calibration
+        equal, weights = folded(dataclasses.replace(equal, layers=searched), calibration.weights)
+        spans: dict[str, Span] = {}
+        if self._has_outputs:
+            # Names of tensors do not change where every division is folded.
+            spans = measure_spans(equal.model, self.layers, [*split.crops, *split.extremes])
+        return _Prepared(equal, weights, calibration, spans)
 
     def _factors(self, channels: Mapping[str, NDArray[np.float32]]) -> dict[str, Factors]:
         """Factors of the layers, where these are better rounded with them."""
-        # The steps of FP8 follow the values. Where outputs are quantised, kernels of INT8 compute
-        # from one layer to the next, with nothing between.
-        if self._config.precision == "fp8" or self._spans:
+        # The steps of FP8 follow the values.
+        if self._config.precision == "fp8":
             return {}
         # A colour of the picture may be rare where INT8 is calibrated, and fill the next picture.
         picture = self._model.graph.input[0].name
-        return {
+        factors = {
             layer.name: factors_of(channels[layer.name])
             for layer in self.layers
             if layer.input != picture
         }
+        # Where outputs are quantised, kernels of INT8 compute from one layer to the next, with
+        # nothing between.
+        return foldable(self._model, self.layers, factors) if self._has_outputs else factors
 
     def _sensitivity(self, unsigned: frozenset[str]) -> dict[str, Effect]:
         """Measure every unit alone, where some layers read their inputs unsigned.
 
         The graph is slow to make; it serves the held-out pictures too.
         """
-        graph = self._switchable(self._equal, self.calibration, self.method, unsigned)
+        graph = self._switchable(self._prepared, self.method, unsigned)
         self._held_out[unsigned] = self._journal(graph, self._split.held_out)
         small = textured_crops(
             self._split.crops, size=_SENSITIVITY_CROP, per_picture=1, scale=self._scale
@@ -233,20 +256,17 @@ class Int8Search:
         return measure_sensitivity(journal, self.units, report=self._report)
 
     def _switchable(
-        self,
-        equal: Equalised,
-        calibration: Calibration,
-        method: RangeMethod,
-        unsigned: Collection[str] = (),
+        self, prepared: _Prepared, method: RangeMethod, unsigned: Collection[str]
     ) -> onnx.ModelProto:
+        equal = prepared.equal
         quantised = int8_from_fp32(
             equal.model,
             equal.layers,
-            ranges=calibration.ranges[method],
-            weights=calibration.weights,
+            ranges=prepared.calibration.ranges_for(method, unsigned),
+            weights=prepared.weights,
             precision=self._config.precision,
             unsigned=unsigned,
-            **_outputs(self._model, self.layers, self._spans),
+            **_outputs(self._model, self.layers, prepared.spans),
         )
         return switchable_int8(equal.model, quantised, equal.layers)
 
@@ -275,7 +295,7 @@ class Int8Search:
         """
         everything = [layer.name for layer in self.layers]
         split = split_pictures(pairs, self._scale, swapped=True)
-        equal, other = self._calibrated(self.layers, split, "nearest")
+        other = self._prepare(self.layers, split, "nearest")
         title = self._config.precision.upper()
         countdown = Countdown("ranges", 2 * len(methods), "runs", report=self._report)
 
@@ -285,15 +305,14 @@ class Int8Search:
             return worst_db
 
         worst = {
-            m: worst_of(self._switchable(equal, other, m, self._unsigned), split.held_out)
-            for m in methods
+            m: worst_of(self._switchable(other, m, self._unsigned), split.held_out) for m in methods
         }
         best_db = float("-inf")
         for method in sorted(methods, key=lambda method: -worst[method]):
             # The other half can only lower a method's worst picture. That of minmax is compared.
             is_beaten = worst[method] < best_db and method != "minmax"
             if not is_beaten:
-                graph = self._switchable(self._equal, self.calibration, method, self._unsigned)
+                graph = self._switchable(self._prepared, method, self._unsigned)
                 worst[method] = min(worst[method], worst_of(graph, held_out))
                 best_db = max(best_db, worst[method])
             self._report(
@@ -331,7 +350,7 @@ class Int8Search:
             max_worst_db=budget.worst_db,
             held_out_drift_db=placement.drift_db,
             drift_by_step=placement.steps,
-            spans=self._spans,
+            spans=self._prepared.spans,
         )
 
     def _placed(self, budget: DriftBudget) -> _Placed:
@@ -366,7 +385,7 @@ class Int8Search:
         self, unsigned: frozenset[str], effects: Mapping[str, Effect], budget: DriftBudget
     ) -> _Placed:
         if unsigned not in self._held_out:
-            graph = self._switchable(self._equal, self.calibration, self.method, unsigned)
+            graph = self._switchable(self._prepared, self.method, unsigned)
             self._held_out[unsigned] = self._journal(graph, self._split.held_out)
         placement = place(
             self._held_out[unsigned],
@@ -386,7 +405,7 @@ class Int8Search:
         return PlannedLayer(
             name=layer.name,
             precision=self._config.precision if lowered else self._config.rest,
-            range=self.calibration.ranges[self.method][layer.name],
+            range=self.calibration.ranges_for(self.method, placed.unsigned)[layer.name],
             factors=self.calibration.factors.get(layer.name, ()),
             unsigned=layer.name in placed.unsigned,
             mult_adds=layer.mult_adds,

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 INT8_MAX = int(PRECISIONS["int8"].max_finite)
 """Largest magnitude of a quantised value; -128 is not used, so that the range is symmetric."""
 
-_UINT8_MAX = 255
+UINT8_MAX = 255
+"""Largest value of an unsigned input."""
 # The value of uint8 that stands for 0 where a tensor has negative values.
 _UINT8_ZERO = 128
 
@@ -149,7 +150,7 @@ def steps_of_inputs(
     """
     return {
         layer.input: scale_from_range(
-            ranges[layer.name] * (INT8_MAX / _UINT8_MAX if layer.name in unsigned else 1), precision
+            ranges[layer.name] * (INT8_MAX / UINT8_MAX if layer.name in unsigned else 1), precision
         )
         for layer in reversed([*layers])
     }

@@ -231,12 +231,12 @@ def test_a_file_for_openvino_is_measured_in_openvino(
     assert (manifest.runtime, manifest.max_drift_db) == ("openvino", 0.2)
     assert manifest.drift is not None
     assert manifest.drift.measured_in == report["drift"]["measured_in"]
-    # Activations as uint8 around 128, weights stored as int8.
+    # Activations as uint8 around 128, or from 0 where none is negative; weights stored as int8.
     model = onnx.load(out)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     zeros = [stored[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"]
     assert zeros
-    assert {(zero.dtype.name, int(zero)) for zero in zeros} == {("uint8", 128)}
+    assert {(zero.dtype.name, int(zero)) for zero in zeros} == {("uint8", 0), ("uint8", 128)}
     # A plan belongs to its runtime.
     assert main([*arguments, "--overwrite"]) == 2
     assert "made for runtime openvino, not tensorrt" in capsys.readouterr().err
