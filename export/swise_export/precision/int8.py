@@ -62,6 +62,7 @@ from swise_export.precision.quantised_outputs import (
     Span,
     measure_spans,
     nodes_between,
+    quantised_outputs,
     with_int8_kernels,
 )
 from swise_export.precision.switchable_graph import Effect, SwitchableNetwork, switchable_int8
@@ -77,7 +78,7 @@ _SENSITIVITY_CROPS = 4
 # Layers with less of the Mult-Adds are not tried again with unsigned inputs.
 _WORTHWHILE = 0.01
 # A method that clips is taken if its loss is below this share of the largest values' loss.
-_CLEARLY_LESS = 0.9
+_CLEARLY_LESS = 0.8
 # Part of the cache key. Raise it when the search measures something else.
 _JOURNAL_VERSION = 2
 
@@ -222,8 +223,7 @@ class Int8Search:
         equal, weights = folded(dataclasses.replace(equal, layers=searched), calibration.weights)
         spans: dict[str, Span] = {}
         if self._has_outputs:
-            # Names of tensors do not change where every division is folded.
-            spans = measure_spans(equal.model, self.layers, [*split.crops, *split.extremes])
+            spans = measure_spans(equal.model, equal.layers, [*split.crops, *split.extremes])
         return _Prepared(equal, weights, calibration, spans)
 
     def _factors(self, channels: Mapping[str, NDArray[np.float32]]) -> dict[str, Factors]:
@@ -238,9 +238,13 @@ class Int8Search:
             for layer in self.layers
             if layer.input != picture
         }
-        # Where outputs are quantised, kernels of INT8 compute from one layer to the next, with
-        # nothing between.
-        return foldable(self._model, self.layers, factors) if self._has_outputs else factors
+        if not self._has_outputs:
+            return factors
+        # Kernels of INT8 compute from one layer to the next, with nothing between.
+        whole = quantised_outputs(self._model, self.layers)
+        free = {layer.name for layer in self.layers if layer.input not in whole}
+        folding = foldable(self._model, self.layers, factors)
+        return {name: own for name, own in factors.items() if name in folding or name in free}
 
     def _sensitivity(self, unsigned: frozenset[str]) -> dict[str, Effect]:
         """Measure every unit alone, where some layers read their inputs unsigned.
@@ -266,7 +270,7 @@ class Int8Search:
             weights=prepared.weights,
             precision=self._config.precision,
             unsigned=unsigned,
-            **_outputs(self._model, self.layers, prepared.spans),
+            **_outputs(equal.model, equal.layers, prepared.spans),
         )
         return switchable_int8(equal.model, quantised, equal.layers)
 
@@ -563,7 +567,7 @@ def int8_model(
             and runtime.is_emulated,
             activation_type=runtime.activations,
             unsigned=unsigned,
-            **_outputs(model, layers, recipe.plan.spans),
+            **_outputs(equal.model, equal.layers, recipe.plan.spans),
         )
     if recipe.plan.rest == "fp32":
         return HalfModel(model, (), ())

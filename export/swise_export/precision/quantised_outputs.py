@@ -72,6 +72,17 @@ def nodes_between(model: onnx.ModelProto, layers: Collection[Layer]) -> tuple[st
     return tuple(found)
 
 
+def quantised_outputs(model: onnx.ModelProto, layers: Collection[Layer]) -> set[str]:
+    """Tensors that kernels of INT8 write; a Concat of sums is joined in front of them."""
+    names = {layer.name for layer in layers if layer.op_type == "Conv"}
+    names |= set(nodes_between(model, layers))
+    return {
+        node.output[0]
+        for node in model.graph.node
+        if node.name in names and node.op_type != "Concat"
+    }
+
+
 def measure_spans(
     model: onnx.ModelProto, layers: Collection[Layer], pairs: Sequence[Pair]
 ) -> dict[str, Span]:
