@@ -13,6 +13,8 @@ from swise_engines.tensorrt.compiled_program import check_compiled, products_fro
 from swise_engines.tensorrt.onnx_source import read_source
 from swise_engines.tensorrt.precision_table import PrecisionRow, PrecisionTable
 from swise_engines.tensorrt.profiles import Extent, Profile
+from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
+from swise_export.precision.unsigned import Inputs, find_unsigned, shifted
 
 SMALL = Profile(Extent(1, 8, 8), Extent(1, 16, 12), Extent(2, 32, 24))
 
@@ -74,6 +76,42 @@ def test_engines_multiply_in_what_their_program_states(compile_for, kind, sm, sh
     assert set(found) == set(shares)
     for precision, share in shares.items():
         assert found[precision] == pytest.approx(share, abs=0.05)
+
+
+def test_unsigned_inputs_leave_convolutions_in_int8(rtx, tmp_path, report):
+    del rtx
+    rng = np.random.default_rng(0)
+    stored = {
+        "w1": rng.standard_normal((16, 3, 3, 3)).astype(np.float32),
+        "w2": rng.standard_normal((3, 16, 3, 3)).astype(np.float32),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["lr", "w1"], ["x"], name="first", pads=[1] * 4),
+            helper.make_node("Relu", ["x"], ["y"], name="relu"),
+            helper.make_node("Conv", ["y", "w2"], ["sr"], name="second", pads=[1] * 4),
+        ],
+        "two convolutions",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [numpy_helper.from_array(array, name) for name, array in stored.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    layers, _ = find_layers(model)
+    unsigned = find_unsigned(model, layers)
+    assert unsigned == {"first", "second"}
+    ranges, weights = (
+        {"first": 1.0, "second": 9.0},
+        {x.name: rounded_to_nearest(stored[x.weight], x.channel_axis) for x in layers},
+    )
+    inputs = shifted(Inputs(model, layers, ranges), unsigned, weights)
+    quantised = int8_from_fp32(inputs.model, inputs.layers, ranges=inputs.ranges, weights=weights)
+    onnx.save(quantised, tmp_path / "unsigned.onnx")
+    options = CompileOptions("tensorrt_rtx", "8.6", (SMALL,), "")
+    source = read_source(tmp_path / "unsigned.onnx")
+    compiled = compile_engine(source, options, BuildProgress(report)).compiled
+    assert compiled is not None
+    assert {row.precision: row.mult_adds_share for row in compiled.rows} == {"int8": 1.0}
 
 
 def test_a_deconvolution_in_int8_is_compiled_to_floats(rtx, tmp_path, report):
