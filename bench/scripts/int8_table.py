@@ -36,8 +36,9 @@ from swise_deploy.storage.files import append_json_line, read_json_lines, sha256
 from swise_deploy.timing import Interval, picture_call, ratio, time_calls
 from swise_export.manifest import read_manifest
 from swise_export.precision.calibration import RANGE_METHODS, RangeMethod
-from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search
 from swise_export.precision.plan import PrecisionPlan
+from swise_export.precision.recipe import QuantisationRecipe
+from swise_export.precision.search.quantisation import QuantisationConfig, QuantisationSearch
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.tracing.trace import export_onnx, traced_form
 from swise_export.verification.budget import DriftBudget
@@ -199,13 +200,13 @@ def _artefacts(
         export_onnx(network, path, precision=precision, range_images=ranges)
         files[precision] = path, None
     cache = cache_folder("int8")
-    search = Int8Search(
+    search = QuantisationSearch(
         traced_form(network),
         read_pairs(
             find_images(config.calibration) if config.calibration else calibration_paths(), scale
         ),
         scale=scale,
-        config=Int8Config(method=config.method, threads=config.threads, cache=cache),
+        config=QuantisationConfig(method=config.method, threads=config.threads, cache=cache),
         report=progress,
     )
     for budget in sorted({*(config.max_drifts_db), EVERYTHING_DB}):
@@ -220,11 +221,11 @@ def _artefacts(
         if plan.quantised_layers and plan.quantised_layers not in known:
             title = "INT8, everything" if budget == EVERYTHING_DB else f"INT8, <= {budget:g} dB"
             path = folder / f"int8_{budget:g}.onnx"
-            recipe = Int8Recipe(plan, search.calibration.weights)
-            export_onnx(network, path, precision="int8", int8=recipe, range_images=ranges)
+            recipe = QuantisationRecipe(plan, search.calibration.weights)
+            export_onnx(network, path, precision="int8", recipe=recipe, range_images=ranges)
             files[title] = path, plan
             cpu_form = dataclasses.replace(recipe, plan=dataclasses.replace(plan, rest="fp32"))
-            export_onnx(network, _cpu_form(path), precision="int8", int8=cpu_form)
+            export_onnx(network, _cpu_form(path), precision="int8", recipe=cpu_form)
     return files
 
 

@@ -43,7 +43,8 @@ from swise_deploy.storage.caches import cache_folder
 from swise_deploy.storage.documents import document_from_value, read_document
 from swise_deploy.storage.files import write_json
 from swise_deploy.timing import Interval, cpu_ratio, picture_call, time_calls
-from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search
+from swise_export.precision.recipe import QuantisationRecipe
+from swise_export.precision.search.quantisation import QuantisationConfig, QuantisationSearch
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.runtimes.table import RUNTIMES, open_runner
 from swise_export.tracing.trace import export_onnx, opset_of, traced_form
@@ -234,11 +235,11 @@ def artefacts(
             continue
         for made_for in dict.fromkeys(m for p, _, m in subjects if p == precision):
             rest: RestPrecision = "fp16" if RUNTIMES[made_for].is_emulated else "fp32"
-            search = Int8Search(
+            search = QuantisationSearch(
                 traced_form(network, opset=opset_of(precision, rest)),
                 read_pairs(calibration_paths(), network.scale),
                 scale=network.scale,
-                config=Int8Config(
+                config=QuantisationConfig(
                     precision=low,
                     rest=rest,
                     runtime=made_for,
@@ -256,8 +257,8 @@ def artefacts(
             )
             path = files[precision, made_for] = folder / f"{precision}_{made_for}.onnx"
             shares[precision, made_for] = plan.mult_adds_share
-            recipe = Int8Recipe(plan, search.calibration.weights)
-            export_onnx(network, path, precision=precision, int8=recipe, range_images=ranges)
+            recipe = QuantisationRecipe(plan, search.calibration.weights)
+            export_onnx(network, path, precision=precision, recipe=recipe, range_images=ranges)
     return files, shares
 
 

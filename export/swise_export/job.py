@@ -168,7 +168,7 @@ def export_verified(
             parity=faithful.max_abs,
             quality=_absolute_quality(pictures, pairs, network.scale),
         )
-        plan = attempt.int8.plan if attempt.int8 is not None else None
+        plan = attempt.recipe.plan if attempt.recipe is not None else None
         report("counting and timing")
         lr_size = config.size or LATENCY_LR_SIZE
         latency, against, latency_runtime = _time(staged, network, config, lr_size)
@@ -236,7 +236,7 @@ def _first_that_passes(
             form=config.form,
             range_images=[range_crop(pair.lr, config.size) for pair in pairs[:4]],
             keep_fp32=attempt.keep_fp32,
-            int8=attempt.int8,
+            recipe=attempt.recipe,
             batch=config.batch,
         )
         try:

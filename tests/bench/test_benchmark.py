@@ -14,7 +14,11 @@ from swise_bench.results.document import document_from_benchmark, read_benchmark
 from swise_bench.results.values import Benchmark, Memory, NotMeasured
 from swise_bench.subjects.spec import parse_subject
 from swise_export.precision.half import half_from_fp32
-from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
+from swise_export.precision.quantised.qdq import (
+    find_layers,
+    quantised_from_fp32,
+    rounded_to_nearest,
+)
 
 
 def test_every_subject_is_timed_at_every_batch_in_the_same_rounds(benchmark_run: Benchmark) -> None:
@@ -58,7 +62,7 @@ def test_the_quality_of_a_quantised_file_stands_beside_its_latency(
     model = onnx.load(nearest)
     layers, _ = find_layers(model)
     (weight,) = (numpy_helper.to_array(t) for t in model.graph.initializer)
-    quantised = int8_from_fp32(
+    quantised = quantised_from_fp32(
         model, layers, ranges={"conv": 1.0}, weights={"conv": rounded_to_nearest(weight, 0)}
     )
     onnx.save(quantised, tmp_path / "int8.onnx")

@@ -175,7 +175,7 @@ def _read_calibration(folder: Path) -> None:
     from swise_deploy.evaluation.pairs import Pair
     from swise_deploy.pictures.files import read_rgb
     from swise_export.precision.calibration import calibrate
-    from swise_export.precision.qdq import find_layers
+    from swise_export.precision.quantised.qdq import find_layers
 
     model = onnx.load(folder / "model.onnx")
     lr = read_rgb(folder / "lr.png")

@@ -162,8 +162,8 @@ def _write_engines(new: New, out: Path, cache: Path) -> None:
 
 
 def _write_documents(new: New, out: Path) -> None:
-    from swise_export.precision.placement import Step
     from swise_export.precision.plan import PlannedLayer, PrecisionPlan, write_plan
+    from swise_export.precision.search.placement import Step
 
     layer = PlannedLayer("conv", "int8", 1.5, 1000, -0.01, -0.02)
     plan = PrecisionPlan(
@@ -191,7 +191,7 @@ def _write_caches(new: New, work: Path, cache: Path) -> None:
     from swise_engines.upscaling.tiles.tiling import Overlap
     from swise_export.manifest import read_manifest, write_manifest
     from swise_export.precision.calibration import calibrate
-    from swise_export.precision.qdq import find_layers
+    from swise_export.precision.quantised.qdq import find_layers
 
     made = new("kept interface")
     shutil.copy(work / "net.onnx", made / "input.onnx")

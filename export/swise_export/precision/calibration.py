@@ -26,12 +26,12 @@ from swise_export.graph.activations import tensors_on_pictures
 from swise_export.graph.number_formats import STORED_TYPES
 from swise_export.precision.countdown import Countdown
 from swise_export.precision.crops import hash_of_pictures
-from swise_export.precision.equalisation import Factors
-from swise_export.precision.qdq import (
+from swise_export.precision.quantised.equalisation import Factors
+from swise_export.precision.quantised.qdq import (
     INT8_MAX,
     UINT8_MAX,
-    Int8Weights,
     Layer,
+    QuantisedWeights,
     rounded_to_nearest,
     scale_from_range,
 )
@@ -79,7 +79,7 @@ class Calibration:
 
     ranges: Mapping[RangeMethod, Mapping[str, float]]
     unsigned_ranges: Mapping[RangeMethod, Mapping[str, float]]
-    weights: Mapping[str, Int8Weights]
+    weights: Mapping[str, QuantisedWeights]
     pictures_sha256: str
     num_pictures: int
     factors: Mapping[str, Factors] = field(default_factory=dict)
@@ -397,5 +397,5 @@ def _read(
             if stored.dtype != np.int8:
                 raise ValueError(f"weights of {layer.name} are {stored.dtype}, not int8")
             values = stored.view(STORED_TYPES[precision])
-            weights[layer.name] = Int8Weights(values, arrays[f"scales{i}"])
+            weights[layer.name] = QuantisedWeights(values, arrays[f"scales{i}"])
     return Calibration(signed, unsigned, weights, sha256, num_pictures)

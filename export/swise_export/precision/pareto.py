@@ -5,8 +5,8 @@ from pathlib import Path
 
 from swise_deploy.command.dependencies import require
 from swise_deploy.storage.files import writing
-from swise_export.precision.placement import Step
 from swise_export.precision.plan import PrecisionPlan
+from swise_export.precision.search.placement import Step
 
 
 def pareto_front(steps: tuple[Step, ...]) -> tuple[Step, ...]:

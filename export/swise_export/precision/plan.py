@@ -19,7 +19,7 @@ from swise_deploy.storage.documents import (
 from swise_deploy.timing import Interval
 from swise_export.manifest import Form
 from swise_export.precision.calibration import RangeMethod, Rounding
-from swise_export.precision.placement import Step
+from swise_export.precision.search.placement import Step
 from swise_export.runtimes.table import DEFAULT_TARGET
 
 SCHEMA_VERSION = 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from swise_deploy.precision import QuantisedPrecision
 from swise_export.graph.number_formats import STORED_TYPES, rounded
 from swise_export.graph.operators import attribute
-from swise_export.precision.qdq import CHANNEL_AXIS, Int8Weights, scales_of_weights
+from swise_export.precision.quantised.qdq import CHANNEL_AXIS, QuantisedWeights, scales_of_weights
 
 # Added to the diagonal, as a share of its mean: a few pictures do not cover every direction.
 _DAMPING = 0.01
@@ -129,7 +129,7 @@ def rounded_by_moments(
     *,
     step: float,
     precision: QuantisedPrecision = "int8",
-) -> Int8Weights:
+) -> QuantisedWeights:
     """Round a layer's weights by the second moments of its input.
 
     Args:
@@ -162,7 +162,7 @@ def rounded_by_moments(
             group = slice(i * count, (i + 1) * count)
             values[group] = rounded_part(by_output[group], scales[group], moment)
     in_layout = values if node.op_type == "Conv" else values.swapaxes(0, 1)
-    return Int8Weights(np.ascontiguousarray(in_layout).astype(STORED_TYPES[precision]), scales)
+    return QuantisedWeights(np.ascontiguousarray(in_layout).astype(STORED_TYPES[precision]), scales)
 
 
 def _noise_of_input(

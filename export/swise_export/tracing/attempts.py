@@ -13,9 +13,10 @@ from swise_deploy.pictures.folders import calibration_paths
 from swise_deploy.precision import QuantisedPrecision, half_precision, quantised_precision
 from swise_export.config import ExportConfig
 from swise_export.precision.half import half_from_fp32
-from swise_export.precision.half_search import HalfSearch
-from swise_export.precision.int8 import Int8Config, Int8Recipe, Int8Search, calibrate_for_plan
 from swise_export.precision.plan import PrecisionPlan, read_plan
+from swise_export.precision.recipe import QuantisationRecipe, calibrate_for_plan
+from swise_export.precision.search.half_search import HalfSearch
+from swise_export.precision.search.quantisation import QuantisationConfig, QuantisationSearch
 from swise_export.tracing.int8_timing import placed_by_time
 from swise_export.tracing.trace import opset_of, traced_form
 from swise_export.verification.budget import DriftBudget
@@ -36,11 +37,11 @@ class Attempt:
 
     Attributes:
         keep_fp32: Nodes that stay in fp32 beside those that always do.
-        int8: The quantised layers; None for none.
+        recipe: The quantised layers; None for none.
     """
 
     keep_fp32: tuple[str, ...] = ()
-    int8: Int8Recipe | None = None
+    recipe: QuantisationRecipe | None = None
 
 
 def find_attempts(
@@ -116,13 +117,13 @@ def _quantised_attempts(
         weights = calibrate_for_plan(
             model, plan, pairs, scale=network.scale, cache=config.cache, report=report
         )
-        yield Attempt(int8=Int8Recipe(plan, weights))
+        yield Attempt(recipe=QuantisationRecipe(plan, weights))
         return
-    search = Int8Search(
+    search = QuantisationSearch(
         model,
         pairs,
         scale=network.scale,
-        config=Int8Config(
+        config=QuantisationConfig(
             precision=precision,
             rest=config.int8_rest,
             runtime=config.runtime,
@@ -144,10 +145,10 @@ def _quantised_attempts(
         if before is None or plan.quantised_layers != before.quantised_layers:
             if not plan.quantised_layers:
                 raise _nothing_fits(plan, config.budget)
-            recipe = Int8Recipe(plan, search.calibration.weights)
+            recipe = QuantisationRecipe(plan, search.calibration.weights)
             if not config.target.is_emulated and not config.keep_slower:
                 recipe = placed_by_time(network, config, recipe, report=report)
-            yield Attempt(int8=recipe)
+            yield Attempt(recipe=recipe)
         before = plan
 
 

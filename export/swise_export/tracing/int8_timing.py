@@ -21,10 +21,10 @@ from swise_deploy.storage.files import scratch
 from swise_deploy.timing import Interval, cpu_ratio, picture_call, time_calls
 from swise_export.config import ExportConfig
 from swise_export.graph.operators import attribute
-from swise_export.precision.int8 import Int8Recipe
-from swise_export.precision.placement import Step, Unit, in_order_of_noise, units_from_layers
 from swise_export.precision.plan import PrecisionPlan, TimedKind, TimedStep
-from swise_export.precision.qdq import Layer, find_layers
+from swise_export.precision.quantised.qdq import Layer, find_layers
+from swise_export.precision.recipe import QuantisationRecipe
+from swise_export.precision.search.placement import Step, Unit, in_order_of_noise, units_from_layers
 from swise_export.runtimes.table import open_runner
 from swise_export.tracing.trace import export_onnx, opset_of, traced_form
 
@@ -46,11 +46,11 @@ TimesFiles = Callable[[Mapping[str, Path]], dict[str, Interval]]
 def placed_by_time(
     network: LoadedNetwork,
     config: ExportConfig,
-    recipe: Int8Recipe,
+    recipe: QuantisationRecipe,
     *,
     report: Callable[[str], None],
     times: TimesFiles | None = None,
-) -> Int8Recipe:
+) -> QuantisationRecipe:
     """Return the kinds of layers to fp32 that win no time in INT8; the plan states all times.
 
     Args:
@@ -189,7 +189,7 @@ def _placements_on_path(
 def _exported(
     network: LoadedNetwork,
     config: ExportConfig,
-    recipe: Int8Recipe,
+    recipe: QuantisationRecipe,
     lowered: Collection[str],
     path: Path,
     *,
@@ -213,7 +213,7 @@ def _exported(
         io=config.io,
         size=config.size,
         form=config.form,
-        int8=replace(recipe, plan=plan) if lowered else None,
+        recipe=replace(recipe, plan=plan) if lowered else None,
         batch=config.batch,
         graph=graph,
     )

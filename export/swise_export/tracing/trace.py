@@ -39,7 +39,7 @@ from swise_export.manifest import (
     write_manifest,
 )
 from swise_export.precision.half import HalfModel, half_from_fp32
-from swise_export.precision.int8 import Int8Recipe, int8_model
+from swise_export.precision.recipe import QuantisationRecipe, quantised_model
 from swise_export.rewriting.deploy_form import deploy_form
 from swise_export.rewriting.folding import folded_parametrizations
 from swise_export.tracing.shared_weights import share_weights
@@ -88,7 +88,7 @@ def export_onnx(
     form: Form = "deploy",
     range_images: Sequence[RgbImage] = (),
     keep_fp32: Collection[str] = (),
-    int8: Int8Recipe | None = None,
+    recipe: QuantisationRecipe | None = None,
     batch: int | None = None,
     graph: onnx.ModelProto | None = None,
 ) -> Manifest:
@@ -98,14 +98,14 @@ def export_onnx(
         network: What to export.
         path: NAME.onnx; NAME.json is written too. Either both are new afterwards, or neither.
         precision: "fp16" and "bf16" compute in half precision wherever the activations allow it;
-            "int8" and "fp8" follow `int8`.
+            "int8" and "fp8" follow `recipe`.
         io: Layout and type of the pictures that the file takes and gives.
         size: (width, height) of the only input size; None for any.
         form: "plain" exports the network as it is written.
         range_images: LR pictures on which activation ranges are measured for fp16 and bf16; without
             any, only the operations that always need fp32 get it.
         keep_fp32: More nodes that stay in fp32.
-        int8: The layers that are quantised, and their weights.
+        recipe: The layers that are quantised, and their weights.
         batch: 1 traces for one picture at a time; None for any number.
         graph: The result of `traced_form` for these settings, where it is there already; not
             changed.
@@ -115,17 +115,17 @@ def export_onnx(
         OutputError: The file cannot be written.
     """
     if graph is None:
-        plan = None if int8 is None else int8.plan
+        plan = None if recipe is None else recipe.plan
         opset = opset_of(precision) if plan is None else opset_of(plan.precision, plan.rest)
         graph = traced_form(network, form=form, io=io, size=size, batch=batch, opset=opset)
     model = copy.deepcopy(graph)
     found = HalfModel(model, (), ())
-    written: FilePrecision = precision if int8 is None else int8.precision
+    written: FilePrecision = precision if recipe is None else recipe.precision
     half = half_precision(precision)
     if half is not None:
         found = half_from_fp32(model, range_images, precision=half, keep_fp32=keep_fp32)
-    if int8 is not None:
-        found = int8_model(model, int8, range_images)
+    if recipe is not None:
+        found = quantised_model(model, recipe, range_images)
     model = found.model
     manifest = Manifest(
         sha256="",
@@ -142,8 +142,8 @@ def export_onnx(
         weights_sha256=network.weights_sha256,
         fp32_nodes=found.fp32_nodes,
         activations={entry.node: entry.max_abs for entry in found.ranges},
-        int8=_facts_in("int8", int8),
-        fp8=_facts_in("fp8", int8),
+        int8=_facts_in("int8", recipe),
+        fp8=_facts_in("fp8", recipe),
         versions={
             "swise-deploy": __version__,
             "torch": torch.__version__,
@@ -159,7 +159,9 @@ def opset_of(precision: ExportPrecision, rest: RestPrecision = "fp16") -> int:
     return OPSET if is_old else OPSET_QUANTISED
 
 
-def _facts_in(precision: QuantisedPrecision, recipe: Int8Recipe | None) -> QuantisedFacts | None:
+def _facts_in(
+    precision: QuantisedPrecision, recipe: QuantisationRecipe | None
+) -> QuantisedFacts | None:
     """A recipe's facts for a manifest, where it is of that precision."""
     if recipe is None or recipe.plan.precision != precision:
         return None

@@ -21,9 +21,9 @@ from swise_deploy.errors import InputError
 from swise_deploy.storage.files import sha256_of
 from swise_deploy.training.config import TrainConfig
 from swise_deploy.training.start.trained_form import PLAN_NAME, TrainedForm
-from swise_export.precision.int8 import planned_layers
 from swise_export.precision.plan import PrecisionPlan, read_plan, write_plan
-from swise_export.precision.qdq import INT8_MAX, Layer, scale_from_range, steps_of_inputs
+from swise_export.precision.quantised.qdq import INT8_MAX, Layer, scale_from_range, steps_of_inputs
+from swise_export.precision.recipe import planned_layers
 from swise_export.rewriting.deploy_form import DeployScaleWiseUpsample, deploy_form
 from swise_export.rewriting.plain_form import network_from_deploy_form
 from swise_export.tracing.trace import traced
@@ -177,7 +177,7 @@ def _group(module: nn.Module) -> int:
 
 
 def _steps_of(weights: Tensor, axis: int) -> Tensor:
-    """The scales that `swise_export.precision.qdq.scales_of_weights` gives."""
+    """The scales that `swise_export.precision.quantised.qdq.scales_of_weights` gives."""
     largest = weights.transpose(0, axis).flatten(1).abs().amax(dim=1)
     return (largest / INT8_MAX).half().float().clamp(min=scale_from_range(0.0))
 

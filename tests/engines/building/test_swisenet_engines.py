@@ -33,8 +33,8 @@ def exported(tmp_path_factory):
             for parameter in network.parameters():  # fresh ones hold zeros, which are stored once
                 parameter.data += 0.1 * torch.randn_like(parameter)
             loaded = LoadedNetwork(network, "swisenet", scale, "fresh", "0" * 64)
-            int8 = everything_in_int8(loaded) if precision == "int8" else None
-            export_onnx(loaded, path, precision=precision, int8=int8)
+            recipe = everything_in_int8(loaded) if precision == "int8" else None
+            export_onnx(loaded, path, precision=precision, recipe=recipe)
         return path
 
     return export
@@ -42,9 +42,9 @@ def exported(tmp_path_factory):
 
 def everything_in_int8(network):
     """A placement that no search found, with ranges of no picture: its types are the point."""
-    from swise_export.precision.int8 import Int8Recipe, calibrate_for_plan
     from swise_export.precision.plan import PlannedLayer, PrecisionPlan
-    from swise_export.precision.qdq import find_layers
+    from swise_export.precision.quantised.qdq import find_layers
+    from swise_export.precision.recipe import QuantisationRecipe, calibrate_for_plan
     from swise_export.tracing.trace import traced_form
 
     model = traced_form(network)
@@ -67,7 +67,7 @@ def everything_in_int8(network):
         held_out_drift_db=0.0,
     )
     weights = calibrate_for_plan(model, plan, [], scale=network.scale, cache=None)
-    return Int8Recipe(plan, weights)
+    return QuantisationRecipe(plan, weights)
 
 
 @pytest.fixture

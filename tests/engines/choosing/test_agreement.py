@@ -12,7 +12,11 @@ from swise_deploy.errors import QualityGateError
 from swise_deploy.precision import ActivationType
 from swise_engines.upscaling.cli import main
 from swise_engines.upscaling.upscaler import Upscaler
-from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
+from swise_export.precision.quantised.qdq import (
+    find_layers,
+    quantised_from_fp32,
+    rounded_to_nearest,
+)
 from swise_export.runtimes.openvino import OpenVinoRunner
 
 pytest.importorskip("openvino", reason="the openvino extra is not installed")
@@ -47,7 +51,7 @@ def repeating_int8(tmp_path: Path) -> Callable[[ActivationType], Path]:
         opsets = [helper.make_opsetid("", 17)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         layers, _ = find_layers(model)
-        quantised = int8_from_fp32(
+        quantised = quantised_from_fp32(
             model,
             layers,
             ranges={"repeat": 1.0},

@@ -13,8 +13,12 @@ from swise_engines.tensorrt.compiled_program import check_compiled, products_fro
 from swise_engines.tensorrt.onnx_source import read_source
 from swise_engines.tensorrt.precision_table import PrecisionRow, PrecisionTable
 from swise_engines.tensorrt.profiles import Extent, Profile
-from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
-from swise_export.precision.unsigned import Inputs, find_unsigned, shifted
+from swise_export.precision.quantised.qdq import (
+    find_layers,
+    quantised_from_fp32,
+    rounded_to_nearest,
+)
+from swise_export.precision.quantised.unsigned import Inputs, find_unsigned, shifted
 
 SMALL = Profile(Extent(1, 8, 8), Extent(1, 16, 12), Extent(2, 32, 24))
 
@@ -105,7 +109,9 @@ def test_unsigned_inputs_leave_convolutions_in_int8(rtx, tmp_path, report):
         {x.name: rounded_to_nearest(stored[x.weight], x.channel_axis) for x in layers},
     )
     inputs = shifted(Inputs(model, layers, ranges), unsigned, weights)
-    quantised = int8_from_fp32(inputs.model, inputs.layers, ranges=inputs.ranges, weights=weights)
+    quantised = quantised_from_fp32(
+        inputs.model, inputs.layers, ranges=inputs.ranges, weights=weights
+    )
     onnx.save(quantised, tmp_path / "unsigned.onnx")
     options = CompileOptions("tensorrt_rtx", "8.6", (SMALL,), "")
     source = read_source(tmp_path / "unsigned.onnx")

@@ -20,11 +20,12 @@ from swise_export.precision.calibration import (
     ranges_of_values,
 )
 from swise_export.precision.crops import hash_of_pictures
-from swise_export.precision.int8 import Int8Config, Int8Search, calibrate_for_plan
 from swise_export.precision.plan import PlannedLayer, PrecisionPlan
-from swise_export.precision.qdq import find_layers
+from swise_export.precision.quantised.qdq import find_layers
+from swise_export.precision.recipe import calibrate_for_plan
+from swise_export.precision.search.quantisation import QuantisationConfig, QuantisationSearch
 from swise_export.tracing.trace import traced_form
-from tests.export.precision.test_qdq import picture
+from tests.export.precision.quantised.test_qdq import picture
 
 
 def test_ranges_by_their_definitions() -> None:
@@ -152,11 +153,11 @@ def test_a_range_that_clips_the_other_half_is_not_chosen() -> None:
     lr[50, 50, 0] = 255
     night = Pair("night", lr, np.full((192, 192, 3), 30, np.uint8))
     reported: list[str] = []
-    search = Int8Search(
+    search = QuantisationSearch(
         nearest_x2(),
         [bright, night],
         scale=2,
-        config=Int8Config(),
+        config=QuantisationConfig(),
         report=reported.append,
     )
     assert search.method == "minmax"
@@ -199,4 +200,4 @@ def test_a_plan_may_contain_a_layer_that_is_too_small_for_the_search(
 def test_one_picture_is_not_enough(network_x2: LoadedNetwork) -> None:
     model = traced_form(network_x2)
     with pytest.raises(InputError, match="at least 2 pictures"):
-        Int8Search(model, [picture(0)], scale=2, config=Int8Config())
+        QuantisationSearch(model, [picture(0)], scale=2, config=QuantisationConfig())

@@ -4,7 +4,7 @@ import numpy as np
 
 from swise_deploy.evaluation.pairs import Pair, pair_from_hr
 from swise_export.precision.crops import split_pictures, textured_crops
-from tests.export.precision.test_qdq import picture
+from tests.export.precision.quantised.test_qdq import picture
 
 
 def flat_with_one_busy_corner() -> Pair:

@@ -21,8 +21,8 @@ from swise_export.cli import main
 from swise_export.config import ExportConfig
 from swise_export.job import reason_to_fall_back
 from swise_export.manifest import read_manifest
-from swise_export.precision.half_search import HalfSearch
 from swise_export.precision.plan import read_plan
+from swise_export.precision.search.half_search import HalfSearch
 from swise_export.runtimes.onnxruntime import OnnxRunner
 from swise_export.verification.budget import DriftBudget
 

@@ -7,7 +7,7 @@ import torch
 from onnx import helper
 
 from swise_export.graph.number_formats import rounded
-from swise_export.precision.qdq import Int8Weights, rounded_to_nearest
+from swise_export.precision.quantised.qdq import QuantisedWeights, rounded_to_nearest
 from swise_export.precision.rounding import input_rows, rounded_by_moments, second_moment
 
 STEP = 2.0**-7
@@ -150,7 +150,7 @@ def test_fp8_weights_are_fp8_numbers_and_change_outputs_less_than_nearest_ones()
     assert found.values.dtype == nearest.values.dtype == ml_dtypes.float8_e4m3fn
     np.testing.assert_array_equal(found.scales, nearest.scales)
 
-    def error(chosen: Int8Weights) -> float:
+    def error(chosen: QuantisedWeights) -> float:
         change = (chosen.dequantised(0) - weights).reshape(8, 24)
         return float(np.mean((rows @ change.T) ** 2))
 

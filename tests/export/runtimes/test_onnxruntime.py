@@ -8,7 +8,11 @@ from onnx import NodeProto, TensorProto, helper, load, numpy_helper, save
 from swise_deploy.errors import BackendMissingError, InputError, SwiseError
 from swise_export.interface.onnx_file import read_onnx_file
 from swise_export.precision.half import half_from_fp32
-from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
+from swise_export.precision.quantised.qdq import (
+    find_layers,
+    quantised_from_fp32,
+    rounded_to_nearest,
+)
 from swise_export.runtimes.onnxruntime import OnnxRunner
 
 
@@ -135,7 +139,7 @@ def test_biases_beside_fp8_are_not_taken_for_those_of_int8(tmp_path: Path) -> No
     full = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
     layers, _ = find_layers(full)
     stored = {t.name: numpy_helper.to_array(t) for t in full.graph.initializer}
-    quantised = int8_from_fp32(
+    quantised = quantised_from_fp32(
         full,
         layers,
         ranges={"first": 1.0, "second": 4.0},

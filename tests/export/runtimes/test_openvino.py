@@ -11,7 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from swise_deploy.checkpoints.load import LoadedNetwork
 from swise_deploy.errors import InputError
 from swise_deploy.precision import ActivationType
-from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
+from swise_export.precision.quantised.qdq import (
+    find_layers,
+    quantised_from_fp32,
+    rounded_to_nearest,
+)
 from swise_export.runtimes.openvino import OpenVinoRunner
 from swise_export.runtimes.openvino_bf16 import OpenVinoBf16Runner, unusable_reason
 from swise_export.tracing.trace import export_onnx
@@ -166,7 +170,7 @@ def _concat_read_by_a_quantised_layer(activation_type: ActivationType) -> onnx.M
     opsets = [helper.make_opsetid("", 17)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     layers, _ = find_layers(model)
-    return int8_from_fp32(
+    return quantised_from_fp32(
         model,
         layers,
         ranges={"sum": 1.0},

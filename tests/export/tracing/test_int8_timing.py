@@ -14,10 +14,10 @@ from swise_deploy.checkpoints.load import LoadedNetwork, open_network
 from swise_deploy.networks import fsrcnn
 from swise_deploy.timing import Interval
 from swise_export.config import ExportConfig
-from swise_export.precision.int8 import Int8Recipe
-from swise_export.precision.placement import Step
 from swise_export.precision.plan import PlannedLayer, PrecisionPlan
-from swise_export.precision.qdq import find_layers, rounded_to_nearest
+from swise_export.precision.quantised.qdq import find_layers, rounded_to_nearest
+from swise_export.precision.recipe import QuantisationRecipe
+from swise_export.precision.search.placement import Step
 from swise_export.tracing.int8_timing import kinds_of_layers, placed_by_time
 from swise_export.tracing.trace import traced_form
 
@@ -39,7 +39,7 @@ def model(network: LoadedNetwork) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def recipe(network: LoadedNetwork, model: onnx.ModelProto) -> Int8Recipe:
+def recipe(network: LoadedNetwork, model: onnx.ModelProto) -> QuantisationRecipe:
     """Every layer in INT8, and one measured placement below."""
     layers, mult_adds = find_layers(model)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
@@ -68,7 +68,7 @@ def recipe(network: LoadedNetwork, model: onnx.ModelProto) -> Int8Recipe:
     weights = {
         x.name: rounded_to_nearest(np.asarray(stored[x.weight]), x.channel_axis) for x in layers
     }
-    return Int8Recipe(plan, weights)
+    return QuantisationRecipe(plan, weights)
 
 
 class GivenTimes:
@@ -86,7 +86,7 @@ class GivenTimes:
         return {name: Interval(r, r - 0.01, r + 0.01, 0.95) for name, r in found.items()}
 
 
-def place(network: LoadedNetwork, recipe: Int8Recipe, times: GivenTimes) -> PrecisionPlan:
+def place(network: LoadedNetwork, recipe: QuantisationRecipe, times: GivenTimes) -> PrecisionPlan:
     return placed_by_time(network, CONFIG, recipe, report=lambda _: None, times=times).plan
 
 
@@ -103,7 +103,7 @@ def test_kinds_are_operators_kernels_groupings_and_resolutions(model: onnx.Model
 
 
 def test_a_kind_without_which_the_file_is_not_slower_returns_to_fp32(
-    network: LoadedNetwork, model: onnx.ModelProto, recipe: Int8Recipe
+    network: LoadedNetwork, model: onnx.ModelProto, recipe: QuantisationRecipe
 ) -> None:
     kinds = kinds_of_layers(model, find_layers(model)[0])
     slow = "Conv 1x1, 230,400 positions"
@@ -119,7 +119,7 @@ def test_a_kind_without_which_the_file_is_not_slower_returns_to_fp32(
 
 
 def test_kinds_that_win_nothing_one_by_one_stay_if_the_file_is_slower_without_them_together(
-    network: LoadedNetwork, model: onnx.ModelProto, recipe: Int8Recipe
+    network: LoadedNetwork, model: onnx.ModelProto, recipe: QuantisationRecipe
 ) -> None:
     slow = next(iter(kinds_of_layers(model, find_layers(model)[0])))
     plan = place(network, recipe, GivenTimes(**{slow: 0.99, "without": 1.01}))
@@ -128,7 +128,7 @@ def test_kinds_that_win_nothing_one_by_one_stay_if_the_file_is_slower_without_th
 
 
 def test_where_no_kind_wins_time_the_whole_file_is_left_to_fall_back(
-    network: LoadedNetwork, model: onnx.ModelProto, recipe: Int8Recipe
+    network: LoadedNetwork, model: onnx.ModelProto, recipe: QuantisationRecipe
 ) -> None:
     kinds = kinds_of_layers(model, find_layers(model)[0])
     plan = place(network, recipe, GivenTimes(**dict.fromkeys(kinds, 0.9)))
@@ -136,7 +136,7 @@ def test_where_no_kind_wins_time_the_whole_file_is_left_to_fall_back(
 
 
 def test_steps_state_drift_and_time_against_fp32(
-    network: LoadedNetwork, recipe: Int8Recipe
+    network: LoadedNetwork, recipe: QuantisationRecipe
 ) -> None:
     plan = place(network, recipe, GivenTimes(**{"step 0": 1.5}))
     first, last = plan.time_by_step

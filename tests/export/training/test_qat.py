@@ -18,13 +18,13 @@ from swise_deploy.training.loop import train
 from swise_deploy.training.run.run_files import read_log
 from swise_deploy.training.start.trained_form import PLAN_NAME
 from swise_deploy.training.step.averaging import WeightAverage
-from swise_export.precision.int8 import Int8Recipe, calibrate_for_plan, int8_model
 from swise_export.precision.plan import PlannedLayer, PrecisionPlan, read_plan, write_plan
-from swise_export.precision.qdq import (
+from swise_export.precision.quantised.qdq import (
     find_layers,
     rounded_to_nearest,
 )
-from swise_export.precision.unsigned import find_unsigned
+from swise_export.precision.quantised.unsigned import find_unsigned
+from swise_export.precision.recipe import QuantisationRecipe, calibrate_for_plan, quantised_model
 from swise_export.rewriting.deploy_form import deploy_form
 from swise_export.rewriting.plain_form import network_from_deploy_form
 from swise_export.tracing.trace import traced
@@ -133,7 +133,7 @@ def exported(network: LoadedNetwork, plan: PrecisionPlan):
     """The plan's INT8 graph of a network, as `swise-export --int8` writes it."""
     model = deployed_model(network)
     weights = calibrate_for_plan(model, plan, [], scale=network.scale, cache=None)
-    return int8_model(model, Int8Recipe(plan, weights), []).model
+    return quantised_model(model, QuantisationRecipe(plan, weights), []).model
 
 
 def stored_weights(model):

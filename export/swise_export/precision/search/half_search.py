@@ -11,7 +11,7 @@ from swise_deploy.precision import HalfPrecision
 from swise_export.graph.half_emulation import MOVES
 from swise_export.precision.countdown import Countdown
 from swise_export.precision.crops import textured_crops
-from swise_export.precision.switchable_graph import SwitchableNetwork, switchable_half
+from swise_export.precision.search.switchable_graph import SwitchableNetwork, switchable_half
 from swise_export.verification.budget import DriftBudget
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from swise_deploy.precision import HalfPrecision
 from swise_deploy.runner import float_from_image
 from swise_export.graph.half_emulation import rounding
 from swise_export.graph.number_formats import values_of_tensor
-from swise_export.precision.qdq import Layer
+from swise_export.precision.quantised.qdq import Layer
 
 _SWITCHES = "swise.switches"
 
@@ -45,7 +45,7 @@ class Effect:
     worst_db: float
 
 
-def switchable_int8(
+def switchable_quantised(
     full: onnx.ModelProto, quantised: onnx.ModelProto, layers: Sequence[Layer]
 ) -> onnx.ModelProto:
     """Join an fp32 model and the same model in INT8 or FP8, with one switch for each layer.
@@ -210,7 +210,7 @@ class SwitchableNetwork:
     """Runs a switchable model on pictures and scores placements.
 
     Args:
-        model: Result of `switchable_int8` or `switchable_half`, with float io.
+        model: Result of `switchable_quantised` or `switchable_half`, with float io.
         units: Names of the layers or nodes with a switch, in the order of the switches.
         pairs: Pictures to score.
         scale: Output size over input size; also the border that scores leave out.

@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper
 from swise_deploy.errors import InputError
 from swise_export.graph.insertion import drop_unread, insert_behind
 from swise_export.graph.operators import attribute
-from swise_export.precision.qdq import INT8_MAX, Int8Weights, Layer, scale_from_range
+from swise_export.precision.quantised.qdq import INT8_MAX, Layer, QuantisedWeights, scale_from_range
 
 Factors = tuple[float, ...]
 """Divisor of each channel of a layer's input; empty for none."""
@@ -143,8 +143,8 @@ def _division(
 
 
 def folded(
-    equal: Equalised, weights: Mapping[str, Int8Weights]
-) -> tuple[Equalised, dict[str, Int8Weights]]:
+    equal: Equalised, weights: Mapping[str, QuantisedWeights]
+) -> tuple[Equalised, dict[str, QuantisedWeights]]:
     """Divide in the weights of the layers before, wherever nothing else reads what they compute.
 
     Args:
@@ -189,7 +189,7 @@ class _Folding:
         inputs: The tensor that replaces the output of a division.
     """
 
-    def __init__(self, model: onnx.ModelProto, weights: Mapping[str, Int8Weights]) -> None:
+    def __init__(self, model: onnx.ModelProto, weights: Mapping[str, QuantisedWeights]) -> None:
         self._model = model
         self.weights = dict(weights)
         self.nodes = {node.name: node for node in model.graph.node}

@@ -6,13 +6,14 @@ rearranges them computes in INT8 as well. Sums stay in fp32, since the features 
 block is added collect the rounding of each, and so does what the picture is made of.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypedDict
 
 import onnx
 
 from swise_deploy.evaluation.pairs import Pair
 from swise_export.graph.activations import tensors_on_pictures
-from swise_export.precision.qdq import CHANNEL_AXIS, Layer
+from swise_export.precision.quantised.qdq import CHANNEL_AXIS, Layer
 
 # Operators that ONNX Runtime's CPU computes in INT8 (QLinear...), or that move values alone.
 _BETWEEN = frozenset(
@@ -128,3 +129,17 @@ def _in_front_of_picture(model: onnx.ModelProto) -> set[str]:
         else:
             pending.extend(node.input)
     return found
+
+
+class Outputs(TypedDict):
+    """Arguments of `quantised_from_fp32` that quantise outputs of layers."""
+
+    between: Collection[str]
+    spans: Mapping[str, Span] | None
+
+
+def outputs_of(
+    model: onnx.ModelProto, layers: Collection[Layer], spans: Mapping[str, Span]
+) -> Outputs:
+    """Those arguments; none where a plan has no spans."""
+    return Outputs(between=nodes_between(model, layers) if spans else (), spans=spans or None)

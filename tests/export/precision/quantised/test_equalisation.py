@@ -9,11 +9,11 @@ import pytest
 from onnx import numpy_helper, parser
 
 from swise_deploy.errors import InputError
-from swise_export.precision.equalisation import equalised, factors_of, folded
-from swise_export.precision.qdq import (
+from swise_export.precision.quantised.equalisation import equalised, factors_of, folded
+from swise_export.precision.quantised.qdq import (
     Layer,
     find_layers,
-    int8_from_fp32,
+    quantised_from_fp32,
     rounded_to_nearest,
 )
 
@@ -157,7 +157,7 @@ def test_quantised_weights_keep_their_values_and_divide_their_scales() -> None:
     np.testing.assert_array_equal(found[first].scales, found[first].scales.astype(np.float16))
     ranges = {layer.name: 8.0 for layer in layers}
     whole, short_one = (
-        run(int8_from_fp32(e.model, e.layers, ranges=ranges, weights=w), pixels())
+        run(quantised_from_fp32(e.model, e.layers, ranges=ranges, weights=w), pixels())
         for e, w in ((equal, weights), (short, found))
     )
     # The scales of the first layer differ by half a unit of fp16.
@@ -184,7 +184,7 @@ def test_small_channels_keep_their_values() -> None:
     def error(factors: tuple[float, ...]) -> float:
         equal = equalised(model, layers, {layers[0].name: factors})
         stored = {t.name: numpy_helper.to_array(t) for t in equal.model.graph.initializer}
-        quantised = int8_from_fp32(
+        quantised = quantised_from_fp32(
             equal.model,
             equal.layers,
             ranges={layers[0].name: 1.0},

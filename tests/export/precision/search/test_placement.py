@@ -9,9 +9,9 @@ import pytest
 
 from swise_deploy.errors import InputError
 from swise_export.precision.pareto import draw_pareto, pareto_front
-from swise_export.precision.placement import Journal, Step, Unit, measure_sensitivity, place
 from swise_export.precision.plan import PlannedLayer, PrecisionPlan, read_plan, write_plan
-from swise_export.precision.switchable_graph import Effect
+from swise_export.precision.search.placement import Journal, Step, Unit, measure_sensitivity, place
+from swise_export.precision.search.switchable_graph import Effect
 from swise_export.verification.budget import DriftBudget
 
 UNITS = tuple(Unit(name, (name,), cost) for name, cost in

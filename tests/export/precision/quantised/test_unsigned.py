@@ -10,18 +10,17 @@ from onnx import helper, numpy_helper
 from swise_deploy.errors import InputError
 from swise_deploy.evaluation.pairs import Pair
 from swise_export.precision.half import half_from_fp32
-from swise_export.precision.int8 import (
-    Int8Config,
-    Int8Recipe,
-    Int8Search,
-    calibrate_for_plan,
-    int8_model,
-)
 from swise_export.precision.plan import PrecisionPlan
-from swise_export.precision.qdq import find_layers, int8_from_fp32, rounded_to_nearest
-from swise_export.precision.unsigned import Inputs, find_unsigned, shifted
+from swise_export.precision.quantised.qdq import (
+    find_layers,
+    quantised_from_fp32,
+    rounded_to_nearest,
+)
+from swise_export.precision.quantised.unsigned import Inputs, find_unsigned, shifted
+from swise_export.precision.recipe import QuantisationRecipe, calibrate_for_plan, quantised_model
+from swise_export.precision.search.quantisation import QuantisationConfig, QuantisationSearch
 from swise_export.verification.budget import DriftBudget
-from tests.export.precision.test_equalisation import layers_of, network, pixels, run
+from tests.export.precision.quantised.test_equalisation import layers_of, network, pixels, run
 
 
 def weights_of(model: onnx.ModelProto, layers):
@@ -34,9 +33,9 @@ def both_forms(model: onnx.ModelProto, largest: float, unsigned: set[str] | None
     layers = layers_of(model)
     unsigned = {x.name for x in layers} if unsigned is None else unsigned
     ranges, weights = dict.fromkeys((x.name for x in layers), largest), weights_of(model, layers)
-    plain = int8_from_fp32(model, layers, ranges=ranges, weights=weights, unsigned=unsigned)
+    plain = quantised_from_fp32(model, layers, ranges=ranges, weights=weights, unsigned=unsigned)
     inputs = shifted(Inputs(model, layers, ranges), unsigned, weights)
-    signed = int8_from_fp32(inputs.model, inputs.layers, ranges=inputs.ranges, weights=weights)
+    signed = quantised_from_fp32(inputs.model, inputs.layers, ranges=inputs.ranges, weights=weights)
     return plain, signed
 
 
@@ -95,7 +94,7 @@ def test_the_form_for_tensorrt_computes_the_same(
     layers = layers_of(model)
     ranges = dict.fromkeys((x.name for x in layers), 3.0)
     weights = weights_of(model, layers)
-    symmetric = int8_from_fp32(model, layers, ranges=ranges, weights=weights)
+    symmetric = quantised_from_fp32(model, layers, ranges=ranges, weights=weights)
     assert np.abs(run(symmetric, lr) - run(plain, lr)).max() > 1e-3
 
 
@@ -175,7 +174,7 @@ def smooth(seed: int) -> Pair:
     return Pair(str(seed), lr, np.clip(hr, 0, 255).astype(np.uint8))
 
 
-def plan_of(search: Int8Search, max_drift_db: float) -> PrecisionPlan:
+def plan_of(search: QuantisationSearch, max_drift_db: float) -> PrecisionPlan:
     return search.plan(
         DriftBudget(max_drift_db),
         model_name="own",
@@ -188,8 +187,8 @@ def plan_of(search: Int8Search, max_drift_db: float) -> PrecisionPlan:
 def test_layers_that_do_not_fit_are_tried_unsigned() -> None:
     model, pairs = relu_x2(), [smooth(0), smooth(1)]
     reported: list[str] = []
-    search = Int8Search(
-        model, pairs, scale=2, config=Int8Config(rounding="nearest"), report=reported.append
+    search = QuantisationSearch(
+        model, pairs, scale=2, config=QuantisationConfig(rounding="nearest"), report=reported.append
     )
     everything = plan_of(search, 5.0)
     assert not any(layer.unsigned for layer in everything.quantised_layers)
@@ -201,13 +200,13 @@ def test_layers_that_do_not_fit_are_tried_unsigned() -> None:
     assert plan.mult_adds_share == 1
 
     weights = calibrate_for_plan(model, plan, pairs, scale=2, cache=None)
-    own = int8_model(model, Int8Recipe(plan, weights), []).model
+    own = quantised_model(model, QuantisationRecipe(plan, weights), []).model
     cpu = dataclasses.replace(plan, runtime="openvino", rest="fp32")
     # For a CPU they cost nothing, so that every one of them is unsigned.
-    config = Int8Config(rounding="nearest", rest="fp32", runtime="openvino")
-    for_cpu = Int8Search(model, pairs, scale=2, config=config, report=reported.append)
+    config = QuantisationConfig(rounding="nearest", rest="fp32", runtime="openvino")
+    for_cpu = QuantisationSearch(model, pairs, scale=2, config=config, report=reported.append)
     assert plan_of(for_cpu, 5.0).layers == cpu.layers
-    other = int8_model(model, Int8Recipe(cpu, weights), []).model
+    other = quantised_model(model, QuantisationRecipe(cpu, weights), []).model
     lr = (pairs[0].lr.transpose(2, 0, 1)[None] / 255).astype(np.float32)
     # The first one's other layers are in fp16.
     np.testing.assert_allclose(run(own, lr), run(other, lr), atol=2e-3)
@@ -216,12 +215,16 @@ def test_layers_that_do_not_fit_are_tried_unsigned() -> None:
 
 def test_a_plan_with_an_unsigned_input_that_can_be_negative_is_refused() -> None:
     model = network("y = LeakyRelu(lr) sr = Conv(y, w)", w=(3, 4, 1, 1))
-    search = Int8Search(
-        relu_x2(), [smooth(0), smooth(1)], scale=2, config=Int8Config(), report=lambda _: None
+    search = QuantisationSearch(
+        relu_x2(),
+        [smooth(0), smooth(1)],
+        scale=2,
+        config=QuantisationConfig(),
+        report=lambda _: None,
     )
     plan = plan_of(search, 9.0)
     layer = dataclasses.replace(plan.layers[0], name="sr", unsigned=True)
     wrong = dataclasses.replace(plan, layers=(layer,), rounding="nearest")
     weights = weights_of(model, find_layers(model)[0])
     with pytest.raises(InputError, match="layer sr is unsigned, but its values can be negative"):
-        int8_model(model, Int8Recipe(wrong, weights), [])
+        quantised_model(model, QuantisationRecipe(wrong, weights), [])

@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol
 from swise_deploy.storage.documents import Count, Share, read_cached_lines
 from swise_deploy.storage.files import append_json_line
 from swise_export.precision.countdown import Countdown
-from swise_export.precision.qdq import Layer
-from swise_export.precision.switchable_graph import Effect
+from swise_export.precision.quantised.qdq import Layer
+from swise_export.precision.search.switchable_graph import Effect
 from swise_export.verification.budget import DriftBudget
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from swise_export.graph.insertion import drop_unread, insert_behind
 from swise_export.graph.operators import attribute
-from swise_export.precision.qdq import INT8_MAX, Int8Weights, Layer, steps_of_inputs
+from swise_export.precision.quantised.qdq import INT8_MAX, Layer, QuantisedWeights, steps_of_inputs
 
 # Steps between the lowest value of int8 and 0.
 _ZERO_POINT = 128
@@ -111,7 +111,7 @@ class Inputs:
 
 
 def shifted(
-    inputs: Inputs, unsigned: Collection[str], weights: Mapping[str, Int8Weights]
+    inputs: Inputs, unsigned: Collection[str], weights: Mapping[str, QuantisedWeights]
 ) -> Inputs:
     """Move unsigned inputs to where int8 has values, for runtimes without unsigned activations.
 
@@ -141,7 +141,7 @@ class _Moving:
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
         self._inserted: dict[str, list[onnx.NodeProto]] = {}
 
-    def moved(self, layer: Layer, step: float, weights: Int8Weights) -> Layer:
+    def moved(self, layer: Layer, step: float, weights: QuantisedWeights) -> Layer:
         """Let a layer read its input minus 128 steps; its bias takes the rest."""
         node, offset = self._nodes[layer.name], np.float32(_ZERO_POINT * step)
         pads = attribute(node, "pads", [0, 0, 0, 0])

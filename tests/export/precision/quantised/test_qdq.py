@@ -18,17 +18,17 @@ from swise_export.graph.half_emulation import with_half_rounding
 from swise_export.graph.number_formats import STORED_TYPES
 from swise_export.precision.calibration import Calibration, calibrate
 from swise_export.precision.half import half_from_fp32
-from swise_export.precision.qdq import (
+from swise_export.precision.quantised.qdq import (
     Layer,
     find_layers,
-    int8_from_fp32,
+    quantised_from_fp32,
     rounded_to_nearest,
     scale_from_range,
 )
-from swise_export.precision.switchable_graph import (
+from swise_export.precision.search.switchable_graph import (
     SwitchableNetwork,
     switchable_half,
-    switchable_int8,
+    switchable_quantised,
 )
 from swise_export.tracing.trace import traced_form
 from tests.export.conftest import loaded_swisenet
@@ -81,7 +81,7 @@ def quantised(
 ) -> onnx.ModelProto:
     layers, _ = find_layers(model)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    return int8_from_fp32(
+    return quantised_from_fp32(
         model,
         layers,
         ranges={layer.name: largest for layer in layers},
@@ -153,14 +153,14 @@ def test_weights_in_fp32_quantise_to_the_same_values() -> None:
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     weights = {y.name: rounded_to_nearest(stored[y.weight], 0) for y in layers}
     ranges = dict.fromkeys(weights, 1.0)
-    wide = int8_from_fp32(model, layers, ranges=ranges, weights=weights, fp32_weights=True)
+    wide = quantised_from_fp32(model, layers, ranges=ranges, weights=weights, fp32_weights=True)
     onnx.checker.check_model(wide)
     producers = {name: n for n in wide.graph.node for name in n.output}
     conv = next(n for n in wide.graph.node if n.name == "first")
     chain = producers[producers[conv.input[1]].input[0]]
     assert (chain.op_type, chain.input[0]) == ("QuantizeLinear", "w1")
     lr = np.random.default_rng(1).random((1, 3, 4, 5), np.float32)
-    narrow = int8_from_fp32(model, layers, ranges=ranges, weights=weights)
+    narrow = quantised_from_fp32(model, layers, ranges=ranges, weights=weights)
     np.testing.assert_allclose(run(wide, lr), run(narrow, lr), rtol=1e-6)
 
 
@@ -187,7 +187,7 @@ def test_for_cpus_convolutions_read_uint8_and_matrix_products_int8() -> None:
     weights = {y.name: rounded_to_nearest(stored[y.weight], y.channel_axis) for y in layers}
     ranges = dict.fromkeys(weights, 1.0)
     signed, unsigned = (
-        int8_from_fp32(
+        quantised_from_fp32(
             model, layers, ranges=ranges, weights=weights, activation_type=activation_type
         )
         for activation_type in get_args(ActivationType)
@@ -264,10 +264,13 @@ def test_switched_graph_is_the_fp32_one_or_the_quantised_one(
     layers = find_layers(model)[0][:8]
     found = calibrate(model, layers, [picture(0), picture(1)], precision=precision)
     quantise = partial(
-        int8_from_fp32, ranges=found.ranges["minmax"], weights=found.weights, precision=precision
+        quantised_from_fp32,
+        ranges=found.ranges["minmax"],
+        weights=found.weights,
+        precision=precision,
     )
     full = quantise(model, layers)
-    switchable = switchable_int8(model, full, layers)
+    switchable = switchable_quantised(model, full, layers)
     lr = np.random.default_rng(3).random((1, 3, 9, 11), np.float32)
     for lowered in (set(), {layers[0].name, layers[5].name}, {layer.name for layer in layers}):
         switches = np.array([layer.name in lowered for layer in layers])
@@ -284,11 +287,11 @@ def test_effects_are_scored_by_the_protocol(
     calibrated: tuple[onnx.ModelProto, tuple[Layer, ...], Calibration],
 ) -> None:
     model, layers, found = calibrated
-    full = int8_from_fp32(model, layers, ranges=found.ranges["mse"], weights=found.weights)
+    full = quantised_from_fp32(model, layers, ranges=found.ranges["mse"], weights=found.weights)
     names = [layer.name for layer in layers]
     pair = picture(2)
     network = SwitchableNetwork(
-        switchable_int8(model, full, layers), names, [pair], scale=2, threads=1
+        switchable_quantised(model, full, layers), names, [pair], scale=2, threads=1
     )
     assert network.effect([]).drift_db == pytest.approx(0)
     effect = network.effect(names)

@@ -9,13 +9,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from swise_deploy.evaluation.pairs import Pair
-from swise_export.precision.qdq import Layer, find_layers, int8_from_fp32, rounded_to_nearest
-from swise_export.precision.quantised_outputs import (
+from swise_export.precision.quantised.outputs import (
     measure_spans,
     nodes_between,
     with_int8_kernels,
 )
-from swise_export.precision.switchable_graph import SwitchableNetwork, switchable_int8
+from swise_export.precision.quantised.qdq import (
+    Layer,
+    find_layers,
+    quantised_from_fp32,
+    rounded_to_nearest,
+)
+from swise_export.precision.search.switchable_graph import SwitchableNetwork, switchable_quantised
 
 WIDTH = 16
 
@@ -66,7 +71,7 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     layers = layers_of(model)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     spans = measure_spans(model, layers, [picture()])
-    return int8_from_fp32(
+    return quantised_from_fp32(
         model,
         layers,
         ranges={x.name: max(map(abs, spans[x.input])) for x in layers},
@@ -137,7 +142,7 @@ def test_onnx_runtime_computes_layers_and_what_is_between_them_in_int8(tmp_path:
 def test_a_layer_s_switch_rounds_its_output_too() -> None:
     model = gated_block()
     layers = layers_of(model)
-    switchable = switchable_int8(model, quantised(model), layers)
+    switchable = switchable_quantised(model, quantised(model), layers)
     onnx.checker.check_model(switchable)
     num_rounded = sum(
         node.op_type == "QuantizeLinear"

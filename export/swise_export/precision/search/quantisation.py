@@ -1,4 +1,4 @@
-"""INT8 or FP8 for a network: a search for its placement, and the graph that results."""
+"""Places INT8 or FP8 in a network: as many layers as a drift budget allows."""
 
 import dataclasses
 import hashlib
@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import onnx
@@ -14,17 +13,9 @@ from numpy.typing import NDArray
 
 from swise_deploy.errors import ExportError, InputError
 from swise_deploy.evaluation.pairs import Pair
-from swise_deploy.pictures.files import RgbImage
-from swise_deploy.precision import FilePrecision, QuantisedPrecision, RestPrecision
+from swise_deploy.precision import QuantisedPrecision, RestPrecision
 from swise_export.manifest import Form
-from swise_export.precision.calibration import (
-    Calibration,
-    RangeMethod,
-    Rounding,
-    calibrate,
-    largest_by_channel,
-    range_methods,
-)
+from swise_export.precision.calibration import Calibration, RangeMethod, Rounding, range_methods
 from swise_export.precision.countdown import Countdown
 from swise_export.precision.crops import (
     Split,
@@ -33,16 +24,30 @@ from swise_export.precision.crops import (
     spread,
     textured_crops,
 )
-from swise_export.precision.equalisation import (
+from swise_export.precision.equalised import calibrate_equalised, channels_on_pictures
+from swise_export.precision.plan import PlannedLayer, PrecisionPlan
+from swise_export.precision.quantised.equalisation import (
     Equalised,
     Factors,
-    equalised,
     factors_of,
     foldable,
     folded,
 )
-from swise_export.precision.half import HalfModel, half_from_fp32
-from swise_export.precision.placement import (
+from swise_export.precision.quantised.outputs import (
+    Span,
+    measure_spans,
+    outputs_of,
+    quantised_outputs,
+    with_int8_kernels,
+)
+from swise_export.precision.quantised.qdq import (
+    Layer,
+    QuantisedWeights,
+    find_layers,
+    quantised_from_fp32,
+)
+from swise_export.precision.quantised.unsigned import find_unsigned
+from swise_export.precision.search.placement import (
     Journal,
     Placement,
     Unit,
@@ -50,23 +55,11 @@ from swise_export.precision.placement import (
     place,
     units_from_layers,
 )
-from swise_export.precision.plan import PlannedLayer, PrecisionPlan
-from swise_export.precision.qdq import (
-    Int8Weights,
-    Layer,
-    find_layers,
-    int8_from_fp32,
-    rounded_to_nearest,
+from swise_export.precision.search.switchable_graph import (
+    Effect,
+    SwitchableNetwork,
+    switchable_quantised,
 )
-from swise_export.precision.quantised_outputs import (
-    Span,
-    measure_spans,
-    nodes_between,
-    quantised_outputs,
-    with_int8_kernels,
-)
-from swise_export.precision.switchable_graph import Effect, SwitchableNetwork, switchable_int8
-from swise_export.precision.unsigned import Inputs, find_unsigned, shifted
 from swise_export.runtimes.table import DEFAULT_TARGET, find_runtime
 from swise_export.verification.budget import DriftBudget
 
@@ -84,7 +77,7 @@ _JOURNAL_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Int8Config:
+class QuantisationConfig:
     """Settings of the placement of INT8 or FP8.
 
     Attributes:
@@ -119,7 +112,7 @@ class _Prepared:
     """
 
     equal: Equalised
-    weights: Mapping[str, Int8Weights]
+    weights: Mapping[str, QuantisedWeights]
     calibration: Calibration
     spans: Mapping[str, Span]
 
@@ -138,7 +131,7 @@ class _Placed:
     placement: Placement
 
 
-class Int8Search:
+class QuantisationSearch:
     """Places INT8 or FP8 in one network; its measurements serve every budget.
 
     Args:
@@ -159,7 +152,7 @@ class Int8Search:
         pairs: Sequence[Pair],
         *,
         scale: int,
-        config: Int8Config,
+        config: QuantisationConfig,
         report: Callable[[str], None] = logger.info,
     ) -> None:
         title = config.precision.upper()
@@ -206,8 +199,8 @@ class Int8Search:
     def _prepare(self, layers: Sequence[Layer], split: Split, rounding: Rounding) -> _Prepared:
         """Calibrate some layers; the network is equalised for those of the search."""
         config = self._config
-        channels = _channels(self._model, layers, split, self._report)
-        equal, calibration = _calibrated(
+        channels = channels_on_pictures(self._model, layers, split, self._report)
+        equal, calibration = calibrate_equalised(
             self._model,
             layers,
             split,
@@ -263,16 +256,16 @@ class Int8Search:
         self, prepared: _Prepared, method: RangeMethod, unsigned: Collection[str]
     ) -> onnx.ModelProto:
         equal = prepared.equal
-        quantised = int8_from_fp32(
+        quantised = quantised_from_fp32(
             equal.model,
             equal.layers,
             ranges=prepared.calibration.ranges_for(method, unsigned),
             weights=prepared.weights,
             precision=self._config.precision,
             unsigned=unsigned,
-            **_outputs(equal.model, equal.layers, prepared.spans),
+            **outputs_of(equal.model, equal.layers, prepared.spans),
         )
-        return switchable_int8(equal.model, quantised, equal.layers)
+        return switchable_quantised(equal.model, quantised, equal.layers)
 
     def _journal(self, switchable: onnx.ModelProto, pictures: Sequence[Pair]) -> Journal:
         names = [layer.name for layer in self.layers]
@@ -418,195 +411,7 @@ class Int8Search:
         )
 
 
-def calibrate_for_plan(
-    model: onnx.ModelProto,
-    plan: PrecisionPlan,
-    pairs: Sequence[Pair],
-    *,
-    scale: int,
-    cache: Path | None,
-    report: Callable[[str], None] = logger.info,
-) -> Mapping[str, Int8Weights]:
-    """Round the weights of a plan's quantised layers as the search did.
-
-    The same pictures give the same weights. A plan with rounding "nearest" does not depend on them.
-    """
-    layers = planned_layers(model, plan)
-    factors = {layer.name: layer.factors for layer in plan.layers}
-    if plan.rounding == "nearest":
-        equal = equalised(model, layers, factors)
-        stored = {t.name: onnx.numpy_helper.to_array(t) for t in equal.model.graph.initializer}
-        return {
-            layer.name: rounded_to_nearest(
-                np.asarray(stored[layer.weight]), layer.channel_axis, plan.precision
-            )
-            for layer in equal.layers
-        }
-    split = split_pictures(pairs, scale)
-    if hash_of_pictures(split.crops) != plan.pictures_sha256:
-        report("the plan was made with other pictures; the weights are rounded on these pictures")
-    # The search calibrates all layers, so its result is in the cache.
-    known = find_layers(model)[0]
-    everything = (*known, *(layer for layer in layers if layer not in known))
-    _, found = _calibrated(
-        model,
-        everything,
-        split,
-        channels=_channels(model, everything, split, report),
-        factors=factors,
-        precision=plan.precision,
-        rounding=plan.rounding,
-        cache=cache,
-        report=report,
-    )
-    return found.weights
-
-
-def _calibrated(
-    model: onnx.ModelProto,
-    layers: Sequence[Layer],
-    split: Split,
-    *,
-    channels: Mapping[str, NDArray[np.float32]],
-    factors: Mapping[str, Factors],
-    precision: QuantisedPrecision,
-    rounding: Rounding,
-    cache: Path | None,
-    report: Callable[[str], None],
-) -> tuple[Equalised, Calibration]:
-    """Equalise the inputs of layers by some factors, and calibrate on what results."""
-    equal = equalised(model, layers, factors)
-    found = calibrate(
-        equal.model,
-        equal.layers,
-        split.crops,
-        largest=_largest(channels, factors),
-        precision=precision,
-        rounding=rounding,
-        cache=cache,
-        report=report,
-    )
-    return equal, dataclasses.replace(found, factors=factors)
-
-
-def _channels(
-    model: onnx.ModelProto,
-    layers: Sequence[Layer],
-    split: Split,
-    report: Callable[[str], None],
-) -> dict[str, NDArray[np.float32]]:
-    return largest_by_channel(model, layers, [*split.crops, *split.extremes], report=report)
-
-
-def _largest(
-    channels: Mapping[str, NDArray[np.float32]], factors: Mapping[str, Factors]
-) -> dict[str, float]:
-    """Largest magnitude of each layer's input, equalised."""
-    return {
-        name: float((largest / np.array(factors.get(name) or 1.0, np.float32)).max(initial=0.0))
-        for name, largest in channels.items()
-    }
-
-
-def planned_layers(model: onnx.ModelProto, plan: PrecisionPlan) -> tuple[Layer, ...]:
-    """The layers of a graph that are quantised in a plan.
-
-    Raises:
-        InputError: The plan names a layer that the graph does not contain.
-    """
-    layers = {layer.name: layer for layer in find_layers(model, min_share=0)[0]}
-    missing = [planned.name for planned in plan.quantised_layers if planned.name not in layers]
-    if missing:
-        raise InputError(
-            f"the precision plan names {len(missing)} layers that this graph does not contain, "
-            f"such as {missing[0]}. Make a plan for this network: "
-            f"swise-export --{plan.precision} --precision-plan NEW"
-        )
-    return tuple(layers[planned.name] for planned in plan.quantised_layers)
-
-
-@dataclass(frozen=True, slots=True)
-class Int8Recipe:
-    """A placement of quantised layers and their weights, by layer name."""
-
-    plan: PrecisionPlan
-    weights: Mapping[str, Int8Weights]
-
-    @property
-    def precision(self) -> FilePrecision:
-        """Precision of the graph: the plan's if at least half of its Mult-Adds are in it."""
-        return self.plan.precision if self.plan.mult_adds_share >= 0.5 else "mixed"
-
-
-def int8_model(
-    model: onnx.ModelProto, recipe: Int8Recipe, range_images: Sequence[RgbImage]
-) -> HalfModel:
-    """Quantise a graph by a recipe; the other layers get the precision of the plan's `rest`."""
-    layers = planned_layers(model, recipe.plan)
-    runtime = find_runtime(recipe.plan.runtime)
-    if layers:
-        planned = recipe.plan.quantised_layers
-        equal, weights = folded(
-            equalised(model, layers, {layer.name: layer.factors for layer in planned}),
-            recipe.weights,
-        )
-        inputs = Inputs(equal.model, equal.layers, {x.name: x.range for x in planned})
-        unsigned = _unsigned_layers(model, layers, recipe.plan)
-        if runtime.activations == "int8":
-            inputs = shifted(inputs, unsigned, weights)
-            unsigned = frozenset()
-        model = int8_from_fp32(
-            inputs.model,
-            inputs.layers,
-            ranges=inputs.ranges,
-            weights=weights,
-            precision=recipe.plan.precision,
-            # TensorRT 8, which documents INT8 so, has no FP8.
-            fp32_weights=recipe.plan.precision == "int8"
-            and recipe.plan.rest == "fp32"
-            and runtime.is_emulated,
-            activation_type=runtime.activations,
-            unsigned=unsigned,
-            **_outputs(equal.model, equal.layers, recipe.plan.spans),
-        )
-    if recipe.plan.rest == "fp32":
-        return HalfModel(model, (), ())
-    return half_from_fp32(model, range_images)
-
-
-def _unsigned_layers(
-    model: onnx.ModelProto, layers: Sequence[Layer], plan: PrecisionPlan
-) -> frozenset[str]:
-    """Layers whose input is unsigned in a plan.
-
-    Raises:
-        InputError: The input of one of them can be negative.
-    """
-    unsigned = {layer.name for layer in plan.quantised_layers if layer.unsigned}
-    wrong = unsigned - find_unsigned(model, layers)
-    if wrong:
-        raise InputError(
-            f"in the precision plan the input of layer {min(wrong)} is unsigned, but its values "
-            "can be negative. Make a plan for this network: "
-            f"swise-export --{plan.precision} --precision-plan NEW"
-        )
-    return frozenset(unsigned)
-
-
-class _Outputs(TypedDict):
-    """Arguments of `int8_from_fp32` that quantise outputs of layers."""
-
-    between: Collection[str]
-    spans: Mapping[str, Span] | None
-
-
-def _outputs(
-    model: onnx.ModelProto, layers: Collection[Layer], spans: Mapping[str, Span]
-) -> _Outputs:
-    return _Outputs(between=nodes_between(model, layers) if spans else (), spans=spans or None)
-
-
-def quantises_outputs(config: Int8Config) -> bool:
+def quantises_outputs(config: QuantisationConfig) -> bool:
     """True where the runtime wins time only if outputs of layers are quantised too."""
     runtime = find_runtime(config.runtime)
     return runtime.quantises_outputs and (config.precision, config.rest) == ("int8", "fp32")

@@ -6,7 +6,7 @@ and reads from 8.6 on, or the same values plus 128 as uint8 for runtimes of CPUs
 layers that read a Concat right only in that form (docs/precision.md). A layer's input is quantised,
 its output is not: TensorRT fuses the bias, the activation and the next layer's QuantizeLinear into
 the layer, and moves a QuantizeLinear behind a Concat or a DepthToSpace in front of it. For ONNX
-Runtime alone outputs are quantised as well (quantised_outputs.py). ONNX Runtime's quantizer writes
+Runtime alone outputs are quantised as well (outputs.py). ONNX Runtime's quantizer writes
 the nodes (docs/adr/0004-quantizer.md).
 """
 
@@ -68,7 +68,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Int8Weights:
+class QuantisedWeights:
     """A layer's quantised weights.
 
     Attributes:
@@ -127,11 +127,11 @@ def scales_of_weights(
 
 def rounded_to_nearest(
     weights: NDArray[np.float32], axis: int, precision: QuantisedPrecision = "int8"
-) -> Int8Weights:
+) -> QuantisedWeights:
     """Round every weight to the nearest quantised value."""
     scales = scales_of_weights(weights, axis, precision)
     values = rounded(weights / _along(scales, weights.ndim, axis), precision)
-    return Int8Weights(values.astype(STORED_TYPES[precision]), scales)
+    return QuantisedWeights(values.astype(STORED_TYPES[precision]), scales)
 
 
 def steps_of_inputs(
@@ -156,12 +156,12 @@ def steps_of_inputs(
     }
 
 
-def int8_from_fp32(
+def quantised_from_fp32(
     model: onnx.ModelProto,
     layers: Collection[Layer],
     *,
     ranges: Mapping[str, float],
-    weights: Mapping[str, Int8Weights],
+    weights: Mapping[str, QuantisedWeights],
     precision: QuantisedPrecision = "int8",
     fp32_weights: bool = False,
     activation_type: ActivationType = "int8",

@@ -1,0 +1,1 @@
+"""Searches for what a lower precision may take, by measuring it."""
