@@ -73,7 +73,7 @@ class OpenVinoRunner(OnnxFileRunner):
         except RuntimeError as error:
             raise InputError(
                 f"OpenVINO cannot run {self.path} on a batch of shape {batch.shape}: "
-                f"{first_line(error)}. Use --runner onnxruntime"
+                f"{reason_of(error)}. Use --runner onnxruntime"
             ) from error
 
     def deactivate(self) -> None:
@@ -113,7 +113,7 @@ class OpenVinoRunner(OnnxFileRunner):
         except RuntimeError as error:
             inputs = "inputs of any shape" if shape is None else f"an input of shape {shape}"
             raise InputError(
-                f"OpenVINO cannot compile {self.path} for {inputs}: {first_line(error)}. Use "
+                f"OpenVINO cannot compile {self.path} for {inputs}: {reason_of(error)}. Use "
                 "--runner onnxruntime"
             ) from error
 
@@ -149,6 +149,12 @@ class OpenVinoRunner(OnnxFileRunner):
         if self._threads is not None:
             options["INFERENCE_NUM_THREADS"] = self._threads
         return openvino_core().compile_model(model, "CPU", options).create_infer_request()
+
+
+def reason_of(error: RuntimeError) -> str:
+    """What went wrong: the lines before it name files of OpenVINO's sources."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else first_line(error)
 
 
 @functools.cache

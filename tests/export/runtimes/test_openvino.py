@@ -203,3 +203,62 @@ def test_an_int8_layer_that_reads_a_concat_computes_what_its_file_states(
     step, weight_step = (float(np.float16(1 / 127)) for _ in range(2))
     rounded = np.rint(lr / step) * step
     np.testing.assert_allclose(sr, rounded * (127 - 64) * weight_step, atol=1e-5)
+
+
+def _features_added_behind_bf16() -> onnx.ModelProto:
+    """INT8 layers around a bf16 one, to whose output the outer layer's features are added."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "head": (16, 3, 3, 3), "wide": (64, 16, 3, 3), "inner": (64, 64, 3, 3),
+        "narrow": (16, 64, 1, 1), "last": (12, 16, 3, 3),
+    }  # fmt: skip
+    weights = {
+        name: (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    reads = {"head": "lr", "wide": "head_", "inner": "active", "narrow": "inner_", "last": "sum"}
+    layers = {
+        name: helper.make_node(
+            "Conv", [tensor, name], [f"{name}_"], name=name, pads=[shapes[name][2] // 2] * 4
+        )
+        for name, tensor in reads.items()
+    }
+    graph = helper.make_graph(
+        [
+            layers["head"],
+            layers["wide"],
+            helper.make_node("Relu", ["wide_"], ["active"], name="relu"),
+            layers["inner"],
+            layers["narrow"],
+            helper.make_node("Add", ["narrow_", "head_"], ["sum"], name="add"),
+            layers["last"],
+            helper.make_node("DepthToSpace", ["last_"], ["sr"], name="shuffle", blocksize=2),
+        ],
+        "features",
+        [helper.make_tensor_value_info("lr", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("sr", TensorProto.FLOAT, ["n", 3, "h2", "w2"])],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    chosen = [x for x in find_layers(model)[0] if x.name in ("wide", "inner", "last")]
+    return quantised_from_fp32(
+        model,
+        chosen,
+        ranges=dict.fromkeys((layer.name for layer in chosen), 3.0),
+        weights={x.name: rounded_to_nearest(weights[x.weight], 0) for x in chosen},
+        activation_type="uint8",
+    )
+
+
+@needs_bf16
+def test_a_file_whose_stages_cannot_be_compiled_runs_as_a_whole(tmp_path: Path) -> None:
+    onnx.save(_features_added_behind_bf16(), tmp_path / "sum.onnx")
+    lr = np.random.default_rng(0).random((1, 3, 24, 32)).astype(np.float32)
+    with (
+        OpenVinoBf16Runner(tmp_path / "sum.onnx") as bf16,
+        OpenVinoRunner(tmp_path / "sum.onnx") as fp32,
+    ):
+        sr, expected = bf16.run_file(lr), fp32.run_file(lr)
+    error = float(np.mean((sr.astype(np.float64) - expected) ** 2))
+    assert 0 < error < 1e-3 * float(np.mean(expected.astype(np.float64) ** 2))

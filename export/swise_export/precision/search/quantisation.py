@@ -71,7 +71,7 @@ _SENSITIVITY_CROPS = 4
 # Layers with less of the Mult-Adds are not tried again with unsigned inputs.
 _WORTHWHILE = 0.01
 # A method that clips is taken if its loss is below this share of the largest values' loss.
-_CLEARLY_LESS = 0.8
+_CLEARLY_LESS = 0.88
 # Part of the cache key. Raise it when the search measures something else.
 _JOURNAL_VERSION = 2
 
