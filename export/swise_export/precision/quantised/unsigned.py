@@ -23,15 +23,18 @@ from swise_export.precision.quantised.qdq import INT8_MAX, Layer, QuantisedWeigh
 # Steps between the lowest value of int8 and 0.
 _ZERO_POINT = 128
 # Operators whose output is never negative, whatever they read.
-_POSITIVE = frozenset({"Abs", "Exp", "Relu", "Sigmoid", "Softmax", "Softplus"})
+_POSITIVE = frozenset({"Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softmax", "Softplus"})
 # Operators whose output is never negative where their inputs are not.
 _KEEPING = frozenset(
     {
-        "Add", "AveragePool", "Concat", "DepthToSpace", "Flatten", "Gather", "GlobalAveragePool",
-        "GlobalMaxPool", "Identity", "MaxPool", "Min", "Mul", "ReduceMax", "ReduceMean", "Reshape",
-        "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
+        "Add", "AveragePool", "Cast", "Concat", "DepthToSpace", "Div", "Elu", "Flatten", "Gather",
+        "GlobalAveragePool", "GlobalMaxPool", "Identity", "LeakyRelu", "MaxPool", "Min", "Mul",
+        "PRelu", "ReduceMax", "ReduceMean", "Reshape", "Slice", "SpaceToDepth", "Split", "Sqrt",
+        "Squeeze", "Sum", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
+# Those that compute with all of their inputs; others with the first alone.
+_OF_ALL = frozenset({"Add", "Concat", "Div", "Min", "Mul", "Sum"})
 
 
 def find_unsigned(model: onnx.ModelProto, layers: Sequence[Layer]) -> frozenset[str]:
@@ -69,7 +72,7 @@ def _never_negative(model: onnx.ModelProto) -> set[str]:
     found |= {name for name, tensor in stored.items() if _is_positive(tensor)}
     for node in model.graph.node:
         kind, read = node.op_type, [name for name in node.input if name]
-        data = read if kind in ("Add", "Concat", "Min", "Mul") else read[:1]
+        data = read if kind in _OF_ALL else read[:1]
         if kind == "Constant":
             values = attribute(node, "value", None)
             is_positive = values is not None and _is_positive(values)

@@ -116,7 +116,11 @@ def test_padding_stays_exact_in_half_precision() -> None:
          {"w": (3, 4, 1, 1)}, {"sr"}),
         # A picture is never negative, what a layer makes of it may be.
         ("y = Conv(lr, v) sr = Conv(y, w)", {"v": (4, 4, 1, 1), "w": (3, 4, 1, 1)}, {"y"}),
-        ("y = LeakyRelu(lr) sr = Conv(y, w)", {"w": (3, 4, 1, 1)}, set()),
+        ("x = Conv(lr, v) y = LeakyRelu(x) sr = Conv(y, w)",
+         {"v": (4, 4, 1, 1), "w": (3, 4, 1, 1)}, {"x"}),
+        # What is not negative passes a LeakyReLU as it is.
+        ("y = LeakyRelu(lr) z = Mul(y, lr) sr = Conv(z, w)", {"w": (3, 4, 1, 1)}, {"sr"}),
+        ("y = Sub(lr, lr) sr = Conv(y, w)", {"w": (3, 4, 1, 1)}, set()),
         ("x = Conv(lr, v) y = Relu(x) z = Add(y, x) sr = Conv(z, w)",
          {"v": (4, 4, 1, 1), "w": (3, 4, 1, 1)}, {"x"}),
         ("x = Conv(lr, v) y = Relu(x) z = Add(y, lr) sr = Conv(z, w)",
@@ -214,7 +218,7 @@ def test_layers_that_do_not_fit_are_tried_unsigned() -> None:
 
 
 def test_a_plan_with_an_unsigned_input_that_can_be_negative_is_refused() -> None:
-    model = network("y = LeakyRelu(lr) sr = Conv(y, w)", w=(3, 4, 1, 1))
+    model = network("y = Neg(lr) sr = Conv(y, w)", w=(3, 4, 1, 1))
     search = QuantisationSearch(
         relu_x2(),
         [smooth(0), smooth(1)],
