@@ -80,6 +80,7 @@ def _quantised_dict(report: ExportReport, plan: PrecisionPlan) -> dict[str, obje
         "mult_adds_share": plan.mult_adds_share,
         "layers": len(plan.quantised_layers),
         "layers_fp16": [x.name for x in plan.layers if x.precision != plan.precision],
+        "layers_unsigned": [layer.name for layer in plan.unsigned_layers],
         "rest": plan.rest,
         "calibration": {
             "images": plan.num_pictures,
@@ -161,13 +162,15 @@ def _precision_rows(report: ExportReport) -> list[tuple[str, str]]:
 
 
 def _quantised_rows(report: ExportReport, plan: PrecisionPlan) -> list[tuple[str, str]]:
-    title = plan.precision.upper()
+    title, num_unsigned = plan.precision.upper(), len(plan.unsigned_layers)
     rows = [
         (
             title,
             (
                 f"{plan.mult_adds_share:.1%} of the Mult-Adds, {len(plan.quantised_layers)} of "
-                f"{len(plan.layers)} layers; the rest {plan.rest}"
+                f"{len(plan.layers)} layers"
+                f"{f', {num_unsigned} with unsigned inputs' if num_unsigned else ''}"
+                f"; the rest {plan.rest}"
             ),
         ),
         (

@@ -141,6 +141,11 @@ class PrecisionPlan:
         return tuple(layer for layer in self.layers if layer.precision == self.precision)
 
     @property
+    def unsigned_layers(self) -> tuple[PlannedLayer, ...]:
+        """The quantised layers whose input is unsigned."""
+        return tuple(layer for layer in self.quantised_layers if layer.unsigned)
+
+    @property
     def mult_adds_share(self) -> float:
         """Share of the Mult-Adds in the plan's precision."""
         return sum(layer.mult_adds for layer in self.quantised_layers) / max(1, self.mult_adds)

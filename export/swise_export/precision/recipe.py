@@ -105,7 +105,7 @@ def _unsigned_layers(
     Raises:
         InputError: The input of one of them can be negative.
     """
-    unsigned = {layer.name for layer in plan.quantised_layers if layer.unsigned}
+    unsigned = {layer.name for layer in plan.unsigned_layers}
     wrong = unsigned - find_unsigned(model, layers)
     if wrong:
         raise InputError(

@@ -91,7 +91,7 @@ def quantised_form(network: nn.Module, plan: PrecisionPlan, *, name: str) -> nn.
     layers = planned_layers(traced(deployed, loaded), plan)
     _set_trainable(deployed, network)
     ranges = {layer.name: layer.range for layer in plan.quantised_layers}
-    unsigned = {layer.name for layer in plan.quantised_layers if layer.unsigned}
+    unsigned = {layer.name for layer in plan.unsigned_layers}
     steps = steps_of_inputs(layers, ranges, unsigned=unsigned)
     factors = {layer.name: layer.factors for layer in plan.quantised_layers}
     for layer, (module, tensor) in zip(layers, _find_modules(deployed, layers), strict=True):

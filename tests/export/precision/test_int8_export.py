@@ -225,6 +225,8 @@ def test_a_file_for_openvino_is_measured_in_openvino(
     report = export([*arguments, "--for", "openvino"], capsys)
     assert report["made_for"] == "openvino"
     assert report["int8"]["rest"] == "fp32"
+    assert report["int8"]["layers_unsigned"] == [x.name for x in read_plan(plan).unsigned_layers]
+    assert report["int8"]["layers_unsigned"]
     assert report["drift"]["measured_in"].startswith("openvino")
     assert report["latency"]["runtime"].startswith("openvino")
     manifest = read_manifest(out)
