@@ -35,6 +35,7 @@ from swise_export.precision.quantised.qdq import (
     rounded_to_nearest,
     scale_from_range,
 )
+from swise_export.precision.quantised.unsigned import find_unsigned
 from swise_export.precision.rounding import (
     input_rows,
     is_rounded_by_moments,
@@ -61,7 +62,7 @@ _CANDIDATES = 40
 # The ranges whose rounding errors of the input the weights are rounded for.
 _ROUNDED_WITH: Mapping[QuantisedPrecision, RangeMethod] = {"int8": "mse", "fp8": "minmax"}
 # Part of the cache key. Raise the last number when the code computes something else.
-_CHOICES = (_PERCENTILE, _SAMPLED_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 5)
+_CHOICES = (_PERCENTILE, _SAMPLED_VALUES, _MOMENT_POSITIONS, _HISTOGRAM_BINS, _CANDIDATES, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Calibration:
 
     Attributes:
         ranges: For each method, the largest magnitude of each layer's input that is represented.
-        unsigned_ranges: The same for values that take all 256 values: smaller steps clip less.
+        unsigned_ranges: The same where an input can take all 256 values: smaller steps clip less.
         weights: Quantised weights of every layer.
         pictures_sha256: Hash of the crops.
         num_pictures: Number of crops.
@@ -144,11 +145,15 @@ def calibrate(
     }
     unsigned_ranges = dict(ranges)
     if precision == "int8":
+        positive = find_unsigned(model, layers)
+        inputs = {x.input for x in layers if x.name in positive}
         finer = {
-            name: _mse_range(statistics.values[name], value, UINT8_MAX) if value else value
-            for name, value in largest_of.items()
+            name: _mse_range(statistics.values[name], largest_of[name], UINT8_MAX)
+            for name in inputs
+            if largest_of[name]
         }
-        unsigned_ranges["mse"] = {layer.name: finer[layer.input] for layer in layers}
+        by_layer = {x.name: finer.get(x.input, ranges["mse"][x.name]) for x in layers}
+        unsigned_ranges["mse"] = by_layer
     report(f"rounding the weights of {len(layers)} layers")
     initializers = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     nodes = {node.name: node for node in model.graph.node}
