@@ -187,7 +187,8 @@ class QuantisationSearch:
         self._positive = find_unsigned(model, self.layers) if can_be_unsigned else frozenset[str]()
         is_free = find_runtime(config.runtime).activations == "uint8"
         self._unsigned = self._positive if is_free else frozenset[str]()
-        every = range_methods(config.precision)
+        # Where outputs are quantised, one clipped tensor is read by all layers behind it.
+        every = ("minmax",) if self._has_outputs else range_methods(config.precision)
         methods = every if config.method is None else (config.method,)
         only = methods[0] if len(methods) == 1 else None
         self.method: RangeMethod = only or self._best_method(methods, pairs, split.held_out)
