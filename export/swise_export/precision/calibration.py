@@ -134,7 +134,6 @@ def calibrate(
         layer.input: max(statistics.largest[layer.input], dict(known)[layer.name])
         for layer in reversed(layers)
     }
-
     of_input = {
         name: ranges_of_values(statistics.values[name], value, precision)
         for name, value in largest_of.items()

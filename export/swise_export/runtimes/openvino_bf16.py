@@ -66,13 +66,15 @@ class OpenVinoBf16Runner(OpenVinoRunner):
         if shape is not None:
             model.reshape({picture: list(shape)})
         try:
-            stages, requests = self._stages, [self._request_of(model, x) for x in self._stages]
+            stages = self._stages
+            requests = [self._request_of(model, stage) for stage in stages]
         except RuntimeError as error:
             # OpenVINO 2026.4 does not compile a model with a bf16 convolution that adds an input of
             # the model, where INT8 reads the sum. Without stages it is no input.
             logger.info("%s runs in bf16 as a whole: %s", self.path, reason_of(error))
             stages = (Stage((picture,), (output,), is_outer=False),)
             requests = [self._request_of(model, stages[0])]
+            self._stages = stages  # nor will it for the next shape
 
         def run(batch: NDArray[np.number]) -> NDArray[np.number]:
             values: dict[str, Any] = {picture: batch}

@@ -1,13 +1,14 @@
 """INT8 or FP8 in the graph: QuantizeLinear and DequantizeLinear around chosen layers.
 
-Quantisation is symmetric: weights per output channel, stored in the format, activations per tensor,
-biases not at all. FP8 is E4M3. INT8 activations are int8 with zero point 0, which TensorRT requires
-and reads from 8.6 on, or the same values plus 128 as uint8 for runtimes of CPUs: OpenVINO computes
-layers that read a Concat right only in that form (docs/precision.md). A layer's input is quantised,
-its output is not: TensorRT fuses the bias, the activation and the next layer's QuantizeLinear into
-the layer, and moves a QuantizeLinear behind a Concat or a DepthToSpace in front of it. For ONNX
-Runtime alone outputs are quantised as well (outputs.py). ONNX Runtime's quantizer writes
-the nodes (docs/adr/0004-quantizer.md).
+Quantisation is symmetric, but for inputs that are never negative (unsigned.py): weights per output
+channel, stored in the format, activations per tensor, biases not at all. FP8 is E4M3. INT8
+activations are int8 with zero point 0, which TensorRT requires and reads from 8.6 on, or the same
+values plus 128 as uint8 for runtimes of CPUs: OpenVINO computes layers that read a Concat right
+only in that form (docs/precision.md). A layer's input is quantised, its output is not: TensorRT
+fuses the bias, the activation and the next layer's QuantizeLinear into the layer, and moves a
+QuantizeLinear behind a Concat or a DepthToSpace in front of it. For ONNX Runtime alone outputs are
+quantised as well (outputs.py). ONNX Runtime's quantizer writes the nodes
+(docs/adr/0004-quantizer.md).
 """
 
 import contextlib
@@ -196,11 +197,11 @@ def quantised_from_fp32(
     largest = PRECISIONS[precision].max_finite
     bounds = {name: float(np.float32(step * largest)) for name, step in steps.items()}
     zero = np.zeros((), STORED_TYPES[precision])
-    zeros = dict.fromkeys(steps, zero)
-    if activation_type == "uint8" and precision == "int8":
-        # OpenVINO 2026.4 does not compile a MatMul that reads a Concat rounded with a zero point.
-        signed = {layer.input for layer in layers if layer.op_type == "MatMul"}
-        zeros |= dict.fromkeys(steps.keys() - signed, np.array(_UINT8_ZERO, np.uint8))
+    is_uint8 = activation_type == "uint8" and precision == "int8"
+    zero_of_inputs = np.array(_UINT8_ZERO, np.uint8) if is_uint8 else zero
+    # OpenVINO 2026.4 does not compile a MatMul that reads a Concat rounded with a zero point.
+    signed = {layer.input for layer in layers if layer.op_type == "MatMul"}
+    zeros = {name: zero if name in signed else zero_of_inputs for name in steps}
     positive = {layer.input for layer in layers if layer.name in unsigned}
     zeros |= dict.fromkeys(positive, np.zeros((), np.uint8))
     overrides: dict[str, list[dict[str, object]]] = {
@@ -229,8 +230,8 @@ def quantised_from_fp32(
         prepared,
         per_channel=True,
         reduce_range=False,
-        weight_qType=_quant_type(precision, is_signed=True),
-        activation_qType=_quant_type(precision, is_signed=activation_type == "int8"),
+        weight_qType=_quant_type(zero),
+        activation_qType=_quant_type(zero_of_inputs),
         tensors_range=TensorsData(
             CalibrationMethod.MinMax,
             {
@@ -262,20 +263,17 @@ def quantised_from_fp32(
     return quantised
 
 
-def _quant_type(precision: QuantisedPrecision, *, is_signed: bool) -> "QuantType":
-    from onnxruntime.quantization import QuantType
-
-    if precision == "fp8":
-        return QuantType.QFLOAT8E4M3FN
-    return QuantType.QInt8 if is_signed else QuantType.QUInt8
-
-
-def _override(step: float, zero: NDArray[np.generic]) -> dict[str, object]:
+def _quant_type(zero: NDArray[np.generic]) -> "QuantType":
+    """The quantizer's name for the type of a zero point."""
     from onnxruntime.quantization import QuantType
 
     kinds = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
+    return kinds.get(zero.dtype.name, QuantType.QFLOAT8E4M3FN)
+
+
+def _override(step: float, zero: NDArray[np.generic]) -> dict[str, object]:
     return {
-        "quant_type": kinds.get(zero.dtype.name, QuantType.QFLOAT8E4M3FN),
+        "quant_type": _quant_type(zero),
         "scale": np.array(step, np.float32),
         "zero_point": zero,
     }

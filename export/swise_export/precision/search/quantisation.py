@@ -194,7 +194,7 @@ class QuantisationSearch:
         self.method: RangeMethod = only or self._best_method(methods, pairs, split.held_out)
         self._split = split
         self._held_out: dict[frozenset[str], Journal] = {}
-        self._effects = self._sensitivity(self._unsigned)
+        self._effects = self._sensitivity(self._unsigned, self.units)
         self._unsigned_effects: dict[str, Effect] | None = None
 
     def _prepare(self, layers: Sequence[Layer], split: Split, rounding: Rounding) -> _Prepared:
@@ -240,8 +240,8 @@ class QuantisationSearch:
         folding = foldable(self._model, self.layers, factors)
         return {name: own for name, own in factors.items() if name in folding or name in free}
 
-    def _sensitivity(self, unsigned: frozenset[str]) -> dict[str, Effect]:
-        """Measure every unit alone, where some layers read their inputs unsigned.
+    def _sensitivity(self, unsigned: frozenset[str], units: Sequence[Unit]) -> dict[str, Effect]:
+        """Measure units alone, where some layers read their inputs unsigned.
 
         The graph is slow to make; it serves the held-out pictures too.
         """
@@ -251,7 +251,7 @@ class QuantisationSearch:
             self._split.crops, size=_SENSITIVITY_CROP, per_picture=1, scale=self._scale
         )
         journal = self._journal(graph, spread(small, _SENSITIVITY_CROPS))
-        return measure_sensitivity(journal, self.units, report=self._report)
+        return measure_sensitivity(journal, units, report=self._report)
 
     def _switchable(
         self, prepared: _Prepared, method: RangeMethod, unsigned: Collection[str]
@@ -365,7 +365,7 @@ class QuantisationSearch:
             return found[0]
         if self._unsigned_effects is None:
             self._report("some layers do not fit: trying unsigned inputs, where none is negative")
-            self._unsigned_effects = self._sensitivity(self._positive)
+            self._unsigned_effects = self._sensitivity(self._positive, positive)
         by_loss = sorted(positive, key=lambda unit: self._effects[unit.name].noise_db)
         count = max(1, sum(unit in positive for unit in left))
         while self._share(left) >= _WORTHWHILE:
